@@ -1,0 +1,125 @@
+"""The only place that opens image bytes from outside: within limits, in known formats, always to RGB.
+
+Everything downstream (training, evaluation, serving) sees the pixels that this module returns, so that a scan looks
+the same to the model everywhere. Messages never repeat a decoder's own text: such texts have leaked memory addresses
+(CVE-2026-22778).
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from xray_vqa.errors import ImageUnreadable
+
+FORMATS = ("JPEG", "PNG", "BMP")
+"""Decoders that may run. The rest of Pillow's many are attack surface and no scanner's export."""
+
+SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What an image from outside may be."""
+
+    max_bytes: int = 12 * 2**20
+    max_pixels: int = 40_000_000
+    min_side: int = 32
+    """Pixels; below it no item can be seen, so the file is a thumbnail or a mistake."""
+    max_aspect: float = 20.0
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return the image in some bytes as RGB with every pixel loaded.
+
+    16-bit greyscale is scaled to 8 bits; transparency is laid on white, the colour of air in a scan.
+
+    Raises:
+        ImageUnreadable: With code `too_many_bytes`, `empty`, `not_an_image`, `too_many_pixels`, `too_small`,
+            `too_narrow` or `broken_image`.
+    """
+    image = _open(data, limits)
+    try:
+        image.load()
+        return _to_rgb(image)
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise ImageUnreadable("the image is cut off or damaged; export the scan again", code="broken_image") from error
+
+
+def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return the image in a file as RGB. Raises ImageUnreadable, its message naming the file."""
+    try:
+        return decode_image(path.read_bytes(), limits)
+    except ImageUnreadable as error:
+        raise ImageUnreadable(f"{path}: {error}", code=error.code) from error
+    except OSError as error:
+        raise ImageUnreadable(f"{path}: cannot be read: {error.strerror}", code="missing") from error
+
+
+def image_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[str, tuple[int, int]]:
+    """Return format name and (width, height) from the header alone. Raises ImageUnreadable."""
+    image = _open(data, limits)
+    return str(image.format), image.size
+
+
+def input_faults(image: Image.Image) -> tuple[str, ...]:
+    """Return why an image that could be decoded still does not look like a scan of a bag; empty when it does.
+
+    `blank`: hardly any contrast, as of an empty belt or a black frame. It is a floor, not a test of quality.
+    """
+    thumbnail = np.asarray(image.resize((64, 64), Image.Resampling.BOX).convert("L"), dtype=np.float32)
+    return ("blank",) if float(thumbnail.std()) < 4.0 else ()
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    if not data:
+        raise ImageUnreadable("the image is empty (0 bytes)", code="empty")
+    if len(data) > limits.max_bytes:
+        raise ImageUnreadable(
+            f"the image has {len(data):,} bytes, more than the limit of {limits.max_bytes:,}", code="too_many_bytes"
+        )
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at 89 million pixels and raises at twice that; our own limit is checked right below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageUnreadable(
+            f"the image has more than the limit of {limits.max_pixels:,} pixels", code="too_many_pixels"
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageUnreadable(
+            f"the bytes are no image of a known format ({', '.join(FORMATS)})", code="not_an_image"
+        ) from error
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageUnreadable(
+            f"the image is {width}x{height}, more than the limit of {limits.max_pixels:,} pixels",
+            code="too_many_pixels",
+        )
+    if min(width, height) < limits.min_side:
+        raise ImageUnreadable(
+            f"the image is {width}x{height}; each side needs at least {limits.min_side} pixels", code="too_small"
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise ImageUnreadable(
+            f"the image is {width}x{height}; no side may be {limits.max_aspect:g} times the other", code="too_narrow"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit PNG: convert() would clip at 255 and show a white bag
+        samples = np.asarray(image).astype(np.float32) / 257.0
+        return Image.fromarray(samples.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")

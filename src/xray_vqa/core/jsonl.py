@@ -1,0 +1,99 @@
+"""Files that appear whole or not at all, and JSON lines whose faults are named and not dropped in silence."""
+
+import json
+import os
+import tempfile
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import ValidationError
+
+from xray_vqa.core.records import Fault, Strict
+from xray_vqa.errors import DatasetError
+
+Record = TypeVar("Record", bound=Strict)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[IO[bytes]]:
+    """Open a file for writing that takes the place of `path` when the block ends without an error.
+
+    The content is on disk before the name is, so a reader or a power cut never meets half a file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp gives 0600, which a server of another user could not read
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    with replacing(path) as stream:
+        stream.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file. Raises DatasetError naming the place where it stops being JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not JSON: {error}") from error
+
+
+def write_jsonl(path: Path, values: Iterable[Mapping[str, Any]]) -> int:
+    """Write one JSON object a line, whole or not at all, and return how many."""
+    count = 0
+    with replacing(path) as stream:
+        for value in values:
+            stream.write((json.dumps(value, ensure_ascii=False) + "\n").encode())
+            count += 1
+    return count
+
+
+def read_jsonl(path: Path, kind: type[Record]) -> tuple[list[Record], list[Fault]]:
+    """Return the records of a JSONL file and a fault for each line that is not one.
+
+    Raises:
+        DatasetError: The file is not there.
+    """
+    records: list[Record] = []
+    faults: list[Fault] = []
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: no such file") from error
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append(kind.model_validate_json(line))
+            except ValidationError as error:
+                faults.append(Fault(path, first_error(error), number))
+    return records, faults
+
+
+def first_error(error: ValidationError) -> str:
+    """Return the first thing that a validation found, in one line: where, what, and how many more."""
+    details = error.errors(include_url=False)
+    place = ".".join(str(part) for part in details[0]["loc"]) or "record"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{place}: {details[0]['msg']}{more}"

@@ -1,0 +1,140 @@
+"""The folder layout of a dataset, and reading and writing it without losing anything in silence.
+
+<root>/manifest.json
+<root>/{train,test}/annotations.json     a JSON list of ScanRecord
+<root>/{train,test}/images/000000.jpg    six-digit running number, suffix by the bytes' true type
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from pydantic import ValidationError
+
+from xray_vqa.core.images import SUFFIXES, image_header, read_image
+from xray_vqa.core.jsonl import first_error, read_json, replacing, write_json
+from xray_vqa.core.manifest import Manifest, read_manifest
+from xray_vqa.core.records import Fault, ScanRecord, Split, compact
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import DatasetError
+
+DEVELOPMENT_SHARE = 0.1
+DEVELOPMENT_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitScans:
+    """The scans of one split and what is wrong with its annotation file."""
+
+    root: Path
+    split: Split
+    records: tuple[ScanRecord, ...]
+    faults: tuple[Fault, ...]
+
+    def image(self, record: ScanRecord) -> Image.Image:
+        """Return a scan's image as RGB. Raises ImageUnreadable naming the file."""
+        return read_image(self.root / record.image_path)
+
+
+def annotations_path(root: Path, split: Split) -> Path:
+    return root / split / "annotations.json"
+
+
+def read_split(root: Path, split: Split) -> SplitScans:
+    """Return the scans of a split. Entries that are no record become faults and are left out.
+
+    Raises:
+        DatasetError: There is no annotation file, or it is not a JSON list.
+    """
+    path = annotations_path(root, split)
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: no such file; make a dataset with `xray-vqa data synth`, `xray-vqa data import` or "
+            "`xray-vqa data download`"
+        )
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path}: expected a JSON list of scans, found {type(entries).__name__}")
+    records: list[ScanRecord] = []
+    faults: list[Fault] = []
+    for index, entry in enumerate(entries):
+        try:
+            record = ScanRecord.model_validate(entry)
+        except ValidationError as error:
+            faults.append(Fault(path, first_error(error), index))
+            continue
+        if Path(record.image_path).is_absolute() or ".." in Path(record.image_path).parts:
+            faults.append(Fault(path, f"image_path {record.image_path!r} leaves the dataset", index))
+            continue
+        records.append(record)
+        faults.extend(Fault(path, fault, index) for fault in record.box_faults())
+    return SplitScans(root, split, tuple(records), tuple(faults))
+
+
+def write_split(root: Path, split: Split, records: Sequence[ScanRecord]) -> None:
+    """Write a split's annotation file, whole or not at all."""
+    write_json(annotations_path(root, split), [compact(record) for record in records])
+
+
+def store_image(root: Path, split: Split, image_id: int, data: bytes) -> tuple[str, tuple[int, int]]:
+    """Write image bytes unchanged under their running number.
+
+    Returns:
+        The path relative to the root, and (width, height). A file that already holds these bytes is left alone.
+
+    Raises:
+        ImageUnreadable: The bytes are no image within the limits.
+    """
+    format_name, size_wh = image_header(data)
+    relative = f"{split}/images/{image_id:06d}{SUFFIXES[format_name]}"
+    path = root / relative
+    if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+        with replacing(path) as stream:
+            stream.write(data)
+    return relative, size_wh
+
+
+def annotated_categories(root: Path) -> tuple[str, ...]:
+    """Return the categories that the dataset's source labels at all, in the taxonomy's order.
+
+    Raises:
+        DatasetError: The manifest is missing or does not name them: then nobody can know whether a bag without a
+            gun's box has no gun, so no negative question may be asked.
+    """
+    manifest: Manifest = read_manifest(root)
+    if manifest.annotated_categories is None:
+        raise DatasetError(
+            f"{root}/manifest.json does not name annotated_categories, the categories that the source labels at all; "
+            "without it absence cannot be told from silence"
+        )
+    unknown = set(manifest.annotated_categories) - set(CATEGORIES)
+    if unknown:
+        raise DatasetError(f"{root}/manifest.json: annotated_categories has unknown names {sorted(unknown)}")
+    return tuple(category for category in CATEGORIES if category in manifest.annotated_categories)
+
+
+def split_development(
+    records: Sequence[ScanRecord], share: float = DEVELOPMENT_SHARE, seed: int = DEVELOPMENT_SEED
+) -> tuple[list[ScanRecord], list[ScanRecord]]:
+    """Divide training scans into (training, development), never through a group.
+
+    Groups are ordered by a hash of seed and name and taken until the share is reached, so a group stays on its side
+    when other scans come and go. A scan without a group is a group of its own.
+    """
+    groups: dict[str, list[ScanRecord]] = {}
+    for record in records:
+        groups.setdefault(record.group or f"image:{record.image_path}", []).append(record)
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    wanted = round(share * len(records))
+    chosen: set[str] = set()
+    count = 0
+    for name in order:
+        if count >= wanted or len(chosen) + 1 >= len(groups):
+            break
+        chosen.add(name)
+        count += len(groups[name])
+    development = [record for name in chosen for record in groups[name]]
+    keep = {id(record) for record in development}
+    return [r for r in records if id(r) not in keep], [r for r in records if id(r) in keep]
