@@ -1,0 +1,148 @@
+"""From scans to decisions: reads them with an engine, and never lets a fault look like an empty bag."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from PIL import Image
+
+from xray_vqa.core.images import input_faults
+from xray_vqa.core.inspection import MISSING, Evidence, Finding, Inspection, Scan, Score
+from xray_vqa.core.policy import Policy, decide
+from xray_vqa.core.prompts import PROMPT_VERSION
+from xray_vqa.core.reasoning import write_reasoning
+from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
+from xray_vqa.inference.engine import Engine, EngineInfo, Reading
+
+logger = logging.getLogger(__name__)
+
+
+class Inspector:
+    """Inspects scans with one engine under one policy."""
+
+    def __init__(self, engine: Engine, policy: Policy) -> None:
+        self.engine = engine
+        self.policy = policy
+        self.info: EngineInfo | None = None
+
+    def start(self) -> EngineInfo:
+        """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
+        self.info = info = self.engine.start()
+        if not info.is_calibrated:
+            found = "has no calibration" if info.calibration is None else "has a calibration of something else"
+            logger.warning("%s %s: no bag can be cleared; run `xray-vqa evaluate --calibrate`", info.model_name, found)
+        uncovered = [name for name in self.policy.required_categories if name not in info.covered_categories]
+        if uncovered:
+            logger.warning("%s does not cover %s: no bag can be cleared", info.model_name, ", ".join(uncovered))
+        return info
+
+    def inspect(self, scans: Sequence[Scan]) -> list[Inspection]:
+        """Return an inspection for each scan, in order. Raises nothing that an engine can cause."""
+        started = time.perf_counter()
+        if self.info is None:
+            return [self.degraded(scan, "unavailable", started) for scan in scans]
+        categories, place_from = self.policy.required_categories, self._place_from(self.info)
+        try:
+            readings = self.engine.read([scan.image for scan in scans], categories, place_from)
+        except AnswerUnreadable:
+            logger.exception("the engine's answer could not be read")
+            return [self.degraded(scan, "unreadable", started) for scan in scans]
+        except ModelUnavailable:
+            logger.exception("the engine is not available")
+            return [self.degraded(scan, "unavailable", started) for scan in scans]
+        except Exception:  # whatever an engine throws (out of memory, a broken kernel), the bag goes to a person
+            logger.exception("the engine failed")
+            return [self.degraded(scan, "engine_error", started) for scan in scans]
+        if len(readings) != len(scans):
+            logger.error("the engine gave %d readings for %d scans", len(readings), len(scans))
+            return [self.degraded(scan, "unreadable", started) for scan in scans]
+        return [self._conclude(scan, reading, started) for scan, reading in zip(scans, readings, strict=True)]
+
+    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
+        """Return the model's answer to a free question.
+
+        Raises:
+            ModelUnavailable: The engine has not been started.
+            AnswerUnreadable: The answer breaks off.
+        """
+        if self.info is None:
+            raise ModelUnavailable("the model is not loaded")
+        return self.engine.ask(image, question, max_tokens)
+
+    def degraded(self, scan: Scan, fault: str, started: float | None = None) -> Inspection:
+        """Return the inspection of a scan that could not be assessed: high risk, to a person, and why.
+
+        Args:
+            scan: The scan.
+            fault: `timeout`, `overloaded`, `unavailable`, `unreadable` or `engine_error`.
+            started: `time.perf_counter()` when work on it began.
+        """
+        scores = dict.fromkeys(self.policy.required_categories, MISSING)
+        return self._answer(scan, scores, (), {}, (fault,), started if started is not None else time.perf_counter())
+
+    def _place_from(self, info: EngineInfo) -> dict[str, float]:
+        """Raw probabilities from which boxes are decoded: the thresholds, with the calibration undone."""
+        calibration = info.calibration if info.is_calibrated else None
+        thresholds = self._thresholds(info)
+        if calibration is None:
+            return thresholds
+        return {name: calibration.uncorrect(threshold) for name, threshold in thresholds.items()}
+
+    def _thresholds(self, info: EngineInfo) -> dict[str, float]:
+        calibrated = info.calibration.thresholds if info.is_calibrated and info.calibration else {}
+        return {name: self.policy.threshold(name, calibrated) for name in self.policy.required_categories}
+
+    def _conclude(self, scan: Scan, reading: Reading, started: float) -> Inspection:
+        assert self.info is not None
+        info = self.info
+        scores = {name: self._corrected(reading.scores.get(name, MISSING)) for name in self.policy.required_categories}
+        findings: list[Finding] = []
+        for name, threshold in self._thresholds(info).items():
+            probability = scores[name].probability
+            if probability is None or probability < threshold:
+                continue
+            boxes = reading.boxes.get(name, ())
+            findings.extend(Finding(name, probability, box, box.region(scan.image.size)) for box in boxes)
+            if not boxes:
+                findings.append(Finding(name, probability))
+        findings.sort(key=lambda finding: (self.policy.rule(finding.category).risk_level, finding.probability))
+        return self._answer(scan, scores, tuple(reversed(findings)), reading.timings_ms, (), started)
+
+    def _corrected(self, score: Score) -> Score:
+        calibration = self.info.calibration if self.info and self.info.is_calibrated else None
+        if calibration is None or score.probability is None:
+            return score
+        return Score.of(calibration.correct(score.probability))
+
+    def _answer(
+        self,
+        scan: Scan,
+        scores: dict[str, Score],
+        findings: tuple[Finding, ...],
+        timings_ms: dict[str, float],
+        engine_faults: tuple[str, ...],
+        started: float,
+    ) -> Inspection:
+        covered = frozenset(self.info.covered_categories) if self.info else frozenset[str]()
+        evidence = Evidence(
+            scores=scores,
+            findings=findings,
+            input_faults=input_faults(scan.image),
+            engine_faults=engine_faults,
+            declared_items=scan.declared_items,
+            covered_categories=covered,
+            calibrated=bool(self.info and self.info.is_calibrated),
+        )
+        decision = decide(self.policy, evidence)
+        return Inspection(
+            scan_id=scan.scan_id,
+            findings=findings,
+            scores=scores,
+            decision=decision,
+            reasoning=write_reasoning(self.policy, evidence, decision),
+            processing_time_ms=(time.perf_counter() - started) * 1000,
+            screened_for=tuple(name for name in scores if name in covered and not engine_faults),
+            model_version=self.info.model_version if self.info else "none",
+            prompt_version=PROMPT_VERSION,
+            timings_ms=timings_ms,
+        )
