@@ -1,0 +1,394 @@
+"""The solids that objects are made of, and the Builder that object functions write them with.
+
+An object is written in its own frame, in centimetres: x along its length, y across, z through its thickness. Six kinds of solid are
+enough: ellipsoid, box, elliptic cylinder, cone, prism (any outline, optionally rounded or tapered) and capsule (pieces
+of wire). Solids are grouped into parts. Within a part they either add up, take the thickest (a bent wire must not darken
+where two of its pieces overlap), or form a stack of plain prisms of one material, which the rasteriser draws in one go.
+A solid of negative density hollows out what it overlaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xray_vqa.simulation.materials import material
+
+Array = NDArray[np.float64]
+T = TypeVar("T")
+
+ELLIPSOID, BOX, CYLINDER, CONE, PRISM, CAPSULE = range(6)
+MODE_SUM, MODE_MAX, MODE_STACK = range(3)
+
+# Columns of a primitive record (float32).
+KIND, PART = 0, 1
+CENTRE = 2  # 3 columns, object frame
+AXES = 5  # 9 columns, row-major rotation from the object's frame to the solid's own
+HALF = 14  # 3 columns, half sizes; a capsule has (radius, radius, half length of its axis)
+EXTRA = 17  # prism: centre of the outline's bounds; cone: radius at -z and at +z
+VERTEX_START, VERTEX_COUNT = 19, 20
+POLYETHYLENE, COPPER = 21, 22
+PROFILE = 23  # 0 for none, else one more than the index of a thickness profile
+TEXTURE_AMOUNT, TEXTURE_ID, TEXTURE_SCALE, TEXTURE_OFFSET = 24, 25, 26, 27
+TAPER = 28  # 2 columns, thickness factor at the outline's lowest and highest y
+NUM_COLUMNS = 30
+
+PROFILE_SIZE = 32
+"""Rows and columns of a thickness profile, the map that rounds the edge of a prism."""
+MIN_WIRE_RADIUS_CM = 0.075
+"""About 0.6 pixel. A thinner wire is drawn this wide and as much less dense, so that it neither aliases nor gains mass."""
+
+IDENTITY = np.eye(3)
+
+
+def rotation_x(angle: float) -> Array:
+    """Return the rotation about x by an angle in radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def rotation_y(angle: float) -> Array:
+    """Return the rotation about y by an angle in radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def rotation_z(angle: float) -> Array:
+    """Return the rotation about z by an angle in radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+ALONG = {"z": IDENTITY, "x": rotation_y(np.pi / 2), "y": rotation_x(-np.pi / 2)}
+"""Rotation that turns a solid's own z axis to the named axis."""
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Unevenness of a soft or grainy solid: thickness times 1 + amount * pattern."""
+
+    amount: float
+    pattern: int = 0
+    scale: float = 1.0
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One finished object in its own frame, ready for the rasteriser."""
+
+    name: str
+    primitives: NDArray[np.float32]
+    """(solids, NUM_COLUMNS) float32, solids of one part side by side."""
+    modes: NDArray[np.int64]
+    """(parts,) int64, MODE_SUM, MODE_MAX or MODE_STACK."""
+    vertices: NDArray[np.float32]
+    """(points, 2) float32, outlines of all prisms, each counter-clockwise, centimetres."""
+    profiles: NDArray[np.float32]
+    """(profiles, PROFILE_SIZE, PROFILE_SIZE) float32 from 0 to 1; at least one, so that numba sees one type."""
+    hull: NDArray[np.float32]
+    """(points, 3) float32, centimetres: corners of the solids' bounds that lie farthest out; containment is checked on them."""
+
+
+class Builder:
+    """Writes the solids of one object. Coordinates in centimetres; `rng` is where every free parameter comes from."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._rows: list[Array] = []
+        self._modes: list[int] = []
+        self._outlines: list[Array] = []
+        self._profiles: list[NDArray[np.float32]] = []
+        self._num_vertices = 0
+        self._in_part = False
+
+    # -- free parameters ------------------------------------------------------------------------------------------------
+
+    def between(self, low: float, high: float) -> float:
+        """Return a number drawn evenly from the range."""
+        return float(self.rng.uniform(low, high))
+
+    def count(self, low: int, high: int) -> int:
+        """Return a whole number from low to high, both included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def chance(self, probability: float) -> bool:
+        """Return True with the given probability."""
+        return bool(self.rng.random() < probability)
+
+    def pick(self, options: Sequence[T]) -> T:
+        """Return one of the options, all equally likely."""
+        return options[int(self.rng.integers(len(options)))]
+
+    # -- grouping -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def part(self, mode: int = MODE_MAX) -> Iterator[None]:
+        """Group the solids written inside the block into one part (all of one material). Inside another part: no effect."""
+        if self._in_part:
+            yield
+            return
+        self._modes.append(mode)
+        self._in_part = True
+        try:
+            yield
+        finally:
+            self._in_part = False
+
+    def _add(
+        self,
+        kind: int,
+        centre: ArrayLike,
+        turn: Array,
+        half: Sequence[float],
+        material_name: str,
+        density: float,
+        texture: Texture | None = None,
+    ) -> Array:
+        if not self._in_part:
+            self._modes.append(MODE_SUM)
+        stuff = material(material_name)
+        row = np.zeros(NUM_COLUMNS)
+        row[KIND], row[PART] = kind, len(self._modes) - 1
+        row[CENTRE : CENTRE + 3] = centre
+        row[AXES : AXES + 9] = turn.T.ravel()
+        row[HALF : HALF + 3] = half
+        row[POLYETHYLENE], row[COPPER] = stuff.polyethylene_cm * density, stuff.copper_cm * density
+        row[TAPER : TAPER + 2] = 1.0
+        if texture is not None:
+            row[TEXTURE_AMOUNT : TEXTURE_OFFSET + 1] = texture.amount, texture.pattern, texture.scale, texture.offset
+        self._rows.append(row)
+        return row
+
+    # -- solids ---------------------------------------------------------------------------------------------------------
+
+    def box(self, centre: ArrayLike, half: Sequence[float], material: str, density: float = 1.0, turn: Array = IDENTITY,
+            texture: Texture | None = None) -> None:  # fmt: skip
+        """Add a box of the given half sizes."""
+        self._add(BOX, centre, turn, half, material, density, texture)
+
+    def ellipsoid(self, centre: ArrayLike, half: Sequence[float], material: str, density: float = 1.0, turn: Array = IDENTITY,
+                  texture: Texture | None = None) -> None:  # fmt: skip
+        """Add an ellipsoid of the given half axes."""
+        self._add(ELLIPSOID, centre, turn, half, material, density, texture)
+
+    def cylinder(self, centre: ArrayLike, axis: str, radius: float, half_length: float, material: str, density: float = 1.0,
+                 radius_2: float | None = None, turn: Array = IDENTITY, texture: Texture | None = None) -> None:  # fmt: skip
+        """Add a cylinder along x, y or z; radius_2 makes it elliptic."""
+        self._add(
+            CYLINDER, centre, turn @ ALONG[axis], (radius, radius_2 or radius, half_length), material, density, texture
+        )
+
+    def tube(self, centre: ArrayLike, axis: str, radius: float, half_length: float, wall: float, material: str,
+             density: float = 1.0, cap: float = 0.0, turn: Array = IDENTITY) -> None:  # fmt: skip
+        """Add a hollow cylinder; cap is the thickness of its two ends (0 leaves them open)."""
+        self.cylinder(centre, axis, radius, half_length, material, density, turn=turn)
+        self.cylinder(centre, axis, max(radius - wall, 0.01), half_length - cap, material, -density, turn=turn)
+
+    def cone(self, centre: ArrayLike, axis: str, radius_start: float, radius_end: float, half_length: float, material: str,
+             density: float = 1.0, turn: Array = IDENTITY) -> None:  # fmt: skip
+        """Add a truncated cone along x, y or z."""
+        widest = max(radius_start, radius_end)
+        row = self._add(CONE, centre, turn @ ALONG[axis], (widest, widest, half_length), material, density)
+        row[EXTRA : EXTRA + 2] = radius_start, radius_end
+
+    def prism(self, outline: ArrayLike, z_low: float, z_high: float, material: str, density: float = 1.0,
+              centre: ArrayLike = (0, 0, 0), turn: Array = IDENTITY, rounding: float = 0.0,
+              taper: tuple[float, float] = (1.0, 1.0), texture: Texture | None = None) -> None:  # fmt: skip
+        """Add an outline in x and y, extruded from z_low to z_high.
+
+        Args:
+            outline: (points, 2), not self-intersecting, either sense.
+            rounding: distance from the outline, in cm, over which the thickness rises like a quarter circle; 0 is sharp.
+            taper: thickness factor at the outline's lowest and highest y, as in a blade that is ground to an edge.
+        """
+        points = np.array(outline, dtype=np.float64)
+        x, y = points.T
+        if np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) < 0:
+            points = points[::-1]
+        low, high = points.min(0), points.max(0)
+        middle, half = (low + high) / 2, (high - low) / 2 + 1e-3
+        offset = np.asarray(centre, float) + turn @ np.array([0.0, 0.0, (z_low + z_high) / 2])
+        row = self._add(PRISM, offset, turn, (half[0], half[1], (z_high - z_low) / 2), material, density, texture)
+        row[EXTRA : EXTRA + 2] = middle
+        row[VERTEX_START], row[VERTEX_COUNT] = self._num_vertices, len(points)
+        row[TAPER : TAPER + 2] = taper
+        if rounding > 0:
+            self._profiles.append(rounded_profile(points, half, middle, rounding))
+            row[PROFILE] = len(self._profiles)
+        self._outlines.append(points)
+        self._num_vertices += len(points)
+
+    def hollow_prism(self, outline: ArrayLike, z_low: float, z_high: float, wall: float, material: str, density: float = 1.0,
+                     centre: ArrayLike = (0, 0, 0), rounding: float = 0.0) -> None:  # fmt: skip
+        """Add a closed shell: the prism less a copy shrunk by the wall on every side (exact for convex outlines about 0)."""
+        points = np.asarray(outline, float)
+        middle = (points.min(0) + points.max(0)) / 2
+        half = (points.max(0) - points.min(0)) / 2
+        inner = middle + (points - middle) * np.maximum(1 - wall / half, 0.05)
+        self.prism(points, z_low, z_high, material, density, centre=centre, rounding=rounding)
+        self.prism(inner, z_low + wall, z_high - wall, material, -density, centre=centre, rounding=rounding)
+
+    def wire(self, points: ArrayLike, radius: float, material: str, density: float = 1.0, closed: bool = False) -> None:
+        """Add a round wire through (points, 2 or 3); where its pieces overlap it is no thicker."""
+        path = np.asarray(points, float)
+        if path.shape[1] == 2:
+            path = np.c_[path, np.zeros(len(path))]
+        if closed:
+            path = np.vstack([path, path[:1]])
+        if radius < MIN_WIRE_RADIUS_CM:
+            density *= (radius / MIN_WIRE_RADIUS_CM) ** 2
+            radius = MIN_WIRE_RADIUS_CM
+        with self.part(MODE_MAX):
+            for start, end in zip(path[:-1], path[1:], strict=True):
+                along = end - start
+                length = float(np.sqrt(along @ along))
+                if length < 1e-6:
+                    continue
+                self._add(
+                    CAPSULE,
+                    (start + end) / 2,
+                    _frame_along(along / length),
+                    (radius, radius, length / 2),
+                    material,
+                    density,
+                )
+
+    def ring(self, centre: ArrayLike, radius: float, wire_radius: float, material: str, density: float = 1.0,
+             radius_2: float | None = None, turn: Array = IDENTITY, arc: tuple[float, float] = (0.0, 2 * np.pi),
+             num_pieces: int = 18) -> None:  # fmt: skip
+        """Add a ring, an ellipse or an arc of wire in the (turned) x-y plane."""
+        angle = np.linspace(*arc, num_pieces + 1)
+        path = np.stack([radius * np.cos(angle), (radius_2 or radius) * np.sin(angle), 0 * angle], 1) @ turn.T
+        self.wire(path + np.asarray(centre, float), wire_radius, material, density)
+
+    # -- result ---------------------------------------------------------------------------------------------------------
+
+    def thin_metal(self, factor: float) -> None:
+        """Multiply the density of everything mainly metallic: real parts have thinner walls than their outlines suggest."""
+        for row in self._rows:
+            if abs(row[COPPER]) > 0.3 * abs(row[POLYETHYLENE]):
+                row[POLYETHYLENE : COPPER + 1] *= factor
+
+    def finish(self, name: str) -> Item:
+        """Return the object."""
+        rows = np.array(self._rows)
+        return Item(
+            name=name,
+            primitives=rows.astype(np.float32),
+            modes=np.array(self._modes, np.int64),
+            vertices=(np.concatenate(self._outlines) if self._outlines else np.zeros((1, 2))).astype(np.float32),
+            profiles=np.array(self._profiles, np.float32)
+            if self._profiles
+            else np.zeros((1, PROFILE_SIZE, PROFILE_SIZE), np.float32),
+            hull=_outer_points(rows).astype(np.float32),
+        )
+
+
+def _frame_along(unit: Array) -> Array:
+    """Return a rotation whose third column is the unit vector."""
+    x, y, z = unit
+    if abs(z) < 0.9:
+        norm = np.sqrt(x * x + y * y)
+        side = np.array([-y / norm, x / norm, 0.0])
+    else:
+        norm = np.sqrt(y * y + z * z)
+        side = np.array([0.0, -z / norm, y / norm])
+    up = np.array([y * side[2] - z * side[1], z * side[0] - x * side[2], x * side[1] - y * side[0]])
+    return np.stack([side, up, unit], 1)
+
+
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+_DIRECTIONS = np.array([[np.cos(a), np.sin(a), t] for a in np.arange(16) * np.pi / 8 for t in (-0.6, 0.0, 0.6)])
+
+
+def _outer_points(rows: Array) -> Array:
+    """Return the bound corners of the solids that are extreme in some of 48 directions, (points, 3)."""
+    rows = rows[rows[:, POLYETHYLENE] + rows[:, COPPER] > 0]
+    half = rows[:, HALF : HALF + 3].copy()
+    half[rows[:, KIND] == CAPSULE, 2] += rows[rows[:, KIND] == CAPSULE, HALF]
+    own = _CORNERS[None] * half[:, None]
+    round_ones = np.isin(rows[:, KIND], (ELLIPSOID, CYLINDER))
+    own[round_ones, :, :2] *= 0.8  # a round solid stays inside the corners of its box
+    prisms = rows[:, KIND] == PRISM
+    own[prisms, :, :2] += rows[prisms, None, EXTRA : EXTRA + 2]
+    turn = rows[:, AXES : AXES + 9].reshape(-1, 3, 3)
+    points = (np.einsum("nji,nkj->nki", turn, own) + rows[:, None, CENTRE : CENTRE + 3]).reshape(-1, 3)
+    return points[np.unique((points @ _DIRECTIONS.T).argmax(0))]
+
+
+def rounded_profile(outline: Array, half: Array, middle: Array, rounding: float) -> NDArray[np.float32]:
+    """Return the thickness factor over an outline's bounds: 0 outside, rising to 1 at `rounding` cm from the edge.
+
+    Returns:
+        (PROFILE_SIZE, PROFILE_SIZE) float32, rows along y.
+    """
+    x = np.linspace(middle[0] - half[0], middle[0] + half[0], PROFILE_SIZE)
+    y = np.linspace(middle[1] - half[1], middle[1] + half[1], PROFILE_SIZE)
+    grid = np.stack(np.meshgrid(x, y), -1)[:, :, None]  # (y, x, 1, 2)
+    start, end = outline, np.roll(outline, -1, 0)
+    edge = end - start
+    along = np.clip(((grid - start) * edge).sum(-1) / ((edge * edge).sum(-1) + 1e-12), 0, 1)
+    offset = grid - start - along[..., None] * edge
+    distance = np.sqrt((offset * offset).sum(-1).min(-1))
+    crosses = (end[:, 1] > grid[..., 1]) != (start[:, 1] > grid[..., 1])
+    at_x = start[:, 0] + edge[:, 0] * (grid[..., 1] - start[:, 1]) / (edge[:, 1] + 1e-12)
+    inside = (crosses & (grid[..., 0] < at_x)).sum(-1) % 2 == 1
+    depth = np.clip(np.where(inside, distance, 0.0) / rounding, 0, 1)
+    return np.sqrt(np.clip(1 - (1 - depth) ** 2, 0.02, 1)).astype(np.float32)
+
+
+# -- outlines -----------------------------------------------------------------------------------------------------------
+
+
+def rounded_rectangle(width: float, height: float, radius: float, num_corner: int = 4) -> Array:
+    """Return the outline of a rectangle about the origin with rounded corners, (4 * num_corner, 2)."""
+    radius = min(radius, 0.49 * width, 0.49 * height)
+    corners = ((1, 1, 0.0), (-1, 1, 0.5), (-1, -1, 1.0), (1, -1, 1.5))
+    out = []
+    for sx, sy, turns in corners:
+        angle = np.pi * turns + np.linspace(0, np.pi / 2, num_corner)
+        out.append(
+            np.c_[
+                sx * (width / 2 - radius) + radius * np.cos(angle), sy * (height / 2 - radius) + radius * np.sin(angle)
+            ]
+        )
+    return np.concatenate(out)
+
+
+def circle(radius: float, num_points: int = 20, centre: tuple[float, float] = (0.0, 0.0)) -> Array:
+    """Return a circle as a polygon, (num_points, 2)."""
+    angle = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
+    return np.c_[centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)]
+
+
+def blob(rng: np.random.Generator, width: float, height: float, num_points: int = 22, unevenness: float = 0.12,
+         squareness: float = 2.6) -> Array:  # fmt: skip
+    """Return a superellipse with a wavy edge, the outline of something soft, (num_points, 2)."""
+    angle = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
+    swell = np.ones(num_points)
+    for wave in (2, 3, 4, 5):
+        swell += 1.2 * unevenness / wave * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+    c, s = np.cos(angle), np.sin(angle)
+    power = 2 / squareness
+    return np.c_[
+        width / 2 * swell * np.sign(c) * np.abs(c) ** power, height / 2 * swell * np.sign(s) * np.abs(s) ** power
+    ]
+
+
+def smooth(points: ArrayLike, num_between: int = 6, closed: bool = False) -> Array:
+    """Return a Catmull-Rom curve through (points, 2 or 3) with num_between points a span."""
+    p = np.asarray(points, float)
+    q = np.vstack([p[-1], p, p[0], p[1]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
+    t = np.linspace(0, 1, num_between, endpoint=False)[:, None]
+    spans = [
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        for a, b, c, d in zip(q[:-3], q[1:-2], q[2:-1], q[3:], strict=True)
+    ]
+    curve = np.concatenate(spans)
+    return curve if closed else np.vstack([curve, p[-1]])

@@ -1,0 +1,15 @@
+"""All objects that a bag may hold. Importing this package fills the lists in registry.py."""
+
+from xray_vqa.simulation.shapes import (  # noqa: F401  (imported for what they register)
+    bags,
+    blades,
+    electronics,
+    firearms,
+    household,
+    improvised,
+    small_threats,
+    tools,
+)
+from xray_vqa.simulation.shapes.registry import BAGS, BENIGN, THREATS, Interior, Shape, build_bag, build_item, find_shape
+
+__all__ = ["BAGS", "BENIGN", "THREATS", "Interior", "Shape", "build_bag", "build_item", "find_shape"]
