@@ -20,7 +20,9 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def describe(bag: str, clutter_level: int, threats: Sequence[tuple[str, Box]], co_items: Sequence[str], size_wh: tuple[int, int]) -> str:
+def describe(
+    bag: str, clutter_level: int, threats: Sequence[tuple[str, Box]], co_items: Sequence[str], size_wh: tuple[int, int]
+) -> str:
     """Return the caption of a scan."""
     opening = f"X-ray scan of a {CLUTTER_WORDS[clutter_level]} {bag}"
     goods = f" together with {_listed(co_items[:4])}" if co_items else ""

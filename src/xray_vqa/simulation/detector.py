@@ -74,7 +74,9 @@ def attenuate(polyethylene, copper, model, p):
             y = max(b[i], np.float32(0))
             sx = np.sqrt(x)
             sy = np.sqrt(y)
-            top = x * (m[0] + m[2] * sx + m[3] * sy + m[6] * x + m[7] * y) + y * (m[1] + m[4] * sx + m[5] * sy + m[8] * y)
+            top = x * (m[0] + m[2] * sx + m[3] * sy + m[6] * x + m[7] * y) + y * (
+                m[1] + m[4] * sx + m[5] * sy + m[8] * y
+            )
             out[i] = top / (np.float32(1) + m[9] * sx + m[10] * sy + m[11] * x + m[12] * y + m[13] * sx * sy)
 
 

@@ -66,7 +66,9 @@ def colour_by_z(palette: PaletteSettings, shift_z: float, hue_deg: float, satura
         colours = np.array(ramp, float)
         ramps.append(np.stack([np.interp(level, knots, colours[:, c]) for c in range(3)], 1))
     z = np.linspace(Z_MIN, Z_MAX, NUM_Z)
-    orange_z, green_z, blue_z = (edge + shift_z for edge in (palette.orange_below_z, palette.green_at_z, palette.blue_above_z))
+    orange_z, green_z, blue_z = (
+        edge + shift_z for edge in (palette.orange_below_z, palette.green_at_z, palette.blue_above_z)
+    )
     to_green = _smoothstep((z - orange_z) / (green_z - orange_z))[:, None, None]
     to_blue = _smoothstep((z - green_z - 1.5) / (blue_z - green_z - 1.5))[:, None, None]
     colours = (1 - to_green) * ramps[0] + to_green * ramps[1]

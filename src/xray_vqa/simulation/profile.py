@@ -118,5 +118,7 @@ def load_profile(name_or_path: str | Path) -> ScannerProfile:
         return _read_profile(PROFILES_DIR / f"{name_or_path}.yaml")
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise ConfigError(f"no scanner profile {str(name_or_path)!r}: give the path of a YAML file, or one of {', '.join(PROFILE_NAMES)}")
+        raise ConfigError(
+            f"no scanner profile {str(name_or_path)!r}: give the path of a YAML file, or one of {', '.join(PROFILE_NAMES)}"
+        )
     return _read_profile(path.resolve())

@@ -149,11 +149,16 @@ class _Packer:
             low, high = points.min(0), points.max(0)
             if high[2] - low[2] > room.z_high - room.z_low + 1.0 and attempt < _PLACING_TRIES - 1:
                 continue
-            x_range, y_range = (-room.half_x - low[0], room.half_x - high[0]), (-room.half_y - low[1], room.half_y - high[1])
+            x_range, y_range = (
+                (-room.half_x - low[0], room.half_x - high[0]),
+                (-room.half_y - low[1], room.half_y - high[1]),
+            )
             if x_range[0] > x_range[1] or y_range[0] > y_range[1]:
                 continue
             if near is not None:
-                x, y = np.clip(rng.normal(near, spread * (1 + 0.3 * attempt)), (x_range[0], y_range[0]), (x_range[1], y_range[1]))
+                x, y = np.clip(
+                    rng.normal(near, spread * (1 + 0.3 * attempt)), (x_range[0], y_range[0]), (x_range[1], y_range[1])
+                )
             else:
                 x, y = rng.uniform(*x_range), rng.uniform(*y_range)
             if not self._fits(points, x, y):
@@ -205,7 +210,9 @@ def sample_scene(
     key = BAGS[bag_name].key
     variant = pool.draw(key, rng)
     bag_item, interior = build_bag(key, variant)
-    yaw = float(rng.normal(0, 0.06) if rng.random() < 0.8 else rng.normal(0, 0.3)) + (np.pi if rng.random() < 0.5 else 0.0)
+    yaw = float(rng.normal(0, 0.06) if rng.random() < 0.8 else rng.normal(0, 0.3)) + (
+        np.pi if rng.random() < 0.5 else 0.0
+    )
     pixel_cm, shift = _frame_bag(rng, bag_item, yaw, size_wh)
     placed_bag = PlacedItem(shape=key, variant=variant, position_cm=(*shift, 0.0), phi=yaw, theta=0.0, mirrored=bool(rng.random() < 0.5),
                             density=float(rng.uniform(0.6, 1.15)))  # fmt: skip
@@ -264,7 +271,9 @@ _COVERS = tuple(f"benign/{name}" for name in (
 ))  # fmt: skip
 
 
-def _frame_bag(rng: np.random.Generator, bag: Item, yaw: float, size_wh: tuple[int, int]) -> tuple[float, tuple[float, float]]:
+def _frame_bag(
+    rng: np.random.Generator, bag: Item, yaw: float, size_wh: tuple[int, int]
+) -> tuple[float, tuple[float, float]]:
     """Return the pixel width at which the bag fills most of the frame, and where it lies."""
     points = bag.hull @ rotation_z(yaw).T
     extent = np.ptp(points[:, :2], axis=0) * 1.04

@@ -41,7 +41,11 @@ def exp_of_negative(p, out, out_bits):
         f = t - np.float32(whole)
         q = np.float32(1.0) + f * (
             np.float32(0.69314718)
-            + f * (np.float32(0.24022651) + f * (np.float32(0.05550411) + f * (np.float32(0.00961813) + f * np.float32(0.00133336))))
+            + f
+            * (
+                np.float32(0.24022651)
+                + f * (np.float32(0.05550411) + f * (np.float32(0.00961813) + f * np.float32(0.00133336)))
+            )
         )
         bits[k] = (whole - np.int32(1)) << np.int32(23)  # 2^(whole - 128)
         y[k] *= q
@@ -214,6 +218,13 @@ class Sensor:
         box_mean(self._luminance, self._mean, look.sharpen_radius)
         image = np.empty((*p.shape[1:], 3), np.uint8)
         colour(
-            self._luminance, self._mean, hue_p, look.z_index, look.colours, np.float32(look.sharpen_gain), np.float32(MAX_SHARPEN_P), image
+            self._luminance,
+            self._mean,
+            hue_p,
+            look.z_index,
+            look.colours,
+            np.float32(look.sharpen_gain),
+            np.float32(MAX_SHARPEN_P),
+            image,
         )
         return image

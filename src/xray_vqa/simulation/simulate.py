@@ -30,6 +30,7 @@ NOTICEABLE_LEVELS = 8.0
 MIN_VISIBLE_SHARE = 0.25
 """A threat of which less is visible is taken out of picture and annotation."""
 MIN_MASK_PIXELS = 24
+_COPPER_WEIGHT = 15.0  # thin copper attenuates the front detector this many times as much as polyethylene
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SimulatedScan:
     masks: NDArray[np.bool_]
     """(threats, height, width) bool, in the order of the annotations; an annotation's box bounds its mask."""
     occlusion: tuple[float, ...]
-    """For each threat the share (0 to 1) of those pixels that would show on an empty belt and do not show here."""
+    """For each threat the share (0 to 1) of the attenuation along its pixels that other things own."""
     factors: dict[str, Any]
     co_items: tuple[str, ...]
     """Harmless things in the bag, without repeats, in alphabetical order."""
@@ -86,7 +87,9 @@ class Renderer:
             masks[index, threat.rows, threat.columns] = threat.mask
         return _assemble(spec, profile, image, masks, threats)
 
-    def _draw(self, target: LineIntegrals, placed: PlacedItem, spec: SceneSpec, is_bag: bool = False) -> tuple[int, int, int, int] | None:
+    def _draw(
+        self, target: LineIntegrals, placed: PlacedItem, spec: SceneSpec, is_bag: bool = False
+    ) -> tuple[int, int, int, int] | None:
         item = build_bag(placed.shape, placed.variant)[0] if is_bag else build_item(placed.shape, placed.variant)
         view = open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
         return target.draw(item, placed.rotation(), np.array(placed.position_cm), placed.scale, placed.density, view)
@@ -137,7 +140,15 @@ class Renderer:
             float(threat.columns.start + columns[0]), float(threat.rows.start + rows[0]), float(columns[-1] - columns[0] + 1),
             float(rows[-1] - rows[0] + 1),
         )  # fmt: skip
-        return replace(threat, mask=mask, box=box, occlusion=round(1 - num_shown / num_could, 3))
+        own, total = threat.polyethylene + _COPPER_WEIGHT * threat.copper, total_a + _COPPER_WEIGHT * total_b
+        occlusion = 1 - float(own[mask].sum() / max(total[mask].sum(), 1e-6))
+        return replace(
+            threat,
+            mask=mask,
+            box=box,
+            occlusion=round(min(max(occlusion, 0.0), 1.0), 3),
+            hidden=round(1 - num_shown / num_could, 3),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +161,7 @@ class _RenderedThreat:
     mask: NDArray[np.bool_] | None = None
     box: Box | None = None
     occlusion: float = 0.0
+    hidden: float = 0.0
 
 
 def _luminance(p: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -170,6 +182,7 @@ def _assemble(spec: SceneSpec, profile: ScannerProfile, image: NDArray[np.uint8]
             "cell": location_cell(x, y, room.half_x, room.half_y),
             "phi_deg": round(float(np.rad2deg(threat.placed.phi)) % 360, 1),
             "theta_deg": round(float(np.rad2deg(threat.placed.theta)), 1),
+            "hidden": threat.hidden,
         })  # fmt: skip
     factors = {
         "bag": spec.bag.label,
@@ -260,7 +273,9 @@ class ScanStream:
         rng = np.random.default_rng((*self.seed, index))
         profile = self.profiles[int(rng.integers(len(self.profiles)))]
         pool = RefreshedPool(self.seed, index, self._num_variants, self._lifetime)
-        spec = sample_scene(rng, size_wh=self.size_wh, clean_share=self.clean_share, categories=self.categories, pool=pool)
+        spec = sample_scene(
+            rng, size_wh=self.size_wh, clean_share=self.clean_share, categories=self.categories, pool=pool
+        )
         return simulate(spec, profile)
 
     def draw(self) -> SimulatedScan:

@@ -10,6 +10,15 @@ from xray_vqa.simulation.shapes import (  # noqa: F401  (imported for what they 
     small_threats,
     tools,
 )
-from xray_vqa.simulation.shapes.registry import BAGS, BENIGN, THREATS, Interior, Shape, build_bag, build_item, find_shape
+from xray_vqa.simulation.shapes.registry import (
+    BAGS,
+    BENIGN,
+    THREATS,
+    Interior,
+    Shape,
+    build_bag,
+    build_item,
+    find_shape,
+)
 
 __all__ = ["BAGS", "BENIGN", "THREATS", "Interior", "Shape", "build_bag", "build_item", "find_shape"]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import MODE_STACK, Array, Builder, Texture, blob, rotation_z, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import (
+    MODE_STACK,
+    Array,
+    Builder,
+    Texture,
+    blob,
+    rotation_z,
+    rounded_rectangle,
+    smooth,
+)
 from xray_vqa.simulation.shapes.registry import Interior, bag
 
 
@@ -49,7 +58,9 @@ def _add_zip_pulls(b: Builder, path: Array, count: int, z: float) -> None:
 
 def _add_buckle(b: Builder, centre: Array, z: float) -> None:
     """Add a strap buckle."""
-    frame = rounded_rectangle(b.between(1.4, 2.2), b.between(2, 3), 0.4) @ rotation_z(b.between(0, 3))[:2, :2].T + centre
+    frame = (
+        rounded_rectangle(b.between(1.4, 2.2), b.between(2, 3), 0.4) @ rotation_z(b.between(0, 3))[:2, :2].T + centre
+    )
     b.wire(_at_height(frame, z), 0.14, b.pick(("zinc", "zinc", "polypropylene")), closed=True)
 
 
@@ -71,7 +82,13 @@ def suitcase(b: Builder) -> Interior:
             b.box((0, y, depth), (width * 0.42, b.between(0.2, 0.5), 0.12), shell)
     for share in (0.06, 0.94) if soft else (0.47, 0.53):
         edge = _at_height(outline * 0.995, depth * share)
-        b.wire(edge, b.pick((0.14, 0.14, 0.2)), b.pick(("steel", "polypropylene", "polypropylene")), density=0.8, closed=True)
+        b.wire(
+            edge,
+            b.pick((0.14, 0.14, 0.2)),
+            b.pick(("steel", "polypropylene", "polypropylene")),
+            density=0.8,
+            closed=True,
+        )
         b.wire(edge, 0.33, "nylon", density=0.8, closed=True)
     zip_path = smooth(outline[::2], 3, closed=True) * 1.004
     b.wire(_at_height(zip_path, depth * 0.7), 0.3, "nylon", density=0.9, closed=True)
@@ -87,7 +104,12 @@ def suitcase(b: Builder) -> Interior:
         b.box((0, y, 1.2), (width * 0.48, 1.7, 0.9), "polypropylene", density=0.25)
         for x in (-0.46, -0.44, 0.46, 0.1):
             b.cylinder((width * x, y, 1.2), "z", 0.28, 0.9, "steel")
-    grip = [(width * 0.5, -rail_y, 1.6), (width * 0.53, -rail_y, 1.6), (width * 0.53, rail_y, 1.6), (width * 0.5, rail_y, 1.6)]
+    grip = [
+        (width * 0.5, -rail_y, 1.6),
+        (width * 0.53, -rail_y, 1.6),
+        (width * 0.53, rail_y, 1.6),
+        (width * 0.5, rail_y, 1.6),
+    ]
     b.wire(grip, 0.9, "abs", density=0.8)
     b.box((width * 0.53, 0, 1.6), (0.3, rail_y * 0.6, 0.3), "steel", density=0.3)
     for side in (1, -1):
@@ -113,13 +135,35 @@ def _add_soft_bag(b: Builder, width: float, height: float, depth: float, squaren
     outline = smooth(outline_knots, 4, closed=True)
     levels = np.array([0, 0.12, 0.3, 0.5, 0.7, 0.88, 1])
     factors = [f * (1 + b.rng.normal(0, 0.012)) for f in (0.86, 0.95, 1, 0.99, 0.94, 0.85)]
-    _add_shell(b, outline, depth, factors, levels, 0.09, b.pick(("fabric", "fabric", "leather")), b.between(0.7, 1.1), drift=0.25)
+    _add_shell(
+        b,
+        outline,
+        depth,
+        factors,
+        levels,
+        0.09,
+        b.pick(("fabric", "fabric", "leather")),
+        b.between(0.7, 1.1),
+        drift=0.25,
+    )
     for _ in range(b.count(3, 5)):  # wrinkled panels
         texture = Texture(b.between(0.5, 1.0), b.pick((0, 2, 5)), b.between(0.4, 1.3), b.count(0, 255))
-        b.prism(outline * b.between(0.6, 0.98) + b.rng.normal(0, 1.0, 2), 0, 0.4, "fabric", density=b.between(0.08, 0.35), texture=texture)
+        b.prism(
+            outline * b.between(0.6, 0.98) + b.rng.normal(0, 1.0, 2),
+            0,
+            0.4,
+            "fabric",
+            density=b.between(0.08, 0.35),
+            texture=texture,
+        )
 
     def seam(path: Array, z: float, radius: float) -> None:
-        b.wire(_at_height(path, z), radius, b.pick(("nylon", "fabric", "fabric", "pvc", "cotton")), density=b.between(0.6, 1.7))
+        b.wire(
+            _at_height(path, z),
+            radius,
+            b.pick(("nylon", "fabric", "fabric", "pvc", "cotton")),
+            density=b.between(0.6, 1.7),
+        )
 
     for _ in range(b.count(3, 5)):
         wobble = outline_knots * (1 + b.rng.normal(0, 0.012, 2)) + b.rng.normal(0, 0.3, outline_knots.shape)
@@ -127,13 +171,23 @@ def _add_soft_bag(b: Builder, width: float, height: float, depth: float, squaren
     for _ in range(b.count(1, 4)):  # pockets
         pocket_w, pocket_h = width * b.between(0.25, 0.7), height * b.between(0.35, 0.8)
         centre = np.array([b.between(-0.45, 0.45) * (width - pocket_w), b.between(-0.45, 0.45) * (height - pocket_h)])
-        pocket = blob(b.rng, pocket_w, pocket_h, 14, 0.05, b.between(3, 7)) @ rotation_z(b.rng.normal(0, 0.06))[:2, :2].T + centre
+        pocket = (
+            blob(b.rng, pocket_w, pocket_h, 14, 0.05, b.between(3, 7)) @ rotation_z(b.rng.normal(0, 0.06))[:2, :2].T
+            + centre
+        )
         z = b.between(1, depth)
         curve = smooth(pocket, 2, closed=True)
         b.prism(curve, z, z + 0.1, "fabric", density=b.between(0.4, 1.2))
         seam(_part_of(b, curve, 0.4, 1.0), z, b.between(0.12, 0.24))
         if b.chance(0.35):
-            b.prism(centre + (curve - centre) * 0.97, z + 0.1, z + 0.9, "nylon", density=b.between(0.05, 0.12), texture=Texture(0.5, 4, 1.3))
+            b.prism(
+                centre + (curve - centre) * 0.97,
+                z + 0.1,
+                z + 0.9,
+                "nylon",
+                density=b.between(0.05, 0.12),
+                texture=Texture(0.5, 4, 1.3),
+            )
     for _ in range(b.count(14, 30)):  # creases
         start = b.rng.uniform(-0.42, 0.42, 2) * (width, height)
         heading = b.between(0, 2 * np.pi)
@@ -181,12 +235,27 @@ def handbag(b: Builder) -> Interior:
     for z in (1.0, depth - 1):
         span = width * b.between(0.16, 0.26)
         reach = height * 0.5 + b.between(3, 8)
-        loop = smooth([(-span, height * 0.44), (-span * 0.9, reach * 0.85), (0, reach), (span * 0.9, reach * 0.85), (span, height * 0.44)], 5)
+        loop = smooth(
+            [
+                (-span, height * 0.44),
+                (-span * 0.9, reach * 0.85),
+                (0, reach),
+                (span * 0.9, reach * 0.85),
+                (span, height * 0.44),
+            ],
+            5,
+        )
         b.wire(_at_height(loop, z), 0.55, b.pick(("leather", "nylon")))
         for x in (-span, span):
             b.ring((x, height * 0.44, z), 1.2, 0.16, b.pick(("zinc", "brass")), num_pieces=12)
     for _ in range(b.count(2, 6)):
-        b.cylinder((b.between(-0.4, 0.4) * width, b.between(-0.4, 0.4) * height, depth), "z", 0.35, 0.12, b.pick(("brass", "zinc")))
+        b.cylinder(
+            (b.between(-0.4, 0.4) * width, b.between(-0.4, 0.4) * height, depth),
+            "z",
+            0.35,
+            0.12,
+            b.pick(("brass", "zinc")),
+        )
     b.box((0, height * 0.36, depth * 0.5), (1.4, 0.7, 0.25), "zinc", density=0.6)
     return Interior(width / 2 * 0.92, height / 2 * 0.92, 1.5, depth - 1, squareness=3.6)
 
@@ -206,7 +275,14 @@ def carton(b: Builder) -> Interior:
             b.wire([(x - 0.8, 0.7, depth), (x + 0.8, 0.7, depth)], 0.1, "copper")
     if b.chance(0.5):
         texture = Texture(0.8, b.pick((0, 1, 5)), b.between(0.6, 1.6), b.count(0, 255))
-        b.prism(rounded_rectangle(width - 2, height - 2, 1), 1, 3, "polypropylene", density=b.between(0.02, 0.08), texture=texture)
+        b.prism(
+            rounded_rectangle(width - 2, height - 2, 1),
+            1,
+            3,
+            "polypropylene",
+            density=b.between(0.02, 0.08),
+            texture=texture,
+        )
     return Interior(width / 2 - 1.2, height / 2 - 1.2, 1.5, depth - 1, squareness=12)
 
 

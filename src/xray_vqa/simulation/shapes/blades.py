@@ -17,7 +17,15 @@ def kitchen_knife(b: Builder) -> None:
     blade = smooth([(0, width / 2), (length * 0.5, width / 2), (length * 0.85, width * (0.5 - 0.2 * (drop + 0.3))), (length, width * drop),
                     (length * 0.9, -width * 0.42), (length * 0.5, -width / 2), (0, -width / 2)], 3)  # fmt: skip
     b.prism(blade, -b.between(0.08, 0.16), 0.13, "stainless", taper=(0.35, 1.0))
-    add_grip(b, 0.3, b.between(9, 12.5), b.between(2, 2.8), b.between(1.4, 2), b.pick(("polypropylene", "wood", "abs")), b.chance(0.7))
+    add_grip(
+        b,
+        0.3,
+        b.between(9, 12.5),
+        b.between(2, 2.8),
+        b.between(1.4, 2),
+        b.pick(("polypropylene", "wood", "abs")),
+        b.chance(0.7),
+    )
     b.thin_metal(b.between(0.6, 1.1))
 
 
@@ -39,10 +47,18 @@ def folding_knife(b: Builder) -> None:
     length, width = b.between(6.5, 9.5), b.between(1.5, 2.4)
     angle = 0.0 if b.chance(0.6) else b.between(0.3, 2.6)
     turn = rotation_z(angle)
-    blade = smooth([(0, width / 2), (length * 0.6, width / 2), (length, 0), (length * 0.8, -width * 0.4), (0, -width / 2)], 3)
+    blade = smooth(
+        [(0, width / 2), (length * 0.6, width / 2), (length, 0), (length * 0.8, -width * 0.4), (0, -width / 2)], 3
+    )
     b.prism(blade, -0.14, 0.14, "stainless", taper=(0.4, 1), turn=turn)
     centre = np.array([-length * 0.6, 0])
-    b.prism(rounded_rectangle(length * 1.25, width * 1.15, 0.8) + centre, -0.65, 0.65, b.pick(("nylon", "wood", "aluminium")), rounding=0.5)
+    b.prism(
+        rounded_rectangle(length * 1.25, width * 1.15, 0.8) + centre,
+        -0.65,
+        0.65,
+        b.pick(("nylon", "wood", "aluminium")),
+        rounding=0.5,
+    )
     b.prism(rounded_rectangle(length * 1.15, width * 0.8, 0.6) + centre, -0.12, 0.12, "stainless")
     b.cylinder((-0.2, 0, 0), "z", 0.4, 0.7, "steel")
     b.cylinder((-length * 1.1, 0, 0), "z", 0.25, 0.65, "steel")
@@ -53,7 +69,9 @@ def folding_knife(b: Builder) -> None:
 def dagger(b: Builder) -> None:
     """A double-edged knife with a cross guard."""
     length, width = b.between(11, 18), b.between(1.8, 3.2)
-    blade = smooth([(0, width / 2), (length * 0.7, width * 0.42), (length, 0), (length * 0.7, -width * 0.42), (0, -width / 2)], 3)
+    blade = smooth(
+        [(0, width / 2), (length * 0.7, width * 0.42), (length, 0), (length * 0.7, -width * 0.42), (0, -width / 2)], 3
+    )
     b.prism(blade, -0.22, 0.22, "steel", rounding=width * 0.6)
     b.box((-0.3, 0, 0), (0.4, b.between(1.6, 3.6), 0.5), b.pick(("steel", "brass")))
     add_grip(b, -0.6, b.between(8.5, 11), 2, 1.7, b.pick(("wood", "leather", "nylon")), True)
@@ -90,7 +108,12 @@ def carpet_cutter(b: Builder) -> None:
     shell, density = ("zinc", 0.25) if b.chance(0.6) else ("abs", 1.0)
     b.prism(body, -0.9, 0.9, shell, density, rounding=0.5)
     b.prism(body * 0.8, -0.6, 0.6, shell, -density)
-    b.prism([(length * 0.3, 0.9), (length / 2 + 2.2, 0.9), (length / 2 + 0.9, -0.9), (length * 0.3 + 1, -0.9)], -0.04, 0.04, "steel")
+    b.prism(
+        [(length * 0.3, 0.9), (length / 2 + 2.2, 0.9), (length / 2 + 0.9, -0.9), (length * 0.3 + 1, -0.9)],
+        -0.04,
+        0.04,
+        "steel",
+    )
     for _ in range(b.count(0, 3)):
         x = b.between(-length * 0.35, -length * 0.15)
         b.prism(np.array([(-2.8, 0.9), (2.8, 0.9), (1.6, -0.9), (-1.6, -0.9)]) * 0.8 + (x, 0), -0.035, 0.035, "steel")
@@ -110,7 +133,9 @@ def razor_blade(b: Builder) -> None:
         for x in (-1, 1):
             b.prism(circle(0.25, 10, (x, 0)), -half, half, "steel", density=-1, centre=centre, turn=turn)
         for y in (-0.98, 0.98):
-            b.prism(rounded_rectangle(4.3, 0.25, 0.05) + (0, y), -half, half, "steel", density=2, centre=centre, turn=turn)
+            b.prism(
+                rounded_rectangle(4.3, 0.25, 0.05) + (0, y), -half, half, "steel", density=2, centre=centre, turn=turn
+            )
 
 
 @threat("Blade", "trapezoid blade")
@@ -119,7 +144,15 @@ def trapezoid_blade(b: Builder) -> None:
     for i in range(b.count(1, 5)):
         centre = np.array([b.between(-1.5, 1.5), b.between(-1.8, 1.8), 0.1 * i]) * min(i, 1)
         turn = rotation_z(b.between(-1, 1) * min(i, 1))
-        b.prism([(-2.9, 0.95), (2.9, 0.95), (1.7, -0.95), (-1.7, -0.95)], -0.035, 0.035, "steel", centre=centre, turn=turn, taper=(0.3, 1))
+        b.prism(
+            [(-2.9, 0.95), (2.9, 0.95), (1.7, -0.95), (-1.7, -0.95)],
+            -0.035,
+            0.035,
+            "steel",
+            centre=centre,
+            turn=turn,
+            taper=(0.3, 1),
+        )
         for x in (-0.7, 0.7):
             b.prism(circle(0.25, 8, (x, 0.5)), -0.035, 0.035, "steel", density=-0.9, centre=centre, turn=turn)
 
@@ -128,7 +161,13 @@ def trapezoid_blade(b: Builder) -> None:
 def strip_blade(b: Builder) -> None:
     """A spare snap-off blade or scalpel blade, 8 to 13 cm."""
     length, half = b.between(7, 13), b.between(0.45, 1.0)
-    b.prism([(-length / 2, half), (length / 2 + 1, half), (length / 2, -half), (-length / 2, -half)], -0.035, 0.035, "steel", density=1.2)
+    b.prism(
+        [(-length / 2, half), (length / 2 + 1, half), (length / 2, -half), (-length / 2, -half)],
+        -0.035,
+        0.035,
+        "steel",
+        density=1.2,
+    )
     for x in np.arange(-length / 2 + 1.2, length / 2, b.between(0.7, 1.2)):
         b.prism([(x, half), (x + 0.12, half), (x - 0.4, -half), (x - 0.52, -half)], -0.03, 0.03, "steel", density=-0.9)
     b.prism(circle(0.3, 10, (-length / 2 + 0.6, 0)), -0.035, 0.035, "steel", density=-1.2)
@@ -166,7 +205,14 @@ def cartridge_razor(b: Builder) -> None:
 def straight_razor(b: Builder) -> None:
     """A folding barber's razor."""
     length, angle = b.between(6.5, 8), b.between(0.2, 2.8)
-    b.prism([(0, 0.9), (length, 0.9), (length + 0.3, -0.9), (0.6, -0.9), (0, -0.2)], -0.2, 0.2, "stainless", taper=(0.2, 1), turn=rotation_z(angle))
+    b.prism(
+        [(0, 0.9), (length, 0.9), (length + 0.3, -0.9), (0.6, -0.9), (0, -0.2)],
+        -0.2,
+        0.2,
+        "stainless",
+        taper=(0.2, 1),
+        turn=rotation_z(angle),
+    )
     b.box((-1.6, 0, 0), (1.8, 0.35, 0.2), "stainless", turn=rotation_z(angle))
     b.prism(rounded_rectangle(length * 1.9, 1.9, 0.9) + (-length * 0.6, 0), -0.5, 0.5, b.pick(("abs", "wood", "stainless")),
             density=b.between(0.4, 0.9), rounding=0.4)  # fmt: skip
@@ -184,10 +230,24 @@ def household_scissors(b: Builder) -> None:
         turn, flip = rotation_z(side * opening), np.array([k, side * k])
         blade = [(-1.5, -0.55), (-1, 0.7), (reach, 0.12), (reach + 0.5, -0.1), (2, -0.5)]
         b.prism(blade * flip, -0.1, 0.1, "stainless", turn=turn, centre=(0, 0, 0.12 * side), taper=(0.8, 1))
-        b.prism([(-1, 0.5), (-1.5, -0.6), (-4.4, -1.6), (-4.6, -0.9), (-2.6, 0.3)] * flip, -0.14, 0.14, "stainless", turn=turn)
+        b.prism(
+            [(-1, 0.5), (-1.5, -0.6), (-4.4, -1.6), (-4.6, -0.9), (-2.6, 0.3)] * flip,
+            -0.14,
+            0.14,
+            "stainless",
+            turn=turn,
+        )
         centre = turn @ np.array([-6.4 * k, -1.8 * k * side, 0])
         ring_turn = turn @ rotation_z(-side * 0.15)
-        b.ring(centre, bow_x, (0.5 if plastic else 0.36) * k, "abs" if plastic else "stainless", radius_2=bow_y, turn=ring_turn, num_pieces=14)
+        b.ring(
+            centre,
+            bow_x,
+            (0.5 if plastic else 0.36) * k,
+            "abs" if plastic else "stainless",
+            radius_2=bow_y,
+            turn=ring_turn,
+            num_pieces=14,
+        )
     b.cylinder((0, 0, 0), "z", 0.5 * k, 0.35, "steel")
     b.thin_metal(b.between(0.7, 1.05))
 
@@ -198,7 +258,13 @@ def small_scissors(b: Builder) -> None:
     k, opening, bend = b.between(0.9, 1.2), b.between(0.05, 0.45), b.between(0, 0.6)
     for side in (1, -1):
         turn, flip = rotation_z(side * opening), np.array([k, side * k])
-        b.prism([(-0.6, -0.3), (-0.5, 0.35), (3.4, 0.1 + bend), (3.6, bend), (1, -0.25)] * flip, -0.1, 0.1, "stainless", turn=turn)
+        b.prism(
+            [(-0.6, -0.3), (-0.5, 0.35), (3.4, 0.1 + bend), (3.6, bend), (1, -0.25)] * flip,
+            -0.1,
+            0.1,
+            "stainless",
+            turn=turn,
+        )
         b.wire((smooth([(-0.4, 0), (-2, -0.5), (-3.6, -0.8)], 4) * flip) @ turn[:2, :2].T, 0.18 * k, "stainless")
         centre = turn @ np.array([-4.6 * k, -0.9 * k * side, 0])
         b.ring(centre, 1.25 * k, 0.17 * k, "stainless", radius_2=0.95 * k, turn=turn, num_pieces=14)
@@ -209,7 +275,9 @@ def small_scissors(b: Builder) -> None:
 def trowel(b: Builder) -> None:
     """A pointed trowel."""
     width, length = b.between(2.4, 4), b.between(9, 13)
-    b.prism(smooth([(0, width), (3, width + 0.3), (length, 0), (3, -width - 0.3), (0, -width)], 3), -0.08, 0.08, "steel")
+    b.prism(
+        smooth([(0, width), (3, width + 0.3), (length, 0), (3, -width - 0.3), (0, -width)], 3), -0.08, 0.08, "steel"
+    )
     b.wire(smooth([(0, 0, 0), (-2, 0, 0.5), (-4, 0, 2), (-6, 0, 2.2)], 4), 0.4, "steel", density=0.8)
     b.cone((-11, 0, 2.2), "x", 1.2, 1.5, 5, b.pick(("wood", "polypropylene")))
 

@@ -30,7 +30,13 @@ def laptop(b: Builder) -> None:
     for i in range(cells):
         spot = ((i - (cells - 1) / 2) * width * 0.8 / cells, -height * 0.3, -0.35)
         b.box(spot, (width * 0.37 / cells, height * b.between(0.10, 0.14), 0.22), "lithium_cell")
-    add_board(b, (width * b.between(-0.08, 0.08), height * 0.17, -0.4), width * b.between(0.5, 0.74), height * b.between(0.24, 0.36), b.count(40, 75))
+    add_board(
+        b,
+        (width * b.between(-0.08, 0.08), height * 0.17, -0.4),
+        width * b.between(0.5, 0.74),
+        height * b.between(0.24, 0.36),
+        b.count(40, 75),
+    )
     fan = width * 0.32 * b.pick((-1, 1))
     b.cylinder((fan, height * 0.26, -0.4), "z", 2.4, 0.3, "polypropylene", density=0.5)
     b.cylinder((fan, height * 0.26, -0.4), "z", 0.8, 0.35, "steel", density=0.35)
@@ -39,7 +45,12 @@ def laptop(b: Builder) -> None:
         angle = i * np.pi / 7
         spot = (fan + 1.6 * np.cos(angle), height * 0.26 + 1.6 * np.sin(angle), -0.4)
         b.box(spot, (0.75, 0.04, 0.25), "polypropylene", turn=rotation_z(angle + 0.5))
-    b.wire(smooth([(fan, height * 0.33, -0.4), (0, height * 0.3, -0.4), (-fan * 0.4, height * 0.12, -0.4)], 5), 0.3, "copper", density=0.45)
+    b.wire(
+        smooth([(fan, height * 0.33, -0.4), (0, height * 0.3, -0.4), (-fan * 0.4, height * 0.12, -0.4)], 5),
+        0.3,
+        "copper",
+        density=0.45,
+    )
     b.box((-fan * 0.35, height * 0.12, -0.3), (1.6, 1.6, 0.1), "copper")
     if b.chance(0.4):  # hard disk
         b.box((-fan, -height * 0.02, -0.4), (3.5, 2.3, 0.3), "aluminium", density=0.55)
@@ -57,7 +68,9 @@ def phone(b: Builder) -> None:
     case, wall = b.pick((("aluminium", 0.07), ("abs", 0.12)))
     b.hollow_prism(rounded_rectangle(width, height, 0.9), -0.38, 0.38, wall, case)
     b.box((0, 0, 0.3), (width / 2 - 0.2, height / 2 - 0.2, 0.06), "glass")
-    b.prism(rounded_rectangle(width * 0.58, height * 0.52, 0.2) + (-width * 0.08, height * 0.14), -0.2, 0.2, "lithium_cell")
+    b.prism(
+        rounded_rectangle(width * 0.58, height * 0.52, 0.2) + (-width * 0.08, height * 0.14), -0.2, 0.2, "lithium_cell"
+    )
     add_board(b, (width * 0.34, 0, 0), width * 0.26, height * 0.85, b.count(16, 30))
     add_board(b, (-width * 0.05, -height * 0.32, 0), width * 0.6, height * 0.22, b.count(6, 16))
     for y in (0.3, 0.12)[: b.count(1, 2)]:
@@ -100,7 +113,11 @@ def cable_coil(b: Builder) -> None:
     turns, radius, flat = b.count(2, 6), b.between(2.5, 6), b.between(0.4, 1)
     t = np.linspace(0, 2 * np.pi * turns, 16 * turns)
     swing = radius * (1 + 0.09 * np.sin(t * 1.3 + b.between(0, 6)) + 0.05 * np.cos(t * 0.37))
-    path = np.c_[swing * np.cos(t) + 0.5 * np.sin(t * 0.21), flat * swing * np.sin(t) + 0.5 * np.cos(t * 0.17), 0.25 * np.sin(t * 0.7)]
+    path = np.c_[
+        swing * np.cos(t) + 0.5 * np.sin(t * 0.21),
+        flat * swing * np.sin(t) + 0.5 * np.cos(t * 0.17),
+        0.25 * np.sin(t * 0.7),
+    ]
     add_cable(b, path, b.between(0.12, 0.26))
     for end in (path[0], path[-1]):
         b.box(end, (1.1, 0.5, 0.3), "abs")
@@ -153,7 +170,12 @@ def electronic_box(b: Builder) -> None:
         add_board(b, (b.between(-1, 1), b.between(-1, 1), z * thick * 0.4), width * 0.85, height * 0.8, b.count(40, 90))
     for _ in range(b.count(1, 5)):
         spot = (b.between(-0.35, 0.35) * width, b.between(-0.35, 0.35) * height, 0.2)
-        b.box(spot, (b.between(0.6, 2), b.between(0.6, 2), b.between(0.2, 0.8)), b.pick(("aluminium", "aluminium", "ferrite")), density=0.7)
+        b.box(
+            spot,
+            (b.between(0.6, 2), b.between(0.6, 2), b.between(0.2, 0.8)),
+            b.pick(("aluminium", "aluminium", "ferrite")),
+            density=0.7,
+        )
     for _ in range(6):
         b.cylinder((b.between(-0.45, 0.45) * width, b.between(-0.42, 0.42) * height, 0), "z", 0.18, 0.5, "steel")
 
@@ -178,7 +200,11 @@ def torch(b: Builder) -> None:
     half, radius = b.between(5, 9), b.between(1.5, 2.2)
     b.tube((0, 0, 0), "x", radius, half, 0.15, "aluminium")
     for i in range(b.count(1, 3)):
-        add_cell(b, "AA", (-half * 0.4 + b.between(-0.5, 0.5), (radius - 0.8) * np.cos(i * 2.1), (radius - 0.8) * np.sin(i * 2.1)))
+        add_cell(
+            b,
+            "AA",
+            (-half * 0.4 + b.between(-0.5, 0.5), (radius - 0.8) * np.cos(i * 2.1), (radius - 0.8) * np.sin(i * 2.1)),
+        )
     b.tube((half + 1.5, 0, 0), "x", radius * 1.35, 1.6, 0.25, "aluminium")
     b.cylinder((half + 2.8, 0, 0), "x", radius * 1.2, 0.15, "glass")
 

@@ -18,7 +18,9 @@ def pistol(b: Builder) -> None:
     high = b.between(2.6, 3.2)
     slide = [(-9, 0), (-9, high - 0.3), (-8.6, high), (8.2, high), (9, high - 0.4), (9, 0.4), (8.4, 0)]
     b.prism(slide * stretch, -1.15 * k, 1.15 * k, "steel")
-    b.prism([(-7.6, 0.5), (-7.6, high - 0.5), (7, high - 0.5), (7, 0.5)] * stretch, -0.82 * k, 0.82 * k, "steel", density=-1)
+    b.prism(
+        [(-7.6, 0.5), (-7.6, high - 0.5), (7, high - 0.5), (7, 0.5)] * stretch, -0.82 * k, 0.82 * k, "steel", density=-1
+    )
     if b.chance(0.5):
         port = b.between(0, 2.5)
         b.prism([(port - 1.4, high - 1.2), (port - 1.4, high), (port + 1.4, high), (port + 1.4, high - 1.2)] * stretch, 0.7 * k, 1.16 * k,
@@ -64,7 +66,12 @@ def revolver(b: Builder) -> None:
     b.tube((middle, 1.6 * k, 0), "x", 0.85 * k, barrel / 2 + 1.5 * k, 0.38 * k, "steel")
     b.box((middle, 2.5 * k, 0), (barrel / 2 + 1, 0.2, 0.25), "steel")
     b.box((middle, 0.5 * k, 0), (barrel / 2 + 0.6, 0.3, 0.4), "steel")
-    b.prism(np.array([(3.6, 3.1), (-3.4, 3.1), (-4.2, 2.2), (-4.4, -1.2), (-2.6, -2.2), (3.6, -1.9)]) * k, -0.55, 0.55, "steel")
+    b.prism(
+        np.array([(3.6, 3.1), (-3.4, 3.1), (-4.2, 2.2), (-4.4, -1.2), (-2.6, -2.2), (3.6, -1.9)]) * k,
+        -0.55,
+        0.55,
+        "steel",
+    )
     b.prism(np.array([(2.2, 2.4), (-2, 2.4), (-2, -1.2), (2.2, -1.2)]) * k, -0.55, 0.55, "steel", density=-1)
     b.cylinder((0.1 * k, 0.6 * k, 0), "x", 1.9 * k, 2.0 * k, "steel", density=0.85)
     loaded = b.chance(0.6)
@@ -76,7 +83,9 @@ def revolver(b: Builder) -> None:
     b.wire(smooth(np.array([(2.4, -2), (2.4, -3.4), (1, -4.1), (-0.9, -3.9), (-2, -2.6)]) * k, 4), 0.3 * k, "steel")
     b.prism(np.array([(0.2, -1.6), (0.6, -1.6), (0.1, -3.3), (-0.3, -3.1)]) * k, -0.25, 0.25, "steel")
     drop = b.between(0.75, 1.05)
-    grip = np.array([(-2.6, -1.9), (-4.4, -1.0), (-5.6, -2.6), (-7.6, -6.6), (-8.2, -8.6), (-5.2, -9), (-4.4, -7), (-3.2, -3.6)])
+    grip = np.array(
+        [(-2.6, -1.9), (-4.4, -1.0), (-5.6, -2.6), (-7.6, -6.6), (-8.2, -8.6), (-5.2, -9), (-4.4, -7), (-3.2, -3.6)]
+    )
     grip[:, 1] *= drop
     outline = smooth(grip * k, 3, closed=True)
     b.prism(outline, -1.3 * k, 1.3 * k, b.pick(("wood", "rubber", "nylon")), rounding=0.9)
@@ -93,9 +102,17 @@ def printed_pistol(b: Builder) -> None:
     body = np.array([(back, 1), (back, high), (9, high), (9.4, high - 0.6), (9.4, 0.8), (2.2, 0.6), (1.8, -0.3), (-3, -0.6),
                      (-4.6, -6.8), (-8.8, -6.6), (-7.6, -0.6)]) * k  # fmt: skip
     b.prism(body, -1.5 * k, 1.5 * k, plastic, density=b.between(0.6, 1.0))
-    b.prism(np.array([(-6.6, 1.8), (-6.6, high - 0.7), (-0.5, high - 0.7), (-0.5, 1.8)]) * k, -1.0 * k, 1.0 * k, plastic, density=-0.6)
+    b.prism(
+        np.array([(-6.6, 1.8), (-6.6, high - 0.7), (-0.5, high - 0.7), (-0.5, 1.8)]) * k,
+        -1.0 * k,
+        1.0 * k,
+        plastic,
+        density=-0.6,
+    )
     b.cylinder((4.5 * k, 2.6 * k, 0), "x", b.between(0.45, 0.7) * k, 4.6 * k, plastic, density=-0.6)
-    b.prism(np.array([(-4.2, -1.5), (-5.4, -6), (-7.8, -6), (-6.8, -1.5)]) * k, -0.8 * k, 0.8 * k, plastic, density=-0.6)
+    b.prism(
+        np.array([(-4.2, -1.5), (-5.4, -6), (-7.8, -6), (-6.8, -1.5)]) * k, -0.8 * k, 0.8 * k, plastic, density=-0.6
+    )
     b.wire(smooth(np.array([(2, -0.2), (2, -2), (0.6, -2.9), (-1.6, -2.8), (-3, -2)]) * k, 4), 0.4 * k, plastic)
     b.prism(np.array([(-0.4, 0), (0.2, 0), (-0.4, -2), (-0.9, -1.8)]) * k, -0.35, 0.35, plastic)
     _add_small_metal(b, k)
@@ -108,10 +125,32 @@ def printed_slim(b: Builder) -> None:
     slide = np.array([(-8.5, 0.2), (-8.5, 3.0), (8.6, 3.0), (9.2, 2.2), (9.2, 0.2)]) * k
     b.hollow_prism(slide, -1.3 * k, 1.3 * k, 0.45 * k, plastic, density=b.between(0.8, 1.1))
     lean = b.between(0, 1)
-    frame = np.array([(-8.5, 0), (8.6, 0), (8.4, -1.2), (0.8, -1.4), (-2.4, -1.8), (-4 - lean, -8.8), (-9 - lean, -8.6), (-7.6, -2)]) * k
+    frame = (
+        np.array(
+            [
+                (-8.5, 0),
+                (8.6, 0),
+                (8.4, -1.2),
+                (0.8, -1.4),
+                (-2.4, -1.8),
+                (-4 - lean, -8.8),
+                (-9 - lean, -8.6),
+                (-7.6, -2),
+            ]
+        )
+        * k
+    )
     b.prism(frame, -1.25 * k, 1.25 * k, plastic, density=b.between(0.6, 1.0))
-    b.prism(np.array([(-3.4, -2.2), (-5 - lean, -8), (-8 - lean, -7.9), (-6.8, -2.2)]) * k, -0.85 * k, 0.85 * k, plastic, density=-0.6)
-    b.wire(smooth(np.array([(1.6, -1.2), (1.8, -2.8), (0.4, -3.6), (-1.6, -3.5), (-2.8, -2.9)]) * k, 4), 0.38 * k, plastic)
+    b.prism(
+        np.array([(-3.4, -2.2), (-5 - lean, -8), (-8 - lean, -7.9), (-6.8, -2.2)]) * k,
+        -0.85 * k,
+        0.85 * k,
+        plastic,
+        density=-0.6,
+    )
+    b.wire(
+        smooth(np.array([(1.6, -1.2), (1.8, -2.8), (0.4, -3.6), (-1.6, -3.5), (-2.8, -2.9)]) * k, 4), 0.38 * k, plastic
+    )
     if b.chance(0.5):
         b.tube((2 * k, 1.6 * k, 0), "x", 0.6 * k, b.between(3, 6.5) * k, 0.15, "steel", density=0.5)
     _add_small_metal(b, k)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, Texture, blob, circle, rotation_x, rotation_y, rotation_z, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import (
+    Builder,
+    Texture,
+    blob,
+    circle,
+    rotation_x,
+    rotation_y,
+    rotation_z,
+    rounded_rectangle,
+    smooth,
+)
 from xray_vqa.simulation.shapes.parts import add_cell
 from xray_vqa.simulation.shapes.registry import benign
 
@@ -16,7 +26,9 @@ def clothes(b: Builder) -> None:
     fabric, density = ("cotton", b.between(0.5, 1.2)) if b.chance(0.75) else ("nylon", b.between(0.12, 0.35))
     layers = b.count(1, 4)
     for _ in range(layers):
-        outline = blob(b.rng, width * b.between(0.7, 1), height * b.between(0.7, 1), 26, 0.09, b.between(2.2, 6)) + b.rng.normal(0, 1.0, 2)
+        outline = blob(
+            b.rng, width * b.between(0.7, 1), height * b.between(0.7, 1), 26, 0.09, b.between(2.2, 6)
+        ) + b.rng.normal(0, 1.0, 2)
         texture = Texture(b.between(0.3, 0.75), b.count(0, 5), b.between(0.3, 1.4), b.count(0, 255))
         b.prism(outline, -thick / layers, thick / layers, fabric, density, rounding=b.between(0.8, 3), texture=texture)
     for _ in range(b.count(1, 7)):
@@ -116,7 +128,14 @@ def coins(b: Builder) -> None:
     """A few loose coins."""
     for _ in range(b.count(2, 10)):
         spot = (b.between(-2.5, 2.5), b.between(-2.5, 2.5), b.between(-0.5, 0.5))
-        b.cylinder(spot, "z", b.between(0.8, 1.3), b.between(0.07, 0.11), b.pick(("nickel", "brass", "copper")), turn=rotation_x(b.between(-0.4, 0.4)))
+        b.cylinder(
+            spot,
+            "z",
+            b.between(0.8, 1.3),
+            b.between(0.07, 0.11),
+            b.pick(("nickel", "brass", "copper")),
+            turn=rotation_x(b.between(-0.4, 0.4)),
+        )
 
 
 @benign("wallet", weight=0.7, declared_as="wallet")
@@ -178,7 +197,12 @@ def belt(b: Builder) -> None:
     with b.part():
         for start, end in zip(path[:-1], path[1:], strict=True):
             step = end - start
-            b.box((start + end) / 2, (float(np.hypot(*step[:2])) / 2 + 0.1, 0.18, 1.6), "leather", turn=rotation_z(np.arctan2(step[1], step[0])))
+            b.box(
+                (start + end) / 2,
+                (float(np.hypot(*step[:2])) / 2 + 0.1, 0.18, 1.6),
+                "leather",
+                turn=rotation_z(np.arctan2(step[1], step[0])),
+            )
     b.ring(path[-1], 2.2, 0.25, "zinc", radius_2=1.9, turn=rotation_x(np.pi / 2 * b.between(0, 1)), num_pieces=8)
     b.wire([path[-1] + (-2, 0, 0), path[-1] + (2, 0, 0)], 0.2, "steel")
 
@@ -188,7 +212,11 @@ def coat_hanger(b: Builder) -> None:
     """A wire or plastic coat hanger."""
     material, radius = ("steel", 0.13) if b.chance(0.6) else ("polypropylene", 0.4)
     k = b.between(0.75, 0.95)
-    bar = smooth(np.array([(-20, -4), (-10, 0), (0, 4), (10, 0), (20, -4), (19, -5.5), (0, -5.2), (-19, -5.5)]) * k, 3, closed=True)
+    bar = smooth(
+        np.array([(-20, -4), (-10, 0), (0, 4), (10, 0), (20, -4), (19, -5.5), (0, -5.2), (-19, -5.5)]) * k,
+        3,
+        closed=True,
+    )
     b.wire(bar, radius, material, density=1.2, closed=True)
     b.wire(smooth(np.array([(0, 4), (0, 7), (2, 9.5), (4, 8.5), (4.2, 7)]) * k, 4), 0.14, "steel", density=1.2)
 
@@ -217,7 +245,12 @@ def food_box(b: Builder) -> None:
     b.wire(np.c_[outline * 1.01, np.full(len(outline), thick / 2 - 0.3)], 0.25, case, density=0.5, closed=True)
     for _ in range(b.count(3, 14)):
         spot = (b.between(-0.36, 0.36) * width, b.between(-0.34, 0.34) * height, b.between(-0.3, 0) * thick)
-        b.ellipsoid(spot, (b.between(1, 2), b.between(1, 2), b.between(0.6, 1.4)), b.pick(("sugar", "water", "soap")), density=0.8)
+        b.ellipsoid(
+            spot,
+            (b.between(1, 2), b.between(1, 2), b.between(0.6, 1.4)),
+            b.pick(("sugar", "water", "soap")),
+            density=0.8,
+        )
 
 
 @benign("fruit", weight=0.8, declared_as="food")
@@ -241,7 +274,13 @@ def snacks(b: Builder) -> None:
     b.prism(blob(b.rng, size * 2.2, size * 1.5), -0.04, 0.04, "polypropylene")
     for _ in range(b.count(8, 28)):
         spot = (b.between(-0.8, 0.8) * size, b.between(-0.5, 0.5) * size, b.between(-1, 1))
-        b.ellipsoid(spot, (b.between(0.6, 1.4), b.between(0.5, 1.2), b.between(0.4, 0.8)), "sugar", density=0.9, turn=rotation_z(b.between(0, 3)))
+        b.ellipsoid(
+            spot,
+            (b.between(0.6, 1.4), b.between(0.5, 1.2), b.between(0.4, 0.8)),
+            "sugar",
+            density=0.9,
+            turn=rotation_z(b.between(0, 3)),
+        )
 
 
 @benign("chocolate", weight=0.6, declared_as="food")
@@ -249,7 +288,14 @@ def block_of_food(b: Builder) -> None:
     """A block of chocolate, cheese or soap: an organic brick, which is what an explosive block looks like."""
     for i in range(b.count(1, 3)):
         outline = rounded_rectangle(b.between(8, 17), b.between(4, 7), 0.5) + (b.between(-0.5, 0.5), i * 6)
-        b.prism(outline, -b.between(0.4, 1.8), b.between(0.4, 1.8), b.pick(("sugar", "soap", "water")), density=b.between(0.9, 1.25), rounding=0.3)
+        b.prism(
+            outline,
+            -b.between(0.4, 1.8),
+            b.between(0.4, 1.8),
+            b.pick(("sugar", "soap", "water")),
+            density=b.between(0.9, 1.25),
+            rounding=0.3,
+        )
         if b.chance(0.4):
             b.prism(outline * 1.02, -0.02, 0.02, "aluminium", density=0.2)
 
@@ -305,7 +351,20 @@ def watch(b: Builder) -> None:
     b.tube((0, 0, 0), "z", b.between(1.6, 2.2), 0.5, 0.3, "stainless", cap=0.12)
     b.cylinder((0, 0, 0), "z", 1.3, 0.25, "brass", density=0.5)
     strap = b.pick(("stainless", "leather", "rubber"))
-    path = smooth([(0, 2, 0), (0, 4, -0.8), (0, 6, -2.5), (0, 4, -5), (0, 0, -5.6), (0, -4, -5), (0, -6, -2.5), (0, -4, -0.8), (0, -2, 0)], 3)
+    path = smooth(
+        [
+            (0, 2, 0),
+            (0, 4, -0.8),
+            (0, 6, -2.5),
+            (0, 4, -5),
+            (0, 0, -5.6),
+            (0, -4, -5),
+            (0, -6, -2.5),
+            (0, -4, -0.8),
+            (0, -2, 0),
+        ],
+        3,
+    )
     with b.part():
         for start, end in zip(path[:-1], path[1:], strict=True):
             along = (end - start) / np.linalg.norm(end - start)
@@ -324,7 +383,9 @@ def toy(b: Builder) -> None:
             b.box((0, 0, 0), (2, 1.5, 1), "abs", density=0.4)
             add_cell(b, "AAA", (0, 0, 0))
     else:
-        b.hollow_prism(rounded_rectangle(9, 4.2, 1.2), -1.2, 1.2, 0.15, b.pick(("abs", "zinc")), density=0.5, rounding=0.6)
+        b.hollow_prism(
+            rounded_rectangle(9, 4.2, 1.2), -1.2, 1.2, 0.15, b.pick(("abs", "zinc")), density=0.5, rounding=0.6
+        )
         for x in (-2.8, 2.8):
             b.wire([(x, -2.3, -1), (x, 2.3, -1)], 0.12, "steel")
             for y in (-2.1, 2.1):
@@ -348,7 +409,14 @@ def plastic_tube(b: Builder) -> None:
         y = i * 3.8
         b.tube((0, y, 0), "x", radius, half, 0.12, b.pick(("polypropylene", "aluminium", "paper")), cap=0.12)
         if b.chance(0.6):
-            b.cylinder((-half * 0.2, y, 0), "x", radius - 0.15, half * 0.7, b.pick(("sugar", "soap", "paper")), density=b.between(0.5, 1))
+            b.cylinder(
+                (-half * 0.2, y, 0),
+                "x",
+                radius - 0.15,
+                half * 0.7,
+                b.pick(("sugar", "soap", "paper")),
+                density=b.between(0.5, 1),
+            )
 
 
 @benign("jewellery", weight=0.4, declared_as="jewellery")
@@ -356,6 +424,11 @@ def jewellery(b: Builder) -> None:
     """A chain and a few rings."""
     angle = np.linspace(0, 2 * np.pi, 40)
     swing = b.between(2.5, 5) * (1 + 0.25 * np.sin(3 * angle + b.between(0, 6)) + 0.1 * np.cos(5 * angle))
-    b.wire(np.c_[swing * np.cos(angle), 0.7 * swing * np.sin(angle)], b.between(0.08, 0.16), b.pick(("brass", "nickel")), density=0.8)
+    b.wire(
+        np.c_[swing * np.cos(angle), 0.7 * swing * np.sin(angle)],
+        b.between(0.08, 0.16),
+        b.pick(("brass", "nickel")),
+        density=0.8,
+    )
     for _ in range(b.count(1, 4)):
         b.ring((b.between(-3, 3), b.between(-2, 2), 0), b.between(0.8, 1.1), 0.15, "brass", num_pieces=10)

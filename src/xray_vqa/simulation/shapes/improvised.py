@@ -23,7 +23,10 @@ def blocks(b: Builder) -> None:
     """One to four blocks with attachments."""
     filling, count, pitch = b.pick(_FILLINGS), b.count(1, 4), b.between(4.6, 5.8)
     for i in range(count):
-        outline = rounded_rectangle(b.between(10, 17), b.between(3.6, 6), 0.6) + (b.between(-0.6, 0.6), (i - (count - 1) / 2) * pitch)
+        outline = rounded_rectangle(b.between(10, 17), b.between(3.6, 6), 0.6) + (
+            b.between(-0.6, 0.6),
+            (i - (count - 1) / 2) * pitch,
+        )
         b.prism(outline, -b.between(1.2, 2.6), b.between(1.2, 2.2), filling, rounding=0.4, texture=_grain(b))
     _add_attachments(b, 2.6)
 
@@ -39,7 +42,12 @@ def sticks(b: Builder) -> None:
         b.cylinder((b.between(-0.4, 0.4), y, z), "x", radius, half, filling, texture=_grain(b))
         b.tube((0, y, z), "x", radius + 0.1, half, 0.1, "paper")
     for x in (-half * 0.4, half * 0.4):
-        b.box((x, 0, (layers - 1) * radius), (0.6, count / layers * radius * 1.05, layers * radius + 0.2), "pvc", density=0.12)
+        b.box(
+            (x, 0, (layers - 1) * radius),
+            (0.6, count / layers * radius * 1.05, layers * radius + 0.2),
+            "pvc",
+            density=0.12,
+        )
     _add_attachments(b, 2 * radius * layers)
 
 
@@ -53,7 +61,11 @@ def pipe(b: Builder) -> None:
         b.tube((end * half, 0, 0), "x", radius + 0.5, 1.2, 0.6, wall, density=0.8)
     if b.chance(0.5):
         for _ in range(b.count(10, 40)):
-            b.ellipsoid((b.between(-0.8, 0.8) * half, b.between(-1, 1) * radius, b.between(-1, 1) * radius), (0.25, 0.25, 0.25), "steel")
+            b.ellipsoid(
+                (b.between(-0.8, 0.8) * half, b.between(-1, 1) * radius, b.between(-1, 1) * radius),
+                (0.25, 0.25, 0.25),
+                "steel",
+            )
     _add_attachments(b, radius + 1)
 
 

@@ -66,7 +66,9 @@ def add_cable(b: Builder, points: ArrayLike, radius: float | None = None) -> Non
     b.wire(points, radius * 0.4, "copper", density=1.3)
 
 
-def wandering_path(b: Builder, start: tuple[float, float, float], num_steps: int, step: float = 2.6, heading: float = 0.0) -> Array:
+def wandering_path(
+    b: Builder, start: tuple[float, float, float], num_steps: int, step: float = 2.6, heading: float = 0.0
+) -> Array:
     """Return a smooth path of a loose cable that curls around its start instead of leaving the bag, (points, 3)."""
     points = [np.array(start, float)]
     bend = b.pick((-1, 1)) * b.between(0.25, 0.6)
@@ -76,14 +78,22 @@ def wandering_path(b: Builder, start: tuple[float, float, float], num_steps: int
     return smooth(points, 4)
 
 
-def add_spring(b: Builder, start: tuple[float, float, float], length: float, radius: float, wire: float, num_turns: float) -> None:
+def add_spring(
+    b: Builder, start: tuple[float, float, float], length: float, radius: float, wire: float, num_turns: float
+) -> None:
     """Add a coil spring along x."""
     t = np.linspace(0, 1, max(int(num_turns * 7), 8))
     angle = 2 * np.pi * num_turns * t
-    b.wire(np.c_[start[0] + length * t, start[1] + radius * np.sin(angle), start[2] + radius * np.cos(angle)], wire, "steel")
+    b.wire(
+        np.c_[start[0] + length * t, start[1] + radius * np.sin(angle), start[2] + radius * np.cos(angle)],
+        wire,
+        "steel",
+    )
 
 
-def add_grip(b: Builder, start_x: float, length: float, width: float, thickness: float, material: str, tang: bool) -> None:
+def add_grip(
+    b: Builder, start_x: float, length: float, width: float, thickness: float, material: str, tang: bool
+) -> None:
     """Add a handle that runs from start_x towards -x, with the tang and rivets of a better knife on request."""
     along = np.linspace(0, 1, 6)
     top = width / 2 * (1 + 0.14 * np.sin(along * 6.3 * b.between(0.6, 1.2) + b.between(0, 6)))
@@ -92,7 +102,12 @@ def add_grip(b: Builder, start_x: float, length: float, width: float, thickness:
     b.prism(smooth(outline, 2, closed=True), -thickness / 2, thickness / 2, material, rounding=width * 0.3)
     if tang:
         end = start_x - length * b.between(0.6, 0.95)
-        b.prism([(start_x, width * 0.3), (end, width * 0.18), (end, -width * 0.18), (start_x, -width * 0.3)], -0.1, 0.1, "steel")
+        b.prism(
+            [(start_x, width * 0.3), (end, width * 0.18), (end, -width * 0.18), (start_x, -width * 0.3)],
+            -0.1,
+            0.1,
+            "steel",
+        )
         rivet = b.pick(("steel", "brass"))
         for share in (0.2, 0.5, 0.8)[: b.count(2, 3)]:
             b.cylinder((start_x - length * share, 0, 0), "z", b.between(0.18, 0.32), thickness / 2, rivet, density=0.6)

@@ -17,9 +17,17 @@ def disposable_lighter(b: Builder) -> None:
         x, y = shift
         length, width = b.between(5.4, 6.4), b.between(2.0, 2.6)
         b.prism(rounded_rectangle(length, width, 0.9) + shift, -0.6, 0.6, "nylon", rounding=0.5)
-        b.prism(rounded_rectangle(length - 0.5, width - 0.4, 0.7) + shift, -0.46, 0.46, "nylon", density=-1, rounding=0.4)
+        b.prism(
+            rounded_rectangle(length - 0.5, width - 0.4, 0.7) + shift, -0.46, 0.46, "nylon", density=-1, rounding=0.4
+        )
         fill = b.between(0.3, 0.95) * (length - 0.5)
-        b.prism(rounded_rectangle(fill, width - 0.4, 0.7) + shift - ((length - 0.5 - fill) / 2, 0), -0.46, 0.46, "butane", rounding=0.4)
+        b.prism(
+            rounded_rectangle(fill, width - 0.4, 0.7) + shift - ((length - 0.5 - fill) / 2, 0),
+            -0.46,
+            0.46,
+            "butane",
+            rounding=0.4,
+        )
         b.box((x - 0.2, y, 0), (length / 2 - 0.1, 0.05, 0.45), "nylon")
         top = length / 2
         hood = np.array([(0, 1.2), (1.4, 1.1), (1.4, -0.4), (0.8, -1.1), (0, -1.2)]) + (top, 0)
@@ -125,7 +133,12 @@ def battery_pack(b: Builder) -> None:
     if b.chance(0.5):
         width, height, thick = b.between(4, 7), b.between(3, 5), b.between(0.8, 2)
         b.hollow_prism(rounded_rectangle(width, height, 0.4), -thick / 2, thick / 2, 0.12, "abs")
-        b.box((-0.3, 0, 0), (width / 2 - 0.6, height / 2 - 0.3, thick / 2 - 0.2), "lithium_cell", density=b.between(0.8, 1.1))
+        b.box(
+            (-0.3, 0, 0),
+            (width / 2 - 0.6, height / 2 - 0.3, thick / 2 - 0.2),
+            "lithium_cell",
+            density=b.between(0.8, 1.1),
+        )
         add_board(b, (width / 2 - 0.4, 0, 0), 0.6, height - 0.6, 4)
         for y in (-0.6, 0, 0.6):
             b.box((width / 2, y, 0), (0.12, 0.2, 0.3), "brass", density=0.8)
@@ -150,7 +163,13 @@ def nail_clipper(b: Builder) -> None:
     b.cylinder((2.2 * k, 0, 0.1), "z", 0.3 * k, 0.8, "steel")
     b.box((3.0 * k, 0, 0), (0.12, 0.75 * k, 0.35), "steel")
     if b.chance(0.6):
-        b.prism(rounded_rectangle(4.2 * k, 0.5, 0.2), -0.06, 0.06, "steel", turn=rotation_z(0.0 if b.chance(0.7) else b.between(0, 1.5)))
+        b.prism(
+            rounded_rectangle(4.2 * k, 0.5, 0.2),
+            -0.06,
+            0.06,
+            "steel",
+            turn=rotation_z(0.0 if b.chance(0.7) else b.between(0, 1.5)),
+        )
     b.cylinder((-2.4 * k, 0, 0), "z", 0.15, 0.4, "steel")
     if b.chance(0.3):
         b.ring((-3.8 * k, 0, 0), 0.9, 0.08, "steel", num_pieces=12)
@@ -162,7 +181,14 @@ def nail_nipper(b: Builder) -> None:
     k, opening = b.between(0.8, 1.1), b.between(0.08, 0.35)
     for side in (1, -1):
         flip, turn = np.array([k, side * k]), rotation_z(side * opening)
-        b.prism([(-0.5, -0.3), (-0.4, 0.8), (0.8, 0.9), (2.2, 0.1), (0.4, -0.2)] * flip, -0.3, 0.3, "stainless", turn=turn, density=0.8)
+        b.prism(
+            [(-0.5, -0.3), (-0.4, 0.8), (0.8, 0.9), (2.2, 0.1), (0.4, -0.2)] * flip,
+            -0.3,
+            0.3,
+            "stainless",
+            turn=turn,
+            density=0.8,
+        )
         handle = np.array([(0, 0), (-1.5, -0.8), (-4, -1.3), (-7, -0.8)]) * flip @ turn[:2, :2].T
         b.wire(handle, 0.26 * k, "stainless")
         b.wire(np.array([(-1, -0.2), (-3.5, -0.5)]) * flip @ turn[:2, :2].T, 0.08, "steel")
@@ -214,7 +240,15 @@ def chain_handcuffs(b: Builder) -> None:
         b.ring(centre + (0, 0, 0.6), bow, 0.25, "steel", radius_2=bow * 0.86, turn=turn, arc=arc, num_pieces=20)
         b.box(centre - (side * bow * 0.83, 0, 0), (1.1, 1.8, 0.55), "steel", turn=turn, density=0.7)
     for i in range(-2, 3):
-        b.ring((i * 0.9, b.between(-0.2, 0.2), 0), 0.75, 0.18, "steel", radius_2=0.5, turn=rotation_x((i % 2) * np.pi / 2), num_pieces=8)
+        b.ring(
+            (i * 0.9, b.between(-0.2, 0.2), 0),
+            0.75,
+            0.18,
+            "steel",
+            radius_2=0.5,
+            turn=rotation_x((i % 2) * np.pi / 2),
+            num_pieces=8,
+        )
     b.thin_metal(b.between(0.45, 1.0))
 
 
@@ -227,14 +261,25 @@ def hinged_handcuffs(b: Builder) -> None:
         turn = rotation_z(side * fold)
         centre = turn @ np.array([side * (bow + 2.2), 0, 0])
         b.ring(centre, bow, 0.34, "steel", radius_2=bow * 0.85, turn=turn, num_pieces=20)
-        b.ring(centre + (0, 0, 0.7), bow * 0.96, 0.26, "steel", radius_2=bow * 0.82, turn=turn, arc=(0.4, 3.6), num_pieces=18)
+        b.ring(
+            centre + (0, 0, 0.7),
+            bow * 0.96,
+            0.26,
+            "steel",
+            radius_2=bow * 0.82,
+            turn=turn,
+            arc=(0.4, 3.6),
+            num_pieces=18,
+        )
         b.box(turn @ np.array([side * 2.0, 0, 0]), (1.3, 1.7, 0.6), "steel", turn=turn, density=0.7)
     for y in (-1.0, 0, 1.0):
         b.cylinder((0, y, 0), "y", 0.4, 0.4, "steel")
     b.thin_metal(b.between(0.45, 0.95))
 
 
-def _add_cartridge(b: Builder, centre: np.ndarray, turn: np.ndarray, radius: float, half: float, rifle: bool, k: float) -> None:
+def _add_cartridge(
+    b: Builder, centre: np.ndarray, turn: np.ndarray, radius: float, half: float, rifle: bool, k: float
+) -> None:
     def at(x: float) -> np.ndarray:
         return centre + turn @ np.array([x, 0.0, 0.0])
 

@@ -13,7 +13,13 @@ def _add_hammer_handle(b: Builder, k: float, length: float) -> None:
     kind = b.pick(("wood", "fr4", "steel"))
     if kind == "steel":
         b.cylinder((-length * 0.35, 0, 0), "x", 0.8 * k, length * 0.35, "steel", radius_2=0.55 * k, density=0.8)
-        b.prism(rounded_rectangle(length * 0.45, 2.8 * k, 1.0) - (length * 0.78, 0), -1.5 * k, 1.5 * k, "rubber", rounding=1.0)
+        b.prism(
+            rounded_rectangle(length * 0.45, 2.8 * k, 1.0) - (length * 0.78, 0),
+            -1.5 * k,
+            1.5 * k,
+            "rubber",
+            rounding=1.0,
+        )
     else:
         b.cylinder((-length * 0.5, 0, 0), "x", 1.15 * k, length * 0.5, kind, radius_2=1.5 * k)
         if b.chance(0.6):
@@ -55,7 +61,14 @@ def mallet(b: Builder) -> None:
     """A club hammer or rubber mallet."""
     k = b.between(0.8, 1.1)
     material = b.pick(("steel", "rubber", "rubber"))
-    b.cylinder((0, 0, 0), "y", b.between(1.8, 2.8) * k, b.between(3.5, 5) * k, material, density=1.0 if material == "rubber" else 0.6)
+    b.cylinder(
+        (0, 0, 0),
+        "y",
+        b.between(1.8, 2.8) * k,
+        b.between(3.5, 5) * k,
+        material,
+        density=1.0 if material == "rubber" else 0.6,
+    )
     if material == "rubber" and b.chance(0.5):
         b.cylinder((0, 0, 0), "y", 1.0 * k, 3 * k, "steel", density=0.4)
     _add_hammer_handle(b, k, b.between(18, 26) * k)
@@ -71,7 +84,10 @@ def combination_pliers(b: Builder) -> None:
         flip, turn = np.array([k, side * k]), rotation_z(side * opening)
         head = [(-1, -0.6), (-1.2, 1.2), (0, 1.6), (jaw, 0.45 if slim else 0.9), (jaw, 0.06), (1, 0.04), (0, -0.7)]
         b.prism(head * flip, -0.45 * k, 0.45 * k, "steel", turn=turn)
-        handle = smooth([(0, 0), (-2.2, -1.4), (-5, -2.6), (-9, -b.between(2.2, 3)), (-13, -b.between(1.4, 2.6))] * flip, 4) @ turn[:2, :2].T
+        handle = (
+            smooth([(0, 0), (-2.2, -1.4), (-5, -2.6), (-9, -b.between(2.2, 3)), (-13, -b.between(1.4, 2.6))] * flip, 4)
+            @ turn[:2, :2].T
+        )
         b.wire(handle, 0.42 * k, "steel")
         b.wire(handle[7:], b.between(0.6, 0.8) * k, "pvc", density=0.8)
     b.cylinder((0, 0, 0), "z", 1.0 * k, 0.55 * k, "steel")
@@ -84,7 +100,13 @@ def side_cutter(b: Builder) -> None:
     k, opening = b.between(0.75, 1.15), b.between(0.05, 0.4)
     for side in (1, -1):
         flip, turn = np.array([k, side * k]), rotation_z(side * opening)
-        b.prism([(-1, -0.5), (-1, 1.6), (1.2, 1.9), (3.2, 0.3), (3.2, 0.02), (0, -0.6)] * flip, -0.5 * k, 0.5 * k, "steel", turn=turn)
+        b.prism(
+            [(-1, -0.5), (-1, 1.6), (1.2, 1.9), (3.2, 0.3), (3.2, 0.02), (0, -0.6)] * flip,
+            -0.5 * k,
+            0.5 * k,
+            "steel",
+            turn=turn,
+        )
         handle = smooth([(0, 0), (-2, -1.6), (-5, -2.8), (-8, -2.6), (-11, -1.9)] * flip, 4) @ turn[:2, :2].T
         b.wire(handle, 0.38 * k, "steel")
         b.wire(handle[6:], 0.72 * k, b.pick(("pvc", "rubber")), density=0.8)
@@ -98,8 +120,16 @@ def slip_joint_pliers(b: Builder) -> None:
     k, opening = b.between(0.8, 1.15), b.between(0.1, 0.4)
     for side in (1, -1):
         flip, turn = np.array([k, side * k]), rotation_z(side * opening - 0.35)
-        b.prism([(-1.5, -0.8), (-1, 1.0), (2.2, 1.8), (4.8, 0.9), (4.6, 0.15), (1, 0.1)] * flip, -0.5 * k, 0.5 * k, "steel", turn=turn)
-        handle = smooth([(-0.5, 0), (-4, -1.4), (-9, -2.2), (-16, -1.6)] * flip, 5) @ rotation_z(side * opening)[:2, :2].T
+        b.prism(
+            [(-1.5, -0.8), (-1, 1.0), (2.2, 1.8), (4.8, 0.9), (4.6, 0.15), (1, 0.1)] * flip,
+            -0.5 * k,
+            0.5 * k,
+            "steel",
+            turn=turn,
+        )
+        handle = (
+            smooth([(-0.5, 0), (-4, -1.4), (-9, -2.2), (-16, -1.6)] * flip, 5) @ rotation_z(side * opening)[:2, :2].T
+        )
         b.wire(handle, 0.5 * k, "steel", density=0.8)
         if b.chance(0.8):
             b.wire(handle[6:], 0.72 * k, "pvc", density=0.8)
@@ -127,7 +157,9 @@ def combination_wrench(b: Builder) -> None:
         b.prism(circle(1.6 * k, 18, (-length / 2 - 1.2 * k, 0)), -0.5 * k, 0.5 * k, "steel")
         b.prism(circle(1.0 * k, 12, (-length / 2 - 1.2 * k, 0)), -0.5 * k, 0.5 * k, "steel", density=-1)
     else:
-        b.prism(turned_2d(_OPEN_JAW * (-0.85 * k, k * 0.85), 0.25) + (-length / 2 + 0.2, 0), -0.45 * k, 0.45 * k, "steel")
+        b.prism(
+            turned_2d(_OPEN_JAW * (-0.85 * k, k * 0.85), 0.25) + (-length / 2 + 0.2, 0), -0.45 * k, 0.45 * k, "steel"
+        )
     b.thin_metal(b.between(0.4, 1.0))
 
 
@@ -137,7 +169,13 @@ def adjustable_wrench(b: Builder) -> None:
     k = b.between(0.65, 1.2)
     length = b.between(11, 17) * k
     x = length / 2 - 0.4 * k
-    b.prism([(-length / 2, 1.2 * k), (length / 2, 0.8 * k), (length / 2, -0.8 * k), (-length / 2, -1.2 * k)], -0.4 * k, 0.4 * k, "steel", 0.85)
+    b.prism(
+        [(-length / 2, 1.2 * k), (length / 2, 0.8 * k), (length / 2, -0.8 * k), (-length / 2, -1.2 * k)],
+        -0.4 * k,
+        0.4 * k,
+        "steel",
+        0.85,
+    )
     b.prism(circle(0.5 * k, 10, (-length / 2 + 1.2 * k, 0)), -0.4 * k, 0.4 * k, "steel", density=-0.85)
     upper = np.array([(0, -1.8), (0, 2.2), (1.6, 2.6), (4.2, 2.5), (4.4, 1.6), (2.0, 1.5), (1.6, 0.2), (1.6, -1.8)])
     b.prism(upper * k + (x, 0), -0.6 * k, 0.6 * k, "steel")
@@ -153,11 +191,22 @@ def pipe_wrench(b: Builder) -> None:
     """A pipe wrench with a hooked upper jaw."""
     k = b.between(0.75, 1.1)
     length = b.between(15, 20) * k
-    b.prism([(-length / 2, 1.0 * k), (length / 2, 1.1 * k), (length / 2, -1.1 * k), (-length / 2, -1.0 * k)], -0.7 * k, 0.7 * k, "steel")
+    b.prism(
+        [(-length / 2, 1.0 * k), (length / 2, 1.1 * k), (length / 2, -1.1 * k), (-length / 2, -1.0 * k)],
+        -0.7 * k,
+        0.7 * k,
+        "steel",
+    )
     b.prism([(-length / 2 + 1, 0.5 * k), (length / 2 - 2, 0.5 * k), (length / 2 - 2, -0.5 * k), (-length / 2 + 1, -0.5 * k)],
             -0.4 * k, 0.4 * k, "steel", density=-1)  # fmt: skip
     x, gap = length / 2, b.between(0.4, 2) * k
-    b.prism(np.array([(-1.4, -1.2), (-1.4, 2.8), (0.2, 2.8), (0.2, -1.2)]) * k + (x, 0), -0.7 * k, 0.7 * k, "steel", density=0.8)
+    b.prism(
+        np.array([(-1.4, -1.2), (-1.4, 2.8), (0.2, 2.8), (0.2, -1.2)]) * k + (x, 0),
+        -0.7 * k,
+        0.7 * k,
+        "steel",
+        density=0.8,
+    )
     hook = np.array([(0, -1), (0, 3.2), (1.6, 3.4), (2.0, 2.6), (1.0, 2.2), (1.0, -1)]) * k
     b.prism(hook + (x + gap, 0), -0.6 * k, 0.6 * k, "steel")
     b.box((x + gap / 2 - k, -0.6 * k, 0), (2.2 * k + gap / 2, 0.5 * k, 0.5 * k), "steel", density=0.7)
@@ -179,7 +228,14 @@ def screwdriver(b: Builder) -> None:
     b.cylinder((-0.4, 0, 0), "x", radius * 1.08, 0.5, plastic, density=0.4)
     for i in range(6):
         angle = i * np.pi / 3
-        b.cylinder((-grip * 0.55, radius * np.cos(angle), radius * np.sin(angle)), "x", radius * 0.22, grip * 0.33, plastic, density=-0.7)
+        b.cylinder(
+            (-grip * 0.55, radius * np.cos(angle), radius * np.sin(angle)),
+            "x",
+            radius * 0.22,
+            grip * 0.33,
+            plastic,
+            density=-0.7,
+        )
 
 
 @threat("Screwdriver", "stubby")
@@ -216,13 +272,23 @@ def metal_parts(b: Builder) -> None:
         centre = np.array([b.between(-2, 2), (i - count / 2) * b.between(0.8, 1.8), b.between(-1, 1)])
         kind = b.between(0, 1)
         if kind < 0.5:
-            b.tube(centre, "x", b.between(0.3, 0.9), length * b.between(0.4, 0.8), b.between(0.06, 0.2), metal, turn=turn)
+            b.tube(
+                centre, "x", b.between(0.3, 0.9), length * b.between(0.4, 0.8), b.between(0.06, 0.2), metal, turn=turn
+            )
         elif kind < 0.8:
             b.box(centre, (length * b.between(0.4, 0.8), b.between(0.3, 1.2), b.between(0.05, 0.2)), metal, turn=turn)
         else:
             b.cylinder(centre, "x", b.between(0.15, 0.4), length * b.between(0.4, 0.8), metal, turn=turn)
         if b.chance(0.35):
-            b.cylinder(centre + turn @ (length * 0.6, 0, 0), "x", b.between(0.6, 1.2), b.between(0.6, 2), "polypropylene", density=0.8, turn=turn)
+            b.cylinder(
+                centre + turn @ (length * 0.6, 0, 0),
+                "x",
+                b.between(0.6, 1.2),
+                b.between(0.6, 2),
+                "polypropylene",
+                density=0.8,
+                turn=turn,
+            )
 
 
 @benign("socket set", weight=0.3)

@@ -1,0 +1,95 @@
+"""Whole scans: ground truth fits the picture, and the same seed gives the same scan."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.simulation.profile import PROFILE_NAMES
+from xray_vqa.simulation.scene import SceneSpec, sample_scene
+from xray_vqa.simulation.shapes import BAGS, THREATS
+from xray_vqa.simulation.simulate import ScanStream, simulate
+
+SMALL = (256, 192)
+
+
+@pytest.fixture(scope="module")
+def scans():
+    stream = ScanStream(11, size_wh=SMALL, num_variants=4)
+    return [stream.draw() for _ in range(40)]
+
+
+def test_every_category_has_shapes():
+    assert set(THREATS) == set(CATEGORIES)
+
+
+def test_boxes_bound_their_masks(scans):
+    for scan in scans:
+        assert len(scan.masks) == len(scan.annotations) == len(scan.occlusion)
+        for annotation, mask in zip(scan.annotations, scan.masks, strict=True):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            expected = (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+            assert annotation.box.as_xywh() == expected
+
+
+def test_about_a_quarter_of_bags_are_clean_and_say_so(scans):
+    clean = [scan for scan in scans if not scan.spec.threats]
+    assert 3 <= len(clean) <= 20
+    for scan in clean:
+        assert scan.annotations == ()
+        assert "no prohibited item" in scan.caption
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_threat_of_each_category_is_visible_in_an_easy_bag(category):
+    found = 0
+    for seed in range(3):
+        spec = sample_scene(seed, size_wh=SMALL, threats=(category,), bag="suitcase", clutter_level=1, concealment=0)
+        found += [a.category for a in simulate(spec, PROFILE_NAMES[0]).annotations] == [category]
+    assert found >= 2
+
+
+@pytest.mark.parametrize("bag", list(BAGS))
+def test_things_stay_in_the_frame_and_dark_things_inside_the_bag(bag):
+    spec = sample_scene(5, size_wh=SMALL, threats=(), bag=bag, clutter_level=3)
+    image = simulate(spec, "stcray-like").image
+    border = np.concatenate([image[:2].reshape(-1, 3), image[-2:].reshape(-1, 3)])
+    assert border.mean() > 225
+
+
+def test_a_threat_changes_the_picture_only_near_its_mask():
+    for seed in range(30, 60):
+        spec = sample_scene(seed, size_wh=SMALL, threats=("Gun",), clutter_level=2, concealment=0)
+        scan = simulate(spec, "opixray-like")
+        if scan.annotations:
+            break
+    clean = simulate(spec.model_copy(update={"threats": ()}), "opixray-like")
+    changed = np.abs(scan.image.astype(int) - clean.image.astype(int)).max(-1) > 12
+    margin = 10  # point spread, hue smoothing and unsharp mask
+    assert changed[scan.masks[0]].mean() > 0.3
+    rows, columns = np.nonzero(changed)
+    box = scan.annotations[0].box
+    assert rows.min() >= box.y - margin
+    assert rows.max() <= box.y + box.h + margin
+    assert columns.min() >= box.x - margin
+    assert columns.max() <= box.x + box.w + margin
+
+
+def test_a_spec_replays_from_json():
+    spec = sample_scene(3, size_wh=SMALL)
+    again = SceneSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert np.array_equal(simulate(spec, "pidray-like").image, simulate(again, "pidray-like").image)
+
+
+def test_a_stream_gives_the_same_scan_for_the_same_index():
+    stream = ScanStream((4, 2), size_wh=SMALL, num_variants=4)
+    later = pickle.loads(pickle.dumps(stream)).scan(3)
+    in_order = [stream.draw() for _ in range(4)][3]
+    assert np.array_equal(later.image, in_order.image)
+    assert later.annotations == in_order.annotations
+
+
+def test_streams_of_other_seeds_differ():
+    assert not np.array_equal(ScanStream(1, size_wh=SMALL).scan(0).image, ScanStream(2, size_wh=SMALL).scan(0).image)
