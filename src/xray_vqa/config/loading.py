@@ -1,6 +1,7 @@
 """Defaults < YAML file < `key=value` on the command line, checked by one pydantic type for each stage."""
 
 import difflib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,3 +102,9 @@ def _keys_of(kind: type[BaseModel], sections: Sequence[str]) -> list[str]:
             return []
         kind = inner
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def require(package: str, *, extra: str) -> None:
+    """Raise ConfigError with the pip command where an optional package is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"this needs the package {package!r}; install it with: pip install -e '.[{extra}]'")

@@ -1,0 +1,128 @@
+"""Fine-tune a model on a dataset (`configs/train_stcray.yaml`), or pre-train nano (`configs/pretrain_nano.yaml`)."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from xray_vqa.config.loading import load_config
+from xray_vqa.config.train import PretrainConfig, TrainConfig
+from xray_vqa.core.records import ScanRecord
+from xray_vqa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xray_vqa.modeling.chat import PromptEncoder
+    from xray_vqa.modeling.processor import Processor
+    from xray_vqa.training.stream import QuestionWriter
+
+EPILOG = """\
+examples:
+  xray-vqa train configs/train_demo.yaml                           nano, on a CPU, in minutes
+  xray-vqa train configs/train_stcray.yaml learning_rate=1e-4      a 7B on all GPUs of this machine
+  xray-vqa train configs/train_stcray.yaml outputs/qwen25vl_stcray_lora/checkpoint-1000
+  xray-vqa train configs/train_stcray.yaml --dry-run               the resolved configuration, and the steps
+
+Stopped at any moment, the same command goes on from the newest whole checkpoint. With several GPUs torchrun is
+started by itself. Watch with `tail -f OUTPUT/train.log` or `tensorboard --logdir OUTPUT/logs`.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="CONFIG | CHECKPOINT | key=value", help="see the examples")
+    parser.add_argument("--config", type=Path, help="the configuration, as the first word may name it too")
+    parser.add_argument("--resume-from-checkpoint", type=Path, metavar="CHECKPOINT", help="a folder checkpoint-N")
+    parser.add_argument("--dry-run", action="store_true", help="show the resolved configuration and the plan, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    config_path, checkpoint, overrides = _sort_words(args)
+    if _recipe_of(config_path) == "pretrain":
+        return _pretrain(load_config(PretrainConfig, config_path, overrides))
+    config = load_config(TrainConfig, config_path, overrides)
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    if num_gpus > 1 and "LOCAL_RANK" not in os.environ and not args.dry_run:
+        return _launch(num_gpus)
+    from xray_vqa.training.recipe import finetune
+
+    output_dir = finetune(config, checkpoint, dry_run=args.dry_run)
+    if output_dir is not None:
+        print(output_dir)
+    return 0
+
+
+def _sort_words(args: argparse.Namespace) -> tuple[Path, Path | None, list[str]]:
+    """Tell configuration, checkpoint and overrides apart: a YAML file, a folder, and words with `=`."""
+    config, checkpoint = args.config, args.resume_from_checkpoint
+    overrides: list[str] = []
+    for word in args.words:
+        if "=" in word:
+            overrides.append(word)
+        elif word.endswith((".yaml", ".yml")) and config is None:
+            config = Path(word)
+        elif checkpoint is None:
+            checkpoint = Path(word)
+        else:
+            raise ConfigError(f"do not know what {word!r} is; expected CONFIG.yaml, a checkpoint folder or key=value")
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise ConfigError(f"{checkpoint}: no such checkpoint folder")
+    return config or Path("configs/train_stcray.yaml"), checkpoint, overrides
+
+
+def _recipe_of(path: Path) -> str:
+    """Return which recipe a configuration is for, before it is checked as that recipe's type."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return "finetune"  # load_config says what is wrong
+    return str(values.get("recipe", "finetune")) if isinstance(values, dict) else "finetune"
+
+
+def _launch(num_gpus: int) -> int:
+    """Start this command again under torchrun, one process a GPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}"]
+    print(f"starting on {num_gpus} GPUs", file=sys.stderr)
+    return subprocess.run([*command, "-m", "xray_vqa", "train", *_own_arguments()], check=False).returncode
+
+
+def _own_arguments() -> Sequence[str]:
+    words = sys.argv[1:]
+    return words[1:] if words[:1] == ["train"] else words
+
+
+@dataclass(frozen=True)
+class PretrainTools:
+    """Makes what each producer process needs: this command is where simulation, modelling and pair writing meet."""
+
+    tokenizer_dir: Path
+
+    def __call__(self) -> "tuple[PromptEncoder, Processor, QuestionWriter]":
+        from transformers import AutoTokenizer
+
+        from xray_vqa.modeling.chat import PromptEncoder
+        from xray_vqa.modeling.nano import PROCESSOR
+
+        return PromptEncoder(AutoTokenizer.from_pretrained(self.tokenizer_dir)), PROCESSOR, write_questions
+
+
+def write_questions(record: ScanRecord, seed: int) -> list[tuple[str, str]]:
+    """Return template questions about a scan and their answers."""
+    return []
+
+
+def _pretrain(config: PretrainConfig) -> int:
+    from transformers import AutoTokenizer
+
+    from xray_vqa.modeling.loading import NANO_DIR
+    from xray_vqa.training.pretrain import pretrain
+
+    tokenizer_dir = config.tokenizer_dir or NANO_DIR
+    print(pretrain(config, AutoTokenizer.from_pretrained(tokenizer_dir), PretrainTools(tokenizer_dir)))
+    return 0

@@ -1,0 +1,136 @@
+"""What a training run can be told: fine-tuning (the guide's keys) and the pre-training of nano."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from xray_vqa.core.records import Strict
+
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
+class LoraSettings(Strict):
+    """A low-rank adapter through PEFT."""
+
+    r: int = Field(default=64, ge=1)
+    """Inner width. Higher learns more and costs memory."""
+    alpha: int = Field(default=128, ge=1)
+    """Scale of the update; alpha / r multiplies it."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target_modules: list[str] = [
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    ]  # fmt: skip
+    """Last parts of the decoder's module names that get an adapter."""
+    vision: bool = False
+    """Adapt the vision tower too. vLLM ignores such adapters unless they are merged."""
+
+
+class TrainConfig(Strict):
+    """One fine-tuning run. `configs/train_stcray.yaml` holds the guide's."""
+
+    recipe: Literal["finetune"] = "finetune"
+    model_name: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """`nano`, a folder with weights, or a hub name."""
+    train_file: Path = Path("data/stcray_vqa_train.jsonl")
+    """Pairs to train on; their images' annotations give the probes and the boxes."""
+    eval_file: Path | None = None
+    """Pairs for the evaluation loss. Unset: the development part of the training images, never the test split."""
+    output_dir: Path = Path("outputs/qwen25vl_stcray_lora")
+    method: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    image_max_pixels: int | None = Field(default=None, ge=3136)
+    """Cap on the resized image. Unset: the model's own."""
+    image_resolution: int | None = Field(default=None, ge=56)
+    """Another way to say it: the side of a square with that many pixels."""
+    max_seq_length: int = Field(default=2048, ge=64)
+    """Longest tree in tokens. A longer one loses branches from its end, counted and reported; never a cut image."""
+    num_train_epochs: float = Field(default=3, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    per_device_train_batch_size: int = Field(default=2, ge=1)
+    """Images a step and device, each with all its branches."""
+    per_device_eval_batch_size: int = Field(default=2, ge=1)
+    gradient_accumulation_steps: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    lr_scheduler_type: str = "cosine"
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    bf16: bool = True
+    """Where the GPU has it; older GPUs get fp16 and CPUs fp32, said aloud."""
+    gradient_checkpointing: bool = False
+    probes: bool = True
+    """Score the annotated categories in each image: dense supervision that costs next to nothing."""
+    boxes: bool = True
+    """Place the annotated items."""
+    logging_steps: int = Field(default=20, ge=1)
+    eval_steps: int = Field(default=500, ge=1)
+    save_steps: int = Field(default=500, ge=1)
+    save_total_limit: int | None = Field(default=3, ge=1)
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str = "eval_loss"
+    greater_is_better: bool = False
+    dataloader_num_workers: int = Field(default=4, ge=0)
+    seed: int = 42
+    deepspeed: Path | None = None
+    """A DeepSpeed configuration; needs the extra `deepspeed`."""
+    report_to: list[Tracker] = ["tensorboard"]
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> "TrainConfig":
+        if self.load_best_model_at_end and self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"load_best_model_at_end needs save_steps ({self.save_steps}) to be a multiple of eval_steps "
+                f"({self.eval_steps}); set both alike"
+            )
+        if self.image_resolution and self.image_max_pixels:
+            raise ValueError("image_resolution and image_max_pixels say the same thing; give one of them")
+        return self
+
+    @property
+    def max_pixels(self) -> int | None:
+        """The cap on the resized image, whichever key says it."""
+        return self.image_resolution**2 if self.image_resolution else self.image_max_pixels
+
+
+class PretrainConfig(Strict):
+    """The pre-training of nano from nothing on simulated scans."""
+
+    recipe: Literal["pretrain"]
+    output_dir: Path = Path("outputs/nano")
+    initial_weights: Path | None = None
+    """A folder to go on from; without it the weights are random."""
+    tokenizer_dir: Path | None = None
+    """The tokenizer to use; without it the shipped nano's."""
+    profiles: list[str]
+    """Scanner looks to draw from. The look that the demo fine-tunes on is left out."""
+    size_wh: tuple[int, int] = (504, 392)
+    vision_depth: int = Field(default=10, ge=2)
+    text_depth: int = Field(default=5, ge=1)
+    max_minutes: float = Field(default=8, gt=0)
+    """The schedule ends with this time or with `max_steps`, whichever comes first."""
+    max_steps: int = Field(default=100_000, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    """Images a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=300, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.999, gt=0, lt=1)
+    num_producers: int = Field(default=15, ge=1)
+    """Processes that simulate scans."""
+    pool_size: int = Field(default=60_000, ge=64)
+    """Scans kept on the training device and drawn from; new ones take the place of the oldest."""
+    pool_minimum: int = Field(default=2_000, ge=1)
+    """Training begins when this many are there."""
+    questions_per_scan: int = Field(default=2, ge=0)
+    branch_tokens: int = Field(default=192, ge=64)
+    """Room for all branches of an image; a branch that does not fit is left out and counted."""
+    probe_weight: float = 1.0
+    box_weight: float = 1.0
+    question_weight: float = 0.5
+    dense_weight: float = 1.0
+    """Of the auxiliary loss in which each visual token names the category and box that cover it."""
+    num_validation: int = Field(default=1_000, ge=1)
+    compile: bool = False
+    seed: int = 0

@@ -1,0 +1,132 @@
+"""The embedded engine: a Qwen2.5-VL in this process, scored and placed through the prompt tree."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from xray_vqa.core.answers import parse_box_digits
+from xray_vqa.core.calibration import EngineIdentity, read_calibration
+from xray_vqa.core.geometry import Box
+from xray_vqa.core.inspection import UNSURE, Score
+from xray_vqa.core.prompts import PROMPT_VERSION
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
+from xray_vqa.inference.engine import EngineInfo, Reading
+from xray_vqa.modeling.decoding import BoxGrammar, TextGrammar, TreeDecoder
+from xray_vqa.modeling.loading import LoadedModel, load_model
+
+logger = logging.getLogger(__name__)
+
+MIN_ANSWER_MASS = 0.05
+"""When yes and no together get less than this, the model is not answering the question: the score is unsure."""
+
+
+class TransformersEngine:
+    """Scores every category in one pass and decodes boxes for those above their threshold, together."""
+
+    def __init__(self, model: str, *, adapter: str | None = None, device: str | None = None) -> None:
+        self._name, self._adapter, self._device = model, adapter, device
+        self._decoder: TreeDecoder | None = None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> "TransformersEngine":
+        """Return an engine around a model that is loaded already, as training holds one."""
+        engine = cls(loaded.name)
+        engine._decoder = TreeDecoder(loaded)
+        return engine
+
+    def start(self) -> EngineInfo:
+        """Load the weights and run one blank image through everything. Raises ModelUnavailable."""
+        if self._decoder is None:
+            self._decoder = TreeDecoder(load_model(self._name, adapter=self._adapter, device=self._device))
+        loaded = self._decoder.loaded
+        blank = Image.new("RGB", (504, 392), "white")
+        self.read([blank], CATEGORIES[:2], {CATEGORIES[0]: 0.0})
+        identity = EngineIdentity(
+            engine="transformers",
+            model_digest=loaded.model_digest,
+            adapter_digest=loaded.adapter_digest,
+            dtype=loaded.precision.name,
+            processor_version=loaded.processor.version,
+            prompt_version=PROMPT_VERSION,
+        )
+        return EngineInfo(
+            identity=identity,
+            model_name=loaded.name,
+            device=str(loaded.device),
+            covered_categories=loaded.covered_categories,
+            calibration=read_calibration(loaded.weights_dir),
+        )
+
+    def read(
+        self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
+    ) -> list[Reading]:
+        decoder = self._started()
+        encoder, processor = decoder.encoder, decoder.loaded.processor
+        clock = [time.perf_counter()]
+        frames = [torch.from_numpy(np.array(processor.resize(image))) for image in images]
+        clock.append(time.perf_counter())
+        probes = [encoder.probe(category) for category in categories]
+        state, logits = decoder.open(frames, [probes] * len(images))
+        scores = [self._scores(rows, categories) for rows in logits]
+        clock.append(time.perf_counter())
+        flagged = [[name for name, score in row.items() if _flags(score, place_from.get(name))] for row in scores]
+        grammars = [[BoxGrammar(encoder) for _ in names] for names in flagged]
+        decoder.extend(state, [[encoder.boxes(name) for name in names] for names in flagged], grammars)
+        clock.append(time.perf_counter())
+        stages = ("prepare", "score", "place")
+        timings = {stage: (clock[k + 1] - clock[k]) * 1000 for k, stage in enumerate(stages)}
+        readings: list[Reading] = []
+        for image, row, names, row_grammars in zip(images, scores, flagged, grammars, strict=True):
+            boxes = {name: self._boxes(grammar, image.size) for name, grammar in zip(names, row_grammars, strict=True)}
+            readings.append(Reading(row, boxes, timings))
+        return readings
+
+    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
+        decoder = self._started()
+        frame = torch.from_numpy(np.array(decoder.loaded.processor.resize(image)))
+        state, _ = decoder.open([frame], [[]])
+        grammar = TextGrammar(decoder.encoder, max_tokens)
+        decoder.extend(state, [[decoder.encoder.question(question)]], [[grammar]])
+        answer = decoder.encoder.decode(grammar.tokens)
+        if not grammar.ended:
+            raise AnswerUnreadable(f"the answer does not end within {max_tokens} tokens", text=answer)
+        return answer
+
+    def close(self) -> None:
+        self._decoder = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _started(self) -> TreeDecoder:
+        if self._decoder is None:
+            raise ModelUnavailable("the model is not loaded")
+        return self._decoder
+
+    def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
+        encoder = self._started().encoder
+        shares = logits.softmax(dim=-1)[:, [encoder.yes_id, encoder.no_id]].cpu()
+        scores: dict[str, Score] = {}
+        for name, (yes, no) in zip(categories, shares.tolist(), strict=True):
+            mass = yes + no
+            scores[name] = Score.of(yes / mass) if mass >= MIN_ANSWER_MASS else UNSURE
+        return scores
+
+    def _boxes(self, grammar: BoxGrammar, size_wh: tuple[int, int]) -> tuple[Box, ...]:
+        """The places that can be read; one that cannot leaves the finding without it, never drops the finding."""
+        processor = self._started().loaded.processor
+        boxes: list[Box] = []
+        for digits in grammar.digits:
+            try:
+                boxes.append(processor.from_frame(parse_box_digits(digits, processor.frame_wh(size_wh)), size_wh))
+            except AnswerUnreadable as error:
+                logger.info("a place was not readable: %s", error)
+        return tuple(boxes)
+
+
+def _flags(score: Score, threshold: float | None) -> bool:
+    return threshold is not None and score.probability is not None and score.probability >= threshold

@@ -1,0 +1,231 @@
+"""Reads answers out of the branches of a prompt tree: all branches of all images one token further at a time.
+
+The prefix of each image stays in one key-value cache. Branches are opened behind it whenever they are needed, see the
+prefix and themselves alone, and end when their grammar says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from transformers import DynamicCache
+
+from xray_vqa.core.prompts import DIGITS_PER_NUMBER, MAX_BOXES, NUMBERS_PER_BOX
+from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.modeling.prompt_tree import (
+    PADDING_SEGMENT,
+    Branch,
+    TreeRow,
+    as_attention_mask,
+    build_row,
+    continuation_mask,
+    stack_rows,
+    tree_mask,
+)
+
+
+class Grammar(Protocol):
+    """What a branch may say next, and when it has said enough."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def allowed(self) -> tuple[int, ...] | None:
+        """Ids to choose from, or None for any."""
+        ...
+
+    def push(self, token: int) -> None: ...
+
+
+@dataclass(slots=True)
+class BoxGrammar:
+    """Twelve digits a box, then another box or the end."""
+
+    encoder: PromptEncoder
+    tokens: list[int] = field(default_factory=list[int])
+    done: bool = False
+    _DIGITS: ClassVar[int] = DIGITS_PER_NUMBER * NUMBERS_PER_BOX
+
+    @property
+    def allowed(self) -> tuple[int, ...]:
+        if len(self.tokens) % (self._DIGITS + 1) < self._DIGITS:
+            return self.encoder.digit_ids
+        return (self.encoder.box_open_id, self.encoder.box_close_id)
+
+    def push(self, token: int) -> None:
+        self.tokens.append(token)
+        full = len(self.tokens) + 1 >= MAX_BOXES * (self._DIGITS + 1)
+        self.done = token == self.encoder.box_close_id or full
+
+    @property
+    def digits(self) -> list[str]:
+        """The twelve digits of each box."""
+        value = {token: str(digit) for digit, token in enumerate(self.encoder.digit_ids)}
+        text = "".join(value.get(token, " ") for token in self.tokens)
+        return [part for part in text.split() if len(part) == self._DIGITS]
+
+
+@dataclass(slots=True)
+class TextGrammar:
+    """Any tokens up to the end mark."""
+
+    encoder: PromptEncoder
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list[int])
+    ended: bool = False
+    """Whether the model itself came to an end."""
+    allowed: None = None
+
+    @property
+    def done(self) -> bool:
+        return self.ended or len(self.tokens) >= self.max_tokens
+
+    def push(self, token: int) -> None:
+        if token == self.encoder.end_id:
+            self.ended = True
+        else:
+            self.tokens.append(token)
+
+
+@dataclass(slots=True)
+class TreeState:
+    """What is cached for a batch of images."""
+
+    cache: DynamicCache
+    segment_ids: torch.Tensor
+    """(batch, cached) int64"""
+    branch_starts: torch.Tensor
+    """(batch,) the position at which every branch of an image begins."""
+    next_segment: int
+
+
+class TreeDecoder:
+    """Runs prompt trees on one loaded model. Everything is under inference mode."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.encoder = loaded.encoder
+        self._dtype = next(loaded.base.parameters()).dtype
+
+    @torch.inference_mode()
+    def open(
+        self, frames: Sequence[torch.Tensor], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[TreeState, list[torch.Tensor]]:
+        """Encode images with their first branches in one pass.
+
+        Args:
+            frames: One (height, width, 3) uint8 tensor an image, as `Processor.resize` gives it.
+            branches: For each image, its branches.
+
+        Returns:
+            The state to go on from, and for each image (branches, vocabulary) float32 logits behind each branch.
+        """
+        processor, device = self.loaded.processor, self.loaded.device
+        rows: list[TreeRow] = []
+        for frame, row_branches in zip(frames, branches, strict=True):
+            grid_hw = processor.grid_hw((frame.shape[1], frame.shape[0]))
+            prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
+            rows.append(build_row(prefix, image_start, grid_hw, row_branches))
+        batch = stack_rows(rows, self.encoder.pad_id)
+        patches, grid = processor.patches_of([frame.to(device) for frame in frames], self._dtype)
+        segments = batch.segment_ids.to(device)
+        cache = DynamicCache()
+        states = self.loaded.base.model(
+            input_ids=batch.input_ids.to(device),
+            position_ids=batch.position_ids.to(device),
+            attention_mask=as_attention_mask(tree_mask(segments)),
+            pixel_values=patches,
+            image_grid_thw=grid,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits = [self._logits(states[at, row.branch_ends.to(device)]) for at, row in enumerate(rows)]
+        starts = torch.tensor([row.next_position for row in rows], device=device)
+        return TreeState(cache, segments, starts, max(map(len, branches)) + 1), logits
+
+    @torch.inference_mode()
+    def extend(
+        self, state: TreeState, branches: Sequence[Sequence[Branch]], grammars: Sequence[Sequence[Grammar]]
+    ) -> None:
+        """Open further branches behind cached prefixes and decode them, greedily, until every grammar is done.
+
+        Args:
+            state: From `open`; it grows.
+            branches: For each image of the state its new branches, possibly none.
+            grammars: One for each branch; they take up the answers.
+        """
+        count = max(map(len, branches), default=0)
+        if count == 0:
+            return
+        device = state.segment_ids.device
+        segments = state.next_segment + torch.arange(count, device=device)
+        state.next_segment += count
+        lengths = [[len(branch.prompt) for branch in row] for row in branches]
+        tokens = [[list(branch.prompt) for branch in row] for row in branches]
+        offsets = [[0] * len(row) for row in branches]
+        while any(step for row in tokens for step in row):
+            logits = self._feed(state, tokens, offsets, segments)
+            tokens = [[[] for _ in row] for row in branches]
+            for image, row in enumerate(grammars):
+                for at, grammar in enumerate(row):
+                    if grammar.done:
+                        continue
+                    offsets[image][at] += lengths[image][at]
+                    lengths[image][at] = 1
+                    token = self._choose(logits[image][at], grammar.allowed)
+                    grammar.push(token)
+                    if not grammar.done:
+                        tokens[image][at] = [token]
+
+    def _feed(
+        self,
+        state: TreeState,
+        tokens: Sequence[Sequence[Sequence[int]]],
+        offsets: Sequence[Sequence[int]],
+        segments: torch.Tensor,
+    ) -> list[list[torch.Tensor]]:
+        """Run the next tokens of each branch and return the logits behind the last of them."""
+        device = state.segment_ids.device
+        flat = [[token for step in row for token in step] for row in tokens]
+        length = max(map(len, flat))
+        ids = torch.full((len(tokens), length), self.encoder.pad_id)
+        new_segments = torch.full((len(tokens), length), PADDING_SEGMENT)
+        positions = torch.zeros(len(tokens), length, dtype=torch.int64)
+        ends: list[list[int]] = []
+        for image, row in enumerate(tokens):
+            at = 0
+            row_ends: list[int] = []
+            for number, step in enumerate(row):
+                ids[image, at : at + len(step)] = torch.tensor(step, dtype=torch.int64)
+                new_segments[image, at : at + len(step)] = segments[number]
+                positions[image, at : at + len(step)] = offsets[image][number] + torch.arange(len(step))
+                at += len(step)
+                row_ends.append(at - 1)
+            ends.append(row_ends)
+        new_segments, positions = new_segments.to(device), positions.to(device) + state.branch_starts[:, None]
+        mask = continuation_mask(new_segments, state.segment_ids)
+        states = self.loaded.base.model(
+            input_ids=ids.to(device),
+            position_ids=positions.expand(3, -1, -1),
+            attention_mask=as_attention_mask(mask),
+            past_key_values=state.cache,
+            use_cache=True,
+        ).last_hidden_state
+        state.segment_ids = torch.cat([state.segment_ids, new_segments], dim=1)
+        logits: list[list[torch.Tensor]] = []
+        for image, row_ends in enumerate(ends):
+            rows = self._logits(states[image, torch.tensor([max(0, end) for end in row_ends], device=device)])
+            logits.append(list(rows))
+        return logits
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        return self.loaded.base.lm_head(states).float()
+
+    @staticmethod
+    def _choose(logits: torch.Tensor, allowed: Sequence[int] | None) -> int:
+        if allowed is None:
+            return int(logits.argmax())
+        return allowed[int(logits[list(allowed)].argmax())]

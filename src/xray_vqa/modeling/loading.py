@@ -1,0 +1,268 @@
+"""Loads a model by the name or folder that a user gives: nano, a checkpoint, a hub name or a LoRA adapter."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from xray_vqa.core.manifest import sha256_file
+from xray_vqa.core.prompts import PROMPT_VERSION
+from xray_vqa.core.records import Strict
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import ModelUnavailable
+from xray_vqa.modeling.attention import use_segment_attention
+from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.precision import Precision, choose_precision
+from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
+from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
+from xray_vqa.modeling.registry import ModelSpec, spec_of
+
+logger = logging.getLogger(__name__)
+
+NANO_DIR = Path(__file__).parent / "assets" / "nano"
+CARD_NAME = "xray_vqa.json"
+ADAPTER_NAME = "adapter_config.json"
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ModelCard(Strict):
+    """What we know of weights that we trained; `xray_vqa.json` beside them."""
+
+    prompt_version: str
+    processor_version: str
+    covered_categories: list[str]
+    """The categories that the model was trained and evaluated on."""
+    base_model: str = ""
+    base_digest: str = ""
+    """Of the base that an adapter was trained on; with another one it is refused."""
+    notes: list[str] = []
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model with everything that has to go with it."""
+
+    model: Any
+    """Qwen2_5_VLForConditionalGeneration, or a PEFT model around one."""
+    encoder: PromptEncoder
+    processor: Processor
+    spec: ModelSpec
+    name: str
+    model_digest: str
+    adapter_digest: str
+    precision: Precision
+    covered_categories: tuple[str, ...]
+    weights_dir: Path
+    """Where the weights (the adapter's, if there is one) lie; calibration and card stand beside them."""
+
+    @property
+    def base(self) -> Qwen2_5_VLForConditionalGeneration:
+        """The model itself, adapters inside it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.lm_head.weight.device
+
+
+def load_model(
+    name: str,
+    *,
+    adapter: str | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    max_pixels: int | None = None,
+    trainable_adapter: bool = False,
+) -> LoadedModel:
+    """Load a model onto one device, in evaluation mode.
+
+    Args:
+        name: `nano`, a folder with weights, a folder with a LoRA adapter (its base is found from its own
+            configuration) or a hub name such as `Qwen/Qwen2.5-VL-7B-Instruct`.
+        adapter: A folder with a LoRA adapter for the model.
+        device: `cpu`, `cuda`, `cuda:1`; by default the first GPU where there is one.
+        precision: `auto`, `fp32`, `bf16` or `fp16`. nano always runs in fp32, so that its calibration holds anywhere.
+        max_pixels: Overrides the processor's cap on the resized image.
+        trainable_adapter: Whether the adapter's weights take gradients.
+
+    Raises:
+        ModelUnavailable: The weights are missing, of an unknown family, unsafe to load, or do not fit together.
+    """
+    if adapter is None and (Path(name) / ADAPTER_NAME).is_file():
+        adapter, name = name, _base_of(Path(name))
+    model_dir = resolve_model_dir(name)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    capability = torch.cuda.get_device_capability(target) if target.type == "cuda" else None
+    chosen = choose_precision("fp32" if is_nano(model_dir) and precision == "auto" else precision, capability)
+    logger.info("%s on %s in %s: %s", name, target, chosen.name, chosen.reason)
+    model, spec = _load_weights(model_dir, _DTYPES[chosen.name])
+    encoder = PromptEncoder(_load_tokenizer(model_dir))
+    processor = read_processor(model_dir / PROCESSOR_NAME, max_pixels)
+    card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
+    digest = digest_of(model_dir)
+    if adapter is not None:
+        weights_dir = Path(adapter)
+        card = read_card(weights_dir) or card
+        adapter_digest = digest_of(weights_dir)
+        if card and card.base_digest and card.base_digest != digest:
+            raise ModelUnavailable(
+                f"{adapter} was trained on a base with digest {card.base_digest[:12]}, but {name} has {digest[:12]}; "
+                "load it on its own base"
+            )
+        model = _load_adapter(model, weights_dir, trainable=trainable_adapter)
+    _check_card(card, processor, weights_dir)
+    use_segment_attention(model.get_base_model() if adapter else model)
+    model.to(target).eval()
+    return LoadedModel(
+        model=model,
+        encoder=encoder,
+        processor=processor,
+        spec=spec,
+        name=_short_name(adapter or name),
+        model_digest=digest,
+        adapter_digest=adapter_digest,
+        precision=chosen,
+        covered_categories=tuple(card.covered_categories) if card else (),
+        weights_dir=weights_dir,
+    )
+
+
+def is_nano(model_dir: Path) -> bool:
+    """Return whether a folder holds a model small enough to be exact everywhere."""
+    return model_dir == NANO_DIR or (model_dir / QUANTIZED_NAME).is_file() or _hidden_size(model_dir) <= 512
+
+
+def _hidden_size(model_dir: Path) -> int:
+    config = json.loads((model_dir / "config.json").read_text())
+    return int((config.get("text_config") or config).get("hidden_size", 1 << 20))
+
+
+def resolve_model_dir(name: str) -> Path:
+    """Return the folder of a model: nano's, a local one, or the hub's snapshot. Raises ModelUnavailable."""
+    if name == "nano":
+        return NANO_DIR
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ModelUnavailable(
+                f"{name} has no config.json, so it holds no model; a folder made by `xray-vqa train` or a "
+                "checkpoint is expected"
+            )
+        return Path(name)
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise ModelUnavailable(f"{name}: no such folder, and no hub name of the form owner/model")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"{name}: neither a local folder nor to be had from the hub ({type(error).__name__}). With no network, "
+            "copy the model's folder here and give its path, or use `nano`"
+        ) from error
+
+
+def read_card(weights_dir: Path) -> ModelCard | None:
+    """Return the card beside some weights, or None for weights that are not ours."""
+    path = weights_dir / CARD_NAME
+    return ModelCard.model_validate_json(path.read_text()) if path.is_file() else None
+
+
+def write_card(weights_dir: Path, card: ModelCard) -> None:
+    (weights_dir / CARD_NAME).write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n")
+
+
+def digest_of(weights_dir: Path) -> str:
+    """Return the SHA-256 over names and contents of a folder's weights. Raises ModelUnavailable if it has none."""
+    files = sorted({path for pattern in _WEIGHTS for path in weights_dir.glob(pattern)})
+    if not files:
+        unsafe = sorted(path.name for pattern in _UNSAFE for path in weights_dir.glob(pattern))
+        found = f"only {', '.join(unsafe)}, which can run code when loaded" if unsafe else "none"
+        raise ModelUnavailable(f"{weights_dir}: no .safetensors weights (found {found})")
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.name}:{sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _base_of(adapter_dir: Path) -> str:
+    config = json.loads((adapter_dir / ADAPTER_NAME).read_text())
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ModelUnavailable(f"{adapter_dir / ADAPTER_NAME} does not name its base model; give it with --model")
+    return str(base)
+
+
+def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Qwen2_5_VLForConditionalGeneration, ModelSpec]:
+    config = AutoConfig.from_pretrained(model_dir)
+    spec = spec_of(config.model_type)
+    if (model_dir / QUANTIZED_NAME).is_file():
+        with torch.device("meta"):
+            model = Qwen2_5_VLForConditionalGeneration(config)
+        model.to_empty(device="cpu")
+        state = load_quantized(model_dir, dtype)
+        missing, unexpected = model.to(dtype).load_state_dict(state, strict=False)
+        if unexpected or set(missing) - {"lm_head.weight"}:
+            raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")
+        model.tie_weights()
+        _reset_buffers(model)
+        return model, spec
+    try:
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
+
+
+def _reset_buffers(model: torch.nn.Module) -> None:
+    """Compute the rotary frequencies, which are no weights and were left empty by the meta device."""
+    for module in model.modules():
+        if hasattr(module, "inv_freq") and hasattr(module, "compute_default_rope_parameters"):
+            fresh = type(module)(module.config)
+            for name, buffer in fresh.named_buffers(recurse=False):
+                setattr(module, name, buffer)
+
+
+def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(model_dir)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{model_dir}: tokenizer cannot be loaded: {error}") from error
+
+
+def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path, *, trainable: bool) -> Any:
+    from peft import PeftModel
+
+    try:
+        loaded = PeftModel.from_pretrained(model, str(adapter_dir), is_trainable=trainable)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"{adapter_dir}: adapter cannot be loaded on this base: {error}") from error
+    matrices = [weight for name, weight in loaded.named_parameters() if "lora_B" in name]
+    if not matrices or not any(bool(weight.detach().any()) for weight in matrices):
+        raise ModelUnavailable(f"{adapter_dir}: the adapter changes nothing (no weights found, or all zero)")
+    return loaded
+
+
+def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path) -> None:
+    if card is None:
+        logger.warning("%s has no %s: trained elsewhere, so it covers no category yet", weights_dir, CARD_NAME)
+        return
+    for what, found, current in (
+        ("prompt version", card.prompt_version, PROMPT_VERSION),
+        ("processor", card.processor_version, processor.version),
+    ):
+        if found != current:
+            raise ModelUnavailable(f"{weights_dir} was trained with {what} {found}, this is {current}; train it again")
+    unknown = set(card.covered_categories) - set(CATEGORIES)
+    if unknown:
+        raise ModelUnavailable(f"{weights_dir / CARD_NAME} covers unknown categories {sorted(unknown)}")
+
+
+def _short_name(name: str) -> str:
+    return name if "/" not in name or not Path(name).exists() else Path(name).name

@@ -1,0 +1,358 @@
+"""Fine-tuning, from top to bottom: data, model, adapter, transformers' Trainer, export."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from xray_vqa.config.loading import require
+from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
+from xray_vqa.core.prompts import PROMPT_VERSION
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import ConfigError
+from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, as_attention_mask, tree_mask
+from xray_vqa.training.callbacks import LogFile, ProgressLine
+from xray_vqa.training.collator import Collator, ScanDataset, TrainingData, fingerprint, read_training_data
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "train_config.yaml"
+RUN_NAME = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run will do, known before it starts."""
+
+    num_images: int
+    num_pairs: int
+    num_development: int
+    num_left_out: int
+    images_per_update: int
+    num_updates: int
+
+    def describe(self) -> str:
+        pairs_per_update = self.num_pairs / max(1, self.num_images) * self.images_per_update
+        text = (
+            f"{self.num_images} images with {self.num_pairs} pairs, {self.num_development} held out; "
+            f"{self.images_per_update} images (about {pairs_per_update:.0f} pairs) an update, "
+            f"{self.num_updates} updates"
+        )
+        return text + (f"; {self.num_left_out} branches do not fit into max_seq_length" if self.num_left_out else "")
+
+
+class TreeModel(torch.nn.Module):
+    """The model as the Trainer calls it: patches are cut and the mask is made on its device."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        super().__init__()
+        self.model = loaded.model
+        self._loaded = loaded
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def gradient_checkpointing_enable(self, **arguments: Any) -> None:
+        self.model.gradient_checkpointing_enable(**arguments)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        segment_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        frames: list[torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss on the answer tokens, and how many there are.
+
+        Args:
+            input_ids: (batch, length) int64.
+            labels: (batch, length) int64, at the positions that predict them.
+            segment_ids: (batch, length) int64.
+            position_ids: (batch, 3, length) int64.
+            frames: One (height, width, 3) uint8 tensor an image.
+            num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
+        """
+        base = self._loaded.base
+        dtype = next(base.model.visual.parameters()).dtype
+        patches, grid = self._loaded.processor.patches_of([frame.to(input_ids.device) for frame in frames], dtype)
+        # Positions that predict something in any row; the rest never meets the wide output layer.
+        supervised = (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
+        logits = self.model(
+            input_ids=input_ids,
+            position_ids=position_ids.transpose(0, 1),
+            attention_mask=as_attention_mask(tree_mask(segment_ids)),
+            pixel_values=patches,
+            image_grid_thw=grid,
+            use_cache=False,
+            logits_to_keep=supervised,
+        ).logits
+        total = F.cross_entropy(
+            logits.float().flatten(0, 1), labels[:, supervised].flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
+        return {"loss": total / count}
+
+
+class TreeTrainer(Trainer):
+    """transformers' Trainer; only saving knows that the module is wrapped."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+        target = Path(output_dir or str(self.args.output_dir))
+        target.mkdir(parents=True, exist_ok=True)
+        tree: Any = self.accelerator.unwrap_model(self.model)
+        tree.model.save_pretrained(target)
+        torch.save(self.args, target / "training_args.bin")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(self.accelerator.unwrap_model(self.model).model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is not None:
+            logger.info("going back to the best checkpoint %s (%s)", best, self.state.best_metric)
+            load_trained(self.accelerator.unwrap_model(self.model).model, Path(best))
+
+
+def load_trained(model: Any, checkpoint: Path) -> None:
+    """Put the trained weights of a checkpoint into a model: the adapter's, or all of them."""
+    from safetensors.torch import load_file
+
+    if (checkpoint / "adapter_model.safetensors").is_file():
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
+        if result.unexpected_keys:
+            raise ConfigError(
+                f"{checkpoint} holds weights that this adapter does not have: {result.unexpected_keys[:3]}"
+            )
+        return
+    state: dict[str, torch.Tensor] = {}
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        state |= load_file(path)
+    if not state:
+        raise ConfigError(f"{checkpoint} holds no weights; give a folder checkpoint-N of this run")
+    model.load_state_dict(state, strict=False)
+
+
+def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
+    """Fine-tune as configured and return the output folder; None after a dry run.
+
+    Args:
+        config: The run.
+        checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
+        dry_run: Say what would be done, load nothing heavy onto a GPU, and stop.
+
+    Raises:
+        ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
+        DatasetError: The pairs or scans are missing or broken.
+        ModelUnavailable: The base model cannot be loaded.
+    """
+    _check_machine(config)
+    data = read_training_data(config.train_file, config.eval_file)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    log_file = LogFile(config.output_dir / "train.log")
+    loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
+    train, development = (
+        ScanDataset(
+            scans,
+            loaded.encoder,
+            loaded.processor,
+            max_seq_length=config.max_seq_length,
+            probes=config.probes,
+            boxes=config.boxes,
+        )
+        for scans in (data.train, data.development)
+    )
+    plan = _plan(config, data, train)
+    logger.info("%s", plan.describe())
+    if dry_run:
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
+        print(f"# {plan.describe()}")
+        return None
+    checkpoint = checkpoint or _newest_checkpoint(config.output_dir)
+    _remember_run(config, data, checkpoint)
+    loaded.model = _make_trainable(config, loaded)
+    arguments = _training_arguments(config, loaded, has_development=bool(data.development))
+    trainer = TreeTrainer(
+        model=TreeModel(loaded),
+        args=arguments,
+        data_collator=Collator(loaded.encoder.pad_id),
+        train_dataset=train,
+        eval_dataset=development if data.development else None,
+        callbacks=[log_file, ProgressLine()],
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.is_world_process_zero():
+        export(config, loaded, data, trainer)
+    return config.output_dir
+
+
+def _check_machine(config: TrainConfig) -> None:
+    if config.model_name != "nano" and not Path(config.model_name).exists() and not torch.cuda.is_available():
+        raise ConfigError(
+            f"{config.model_name} needs a CUDA GPU with 16 GB or more and this machine has none; with "
+            "model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
+        )
+    if config.deepspeed is not None:
+        require("deepspeed", extra="deepspeed")
+
+
+def _plan(config: TrainConfig, data: TrainingData, train: ScanDataset) -> RunPlan:
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    per_update = config.per_device_train_batch_size * config.gradient_accumulation_steps * ranks
+    updates_per_epoch = max(1, -(-len(train) // per_update))
+    updates = config.max_steps if config.max_steps > 0 else int(updates_per_epoch * config.num_train_epochs)
+    return RunPlan(
+        num_images=len(data.train),
+        num_pairs=sum(len(scan.pairs) for scan in data.train),
+        num_development=len(data.development),
+        num_left_out=train.num_left_out(),
+        images_per_update=per_update,
+        num_updates=updates,
+    )
+
+
+def _newest_checkpoint(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint that was written whole, or None; one cut short by a kill is put aside, aloud."""
+    found = get_last_checkpoint(str(output_dir))
+    while found is not None and not (Path(found) / "trainer_state.json").is_file():
+        logger.warning("%s is not whole; passing over it", found)
+        Path(found).rename(Path(found).with_name(f"broken-{Path(found).name}"))
+        found = get_last_checkpoint(str(output_dir))
+    return Path(found) if found else None
+
+
+def _remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | None) -> None:
+    """Write the resolved configuration, and refuse to go on with a checkpoint of other data."""
+    path = config.output_dir / RUN_NAME
+    run = {"data": fingerprint(data.train), "seed": config.seed, "method": config.method, "model": config.model_name}
+    if checkpoint is not None:
+        if not checkpoint.is_dir():
+            raise ConfigError(f"{checkpoint}: no such checkpoint folder")
+        before = json.loads(path.read_text()) if path.is_file() else run
+        changed = [key for key in run if before.get(key) != run[key]]
+        if changed:
+            raise ConfigError(
+                f"{checkpoint} was trained with another {' and '.join(changed)}; use another output_dir, or remove "
+                f"{config.output_dir} to start anew"
+            )
+        logger.info("going on from %s", checkpoint)
+    path.write_text(json.dumps(run, indent=1) + "\n")
+    (config.output_dir / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
+    """Return the model with an adapter, or with every weight of the decoder trainable."""
+    if config.method == "full":
+        for name, parameter in loaded.model.named_parameters():
+            parameter.requires_grad = "visual" not in name
+        return loaded.model
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.lora
+    targets = loaded.spec.lora_targets(lora.target_modules, vision=lora.vision)
+    model = get_peft_model(
+        loaded.model,
+        LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        ),
+    )
+    model.peft_config["default"].base_model_name_or_path = config.model_name
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info("adapter of rank %d: %.1f million trainable parameters", lora.r, trainable / 1e6)
+    return model
+
+
+def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_development: bool) -> TrainingArguments:
+    """Return transformers' own arguments; the only place that knows their names."""
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(config.output_dir / "logs"))
+    evaluation: dict[str, Any] = {"eval_strategy": "no"}
+    if has_development:
+        evaluation = {
+            "eval_strategy": "steps",
+            "eval_steps": config.eval_steps,
+            "load_best_model_at_end": config.load_best_model_at_end,
+            "metric_for_best_model": config.metric_for_best_model,
+            "greater_is_better": config.greater_is_better,
+        }
+    warmup = {"warmup_steps": config.warmup_ratio} if config.warmup_ratio else {}
+    return TrainingArguments(
+        output_dir=str(config.output_dir),
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_eval_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=loaded.precision.name == "bf16",
+        fp16=loaded.precision.name == "fp16",
+        gradient_checkpointing=config.gradient_checkpointing,
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit,
+        dataloader_num_workers=config.dataloader_num_workers if torch.cuda.is_available() else 0,
+        seed=config.seed,
+        data_seed=config.seed,
+        deepspeed=str(config.deepspeed) if config.deepspeed else None,
+        report_to=list(config.report_to),
+        remove_unused_columns=False,
+        label_names=["labels"],
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+        **warmup,
+        **evaluation,
+    )
+
+
+def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
+    """Write the adapter (or the model), tokenizer, processor, card and manifest into the output folder."""
+    output_dir = config.output_dir
+    loaded.model.save_pretrained(output_dir)
+    loaded.encoder.tokenizer.save_pretrained(output_dir)
+    loaded.processor.save(output_dir)
+    if config.method == "lora":
+        loaded.base.config.save_pretrained(output_dir)
+    covered = set(data.annotated) | set(loaded.covered_categories)
+    write_card(
+        output_dir,
+        ModelCard(
+            prompt_version=PROMPT_VERSION,
+            processor_version=loaded.processor.version,
+            covered_categories=[category for category in CATEGORIES if category in covered],
+            base_model=config.model_name if config.method == "lora" else "",
+            base_digest=loaded.model_digest if config.method == "lora" else "",
+        ),
+    )
+    write_manifest(
+        output_dir,
+        make_manifest(
+            "train",
+            config=config.model_dump(mode="json"),
+            inputs={str(config.train_file): sha256_file(config.train_file)},
+            counts={
+                "images": len(data.train),
+                "development": len(data.development),
+                "updates": trainer.state.global_step,
+            },
+            seed=config.seed,
+        ),
+    )
+    logger.info("wrote %s", output_dir)

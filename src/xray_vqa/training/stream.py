@@ -1,0 +1,270 @@
+"""Endless simulated scans with everything that pre-training needs of them, made by many processes.
+
+Each producer simulates a scan, and for each of its four mirrorings builds the branches of a prompt tree as token ids.
+The arrays go through shared memory to the training process, which keeps a pool of them on its device.
+"""
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing as mp
+from numpy.typing import NDArray
+
+from xray_vqa.core.geometry import Box
+from xray_vqa.core.records import Annotation, ScanRecord
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.processor import Processor
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PADDING_SEGMENT, Branch
+from xray_vqa.simulation.simulate import ScanStream, SimulatedScan
+
+MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))
+"""Left-right and upside-down; a bag may lie on the belt in any of them."""
+MAX_OBJECTS = 8
+
+TOKENS, LABELS, SEGMENTS, OFFSETS, KINDS = range(5)
+"""Rows of a scan's branch array: ids, labels, segment, position behind the prefix, and what the branch asks."""
+PROBE, BOXES, QUESTION = range(3)
+
+QuestionWriter = Callable[[ScanRecord, int], Sequence[tuple[str, str]]]
+"""Returns question-answer pairs about a record, the same ones for the same seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What a producer process needs to know. Picklable."""
+
+    seed: int
+    profiles: tuple[str, ...]
+    size_wh: tuple[int, int]
+    branch_tokens: int
+    questions_per_scan: int
+
+
+@dataclass(slots=True)
+class ScanArrays:
+    """One scan, or a batch of them with a leading axis."""
+
+    image: Any
+    """(height, width, 3) uint8."""
+    owner: Any
+    """(rows, columns) uint8, which object covers each visual token; 0 for none, k + 1 for object k."""
+    objects: Any
+    """(MAX_OBJECTS, 5) float32: category index, then x0, y0, x1, y1 as fractions of the image."""
+    branches: Any
+    """(4, 5, branch_tokens) int16, one for each of `MIRRORINGS`."""
+
+
+def mirrored(box: Box, size_wh: tuple[int, int], mirroring: tuple[bool, bool]) -> Box:
+    """Return a box of an image after the image was mirrored left-right and/or upside-down."""
+    x = size_wh[0] - box.x - box.w if mirroring[0] else box.x
+    y = size_wh[1] - box.y - box.h if mirroring[1] else box.y
+    return Box(x, y, box.w, box.h)
+
+
+def branches_of(
+    encoder: PromptEncoder,
+    annotations: Sequence[Annotation],
+    pairs: Sequence[tuple[str, str]],
+    annotated: Sequence[str] = CATEGORIES,
+) -> list[tuple[int, Branch]]:
+    """Return every branch that a scan's annotations and pairs give, with its kind; boxes in the model's frame."""
+    present = {annotation.category for annotation in annotations}
+    branches = [(PROBE, encoder.probe(category, category in present)) for category in annotated]
+    for category in annotated:
+        placed = [a.box for a in annotations if a.category == category and a.box is not None]
+        if placed and len(placed) == sum(a.category == category for a in annotations):
+            branches.append((BOXES, encoder.boxes(category, placed)))
+    branches += [(QUESTION, encoder.question(question, answer)) for question, answer in pairs]
+    return branches
+
+
+def pack_branches(branches: Sequence[tuple[int, Branch]], length: int) -> tuple[NDArray[np.int16], int]:
+    """Return (5, length) int16 rows of `TOKENS` to `KINDS`, and how many branches did not fit."""
+    packed = np.zeros((5, length), np.int16)
+    packed[LABELS] = IGNORE_INDEX
+    packed[SEGMENTS] = PADDING_SEGMENT
+    at, left_out = 0, 0
+    for segment, (kind, branch) in enumerate(branches, start=1):
+        tokens = [*branch.prompt, *branch.answer][:-1]
+        end = at + len(tokens)
+        if end > length:
+            left_out += 1
+            continue
+        packed[TOKENS, at:end] = tokens
+        packed[LABELS, end - len(branch.answer) : end] = branch.answer
+        packed[SEGMENTS, at:end] = segment
+        packed[OFFSETS, at:end] = np.arange(len(tokens))
+        packed[KINDS, at:end] = kind
+        at = end
+    return packed, left_out
+
+
+def owner_map(masks: NDArray[np.bool_], factor: int) -> NDArray[np.uint8]:
+    """Return which object covers most of each visual token, (rows, columns) uint8; 0 where none covers a quarter.
+
+    Args:
+        masks: (objects, height, width) bool.
+        factor: Pixels a side of a visual token.
+    """
+    count, height, width = masks.shape
+    rows, columns = height // factor, width // factor
+    if count == 0:
+        return np.zeros((rows, columns), np.uint8)
+    share = masks.reshape(count, rows, factor, columns, factor).mean(axis=(2, 4))
+    # A bullet is smaller than a token: its best token is its own even where it covers less than a quarter.
+    best = share.reshape(count, -1).max(axis=1)[:, None, None]
+    share = np.where((share >= 0.25) | ((share == best) & (best > 0)), share, 0)
+    return np.where(share.max(axis=0) > 0, share.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def scan_arrays(
+    scan: SimulatedScan,
+    settings: StreamSettings,
+    encoder: PromptEncoder,
+    processor: Processor,
+    write_questions: QuestionWriter,
+    seed: int,
+) -> tuple[ScanArrays, int]:
+    """Return the arrays of one simulated scan, and how many branches did not fit into their room."""
+    size_wh = settings.size_wh
+    packed: list[NDArray[np.int16]] = []
+    left_out = 0
+    for number, mirroring in enumerate(MIRRORINGS):
+        annotations = [
+            Annotation(a.category, mirrored(a.box, size_wh, mirroring) if a.box else None) for a in scan.annotations
+        ]
+        record = ScanRecord(
+            image_id=0,
+            image_filename="",
+            image_path="",
+            width=size_wh[0],
+            height=size_wh[1],
+            categories=[a.category for a in annotations],
+            bboxes=[a.box.as_xywh() if a.box else None for a in annotations],
+            sha256=f"{seed}",
+        )
+        pairs = write_questions(record, 4 * seed + number)[: settings.questions_per_scan]
+        row, missed = pack_branches(branches_of(encoder, annotations, pairs), settings.branch_tokens)
+        packed.append(row)
+        left_out += missed
+    objects = np.zeros((MAX_OBJECTS, 5), np.float32)
+    for index, annotation in enumerate(scan.annotations[:MAX_OBJECTS]):
+        if annotation.box is None:
+            continue
+        x0, y0, x1, y1 = annotation.box.as_xyxy()
+        fractions = (x0 / size_wh[0], y0 / size_wh[1], x1 / size_wh[0], y1 / size_wh[1])
+        objects[index] = (CATEGORIES.index(annotation.category), *fractions)
+    owner = owner_map(scan.masks[:MAX_OBJECTS], processor.factor)
+    return ScanArrays(scan.image, owner, objects, np.stack(packed)), left_out
+
+
+class ScanPool:
+    """Scans on the training device, filled by producer processes and drawn from at random."""
+
+    SLOTS = 16
+    """Scans that a producer may have waiting in shared memory."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        make_tools: Callable[[], tuple[PromptEncoder, Processor, QuestionWriter]],
+        *,
+        size: int,
+        num_producers: int,
+        device: torch.device,
+    ) -> None:
+        """Allocate the pool and start the producers; `make_tools` is called in each of them (spawned processes)."""
+        width, height = settings.size_wh
+        _, processor, _ = make_tools()
+        rows, columns = processor.grid_hw((width, height))
+        shapes = {
+            "image": ((height, width, 3), torch.uint8),
+            "owner": ((rows, columns), torch.uint8),
+            "objects": ((MAX_OBJECTS, 5), torch.float32),
+            "branches": ((len(MIRRORINGS), 5, settings.branch_tokens), torch.int16),
+        }
+        self.scans = ScanArrays(
+            **{name: torch.zeros(size, *shape, dtype=dtype, device=device) for name, (shape, dtype) in shapes.items()}
+        )
+        staging = {
+            name: torch.zeros(num_producers * self.SLOTS, *shape, dtype=dtype).share_memory_()
+            for name, (shape, dtype) in shapes.items()
+        }
+        self._staging = ScanArrays(**staging)
+        self._size = size
+        self.num_drawn = 0
+        self.num_left_out = 0
+        context = mp.get_context("spawn")
+        self._full: Any = context.Queue()
+        self._free: list[Any] = [context.Queue() for _ in range(num_producers)]
+        self._processes = [
+            context.Process(
+                target=_produce,
+                args=(number, num_producers, settings, make_tools, self._staging, self._free[number], self._full),
+                daemon=True,
+            )
+            for number in range(num_producers)
+        ]
+        for number, process in enumerate(self._processes):
+            for slot in range(self.SLOTS):
+                self._free[number].put(number * self.SLOTS + slot)
+            process.start()
+
+    def __len__(self) -> int:
+        return min(self.num_drawn, self._size)
+
+    def collect(self, wait_s: float = 0.0) -> None:
+        """Move what the producers have ready into the pool. Raises RuntimeError where a producer has died."""
+        ready: list[tuple[int, int]] = []
+        try:
+            ready.append(self._full.get(timeout=wait_s) if wait_s else self._full.get_nowait())
+            while len(ready) < 256:
+                ready.append(self._full.get_nowait())
+        except queue.Empty:
+            dead = [process.exitcode for process in self._processes if process.exitcode is not None]
+            if dead:
+                raise RuntimeError(f"{len(dead)} producers have ended with exit codes {dead}") from None
+        if not ready:
+            return
+        slots = torch.tensor([slot for slot, _ in ready])
+        targets = (torch.arange(len(ready)) + self.num_drawn) % self._size
+        for name in ("image", "owner", "objects", "branches"):
+            pool: torch.Tensor = getattr(self.scans, name)
+            pool[targets.to(pool.device)] = getattr(self._staging, name)[slots].to(pool.device)
+        self.num_drawn += len(ready)
+        self.num_left_out += sum(left_out for _, left_out in ready)
+        for slot, _ in ready:
+            self._free[slot // self.SLOTS].put(slot)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(timeout=10)
+
+
+def _produce(
+    number: int,
+    num_producers: int,
+    settings: StreamSettings,
+    make_tools: Callable[[], tuple[PromptEncoder, Processor, QuestionWriter]],
+    staging: ScanArrays,
+    free: Any,
+    full: Any,
+) -> None:
+    torch.set_num_threads(1)
+    encoder, processor, write_questions = make_tools()
+    stream = ScanStream((settings.seed, number), settings.profiles, settings.size_wh)
+    index = number
+    while True:
+        arrays, left_out = scan_arrays(stream.draw(), settings, encoder, processor, write_questions, index)
+        slot = free.get()
+        for name in ("image", "owner", "objects", "branches"):
+            getattr(staging, name)[slot] = torch.from_numpy(np.ascontiguousarray(getattr(arrays, name)))
+        full.put((slot, left_out))
+        index += num_producers
