@@ -6,6 +6,7 @@
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class SplitScans:
     split: Split
     records: tuple[ScanRecord, ...]
     faults: tuple[Fault, ...]
+    positions: tuple[int, ...] = ()
+    """Index in the annotation file of each record; entries that are no record leave gaps."""
 
     def image(self, record: ScanRecord) -> Image.Image:
         """Return a scan's image as RGB. Raises ImageUnreadable naming the file."""
@@ -59,6 +62,7 @@ def read_split(root: Path, split: Split) -> SplitScans:
         raise DatasetError(f"{path}: expected a JSON list of scans, found {type(entries).__name__}")
     records: list[ScanRecord] = []
     faults: list[Fault] = []
+    positions: list[int] = []
     for index, entry in enumerate(entries):
         try:
             record = ScanRecord.model_validate(entry)
@@ -69,8 +73,9 @@ def read_split(root: Path, split: Split) -> SplitScans:
             faults.append(Fault(path, f"image_path {record.image_path!r} leaves the dataset", index))
             continue
         records.append(record)
+        positions.append(index)
         faults.extend(Fault(path, fault, index) for fault in record.box_faults())
-    return SplitScans(root, split, tuple(records), tuple(faults))
+    return SplitScans(root, split, tuple(records), tuple(faults), tuple(positions))
 
 
 def write_split(root: Path, split: Split, records: Sequence[ScanRecord]) -> None:
@@ -120,21 +125,27 @@ def split_development(
 ) -> tuple[list[ScanRecord], list[ScanRecord]]:
     """Divide training scans into (training, development), never through a group.
 
-    Groups are ordered by a hash of seed and name and taken until the share is reached, so a group stays on its side
-    when other scans come and go. A scan without a group is a group of its own.
+    A scan without a group is a group of its own.
     """
-    groups: dict[str, list[ScanRecord]] = {}
-    for record in records:
-        groups.setdefault(record.group or f"image:{record.image_path}", []).append(record)
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    wanted = round(share * len(records))
+    names = [record.group or f"image:{record.image_path}" for record in records]
+    chosen = groups_for_share(names, share, seed)
+    training = [record for record, name in zip(records, names, strict=True) if name not in chosen]
+    return training, [record for record, name in zip(records, names, strict=True) if name in chosen]
+
+
+def groups_for_share(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """Return the groups that together hold about a share of the scans, `groups[i]` being the group of scan i.
+
+    They are taken in the order of a hash of seed and name until the share is reached, so a group mostly stays on its
+    side when other scans come and go. One group at least is always left out, and where only one exists, that one.
+    """
+    sizes = Counter(groups)
+    wanted = round(share * len(groups))
     chosen: set[str] = set()
     count = 0
-    for name in order:
-        if count >= wanted or len(chosen) + 1 >= len(groups):
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
+        if count >= wanted or len(chosen) + 1 >= len(sizes):
             break
         chosen.add(name)
-        count += len(groups[name])
-    development = [record for name in chosen for record in groups[name]]
-    keep = {id(record) for record in development}
-    return [r for r in records if id(r) not in keep], [r for r in records if id(r) in keep]
+        count += sizes[name]
+    return chosen

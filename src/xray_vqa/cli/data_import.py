@@ -1,0 +1,142 @@
+"""Bring annotated scans into a dataset: `xray-vqa data import`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xray_vqa.core.records import Fault
+    from xray_vqa.dataset.importing import ImportReport
+
+EPILOG = """\
+examples:
+  xray-vqa data import DIR --output-dir data/mine                     the format is recognised
+  xray-vqa data import --format coco DIR --output-dir data/mine
+  xray-vqa data import DIR --output-dir data/mine --split-map val=train --split-map extra=skip
+  xray-vqa data import DIR --output-dir data/mine --test-share 0.3 --group-pattern '^(bag\\d+)_'
+  xray-vqa data import DIR --output-dir data/mine --annotated Gun,Knife,Wrench
+
+Image bytes are kept unchanged under running numbers. The source's val and test go to test/; scans without a split are
+divided by group. Whatever cannot be kept as it is, is named: here, and in full in DIR/import_report.json of the output.
+Exit code 1 where scans were left out because they are missing or unreadable, unless --allow-faults.
+"""
+
+SHOWN = 20
+"""Faults and notices that are printed by name; the report file has all of them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `xray-vqa data import`."""
+    parser.add_argument("source", type=Path, metavar="DIR", help="folder with the images and their annotations")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="dataset folder to make")
+    parser.add_argument("--format", metavar="NAME", help="coco or voc (default: recognised)")
+    parser.add_argument(
+        "--split-map",
+        action="append",
+        type=_split_pair,
+        default=[],
+        metavar="WORD=SPLIT",
+        help="where a split of the source goes: train, test or skip (default: val and test to test)",
+    )
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="test scans among those for which the source names no split, taken by group (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that division (default %(default)s)")
+    parser.add_argument(
+        "--group-pattern", default="", metavar="REGEX", help="its first group, on an image's name, names the bag"
+    )
+    parser.add_argument(
+        "--annotated",
+        type=_names,
+        metavar="NAMES",
+        help="categories that the source labels, with commas between; absence of others is never taught",
+    )
+    parser.add_argument(
+        "--scale-boxes", action="store_true", help="scale boxes that were drawn on another size of the image"
+    )
+    parser.add_argument("--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER)")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the scans, kept in every record")
+    parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import and report; 1 where something could not be imported."""
+    from xray_vqa.dataset.importers import find_importer
+    from xray_vqa.dataset.importing import ImportOptions, import_source
+
+    importer = find_importer(args.source, args.format)
+    print(f"{args.source}: {importer.description}", file=sys.stderr)
+    options = ImportOptions(
+        split_map=dict(args.split_map),
+        test_share=args.test_share,
+        seed=args.seed,
+        annotated=args.annotated,
+        scale_boxes=args.scale_boxes,
+        group_pattern=args.group_pattern,
+        source_name=args.source_name,
+        licence=args.licence,
+    )
+    report = import_source(importer.read(args.source), args.output_dir, options)
+    show_import(report, as_json=args.json)
+    if report.faults and not args.allow_faults:
+        print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)
+        return 1
+    return 0
+
+
+def show_import(report: "ImportReport", *, as_json: bool) -> None:
+    """Print what an import did: numbers or JSON on stdout, faults and notices by name on stderr."""
+    from xray_vqa.dataset.importing import REPORT_NAME
+
+    where = report.root / REPORT_NAME
+    show_faults("copy", report.copies, where, shown=3)
+    show_faults("notice", report.notices, where)
+    show_faults("fault", report.faults, where)
+    if as_json:
+        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+        return
+    print(report.root)
+    for name, count in report.counts.items():
+        print(f"  {name:<18}{count:>8}")
+    print(f"  annotated: {', '.join(report.annotated) or 'nothing'}")
+    show_categories(report.categories)
+
+
+def show_categories(categories: dict[str, dict[str, int]]) -> None:
+    """Print how many items of each category stand in each split."""
+    names = sorted({name for counts in categories.values() for name in counts})
+    if names:
+        print(f"  {'items':<18}" + "".join(f"{split:>8}" for split in categories))
+    for name in names:
+        print(f"  {name:<18}" + "".join(f"{counts.get(name, 0):>8}" for counts in categories.values()))
+
+
+def show_faults(word: str, faults: "Sequence[Fault]", where: Path | None = None, shown: int = SHOWN) -> None:
+    """Print faults or notices by name on stderr, the first of many."""
+    for fault in faults[:shown]:
+        print(f"{word}: {fault}", file=sys.stderr)
+    if len(faults) > shown:
+        place = f", all in {where}" if where else "; --json prints all"
+        print(f"{word}: ... {len(faults) - shown} more{place}", file=sys.stderr)
+
+
+def _split_pair(text: str) -> tuple[str, str]:
+    word, separator, split = text.partition("=")
+    if not (word and separator and split):
+        raise argparse.ArgumentTypeError(f"{text!r} is no WORD=SPLIT, such as val=train")
+    return word.strip().lower(), split.strip().lower()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one category")
+    return names
