@@ -145,3 +145,5 @@ class Inspection:
     model_version: str
     prompt_version: str
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+    engine_faults: tuple[str, ...] = ()
+    """Why the inspection is degraded, as in `Evidence`; empty when it is not."""

@@ -20,6 +20,8 @@ _WHY_DEGRADED = {
     "unavailable": "the model is not available",
     "unreadable": "the model's answer could not be read",
     "overloaded": "too many scans are waiting",
+    "engine_error": "the model failed",
+    "image_unreadable": "the image could not be read",
 }
 
 

@@ -74,7 +74,7 @@ class Inspector:
 
         Args:
             scan: The scan.
-            fault: `timeout`, `overloaded`, `unavailable`, `unreadable` or `engine_error`.
+            fault: `timeout`, `overloaded`, `unavailable`, `unreadable`, `engine_error` or `image_unreadable`.
             started: `time.perf_counter()` when work on it began.
         """
         scores = dict.fromkeys(self.policy.required_categories, MISSING)
@@ -145,4 +145,5 @@ class Inspector:
             model_version=self.info.model_version if self.info else "none",
             prompt_version=PROMPT_VERSION,
             timings_ms=timings_ms,
+            engine_faults=engine_faults,
         )
