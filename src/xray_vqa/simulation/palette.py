@@ -34,6 +34,7 @@ class Look:
     sharpen_gain: float
     tone: float
     air_below: float
+    quiet_p: float
     z_index: NDArray[np.uint8]
     """(NUM_P * NUM_RATIO,) uint8, palette row for each pair of readings."""
     colours: NDArray[np.uint8]
@@ -125,6 +126,7 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
         sharpen_gain=draw(settings.sharpen_gain),
         tone=tone,
         air_below=settings.air_below,
+        quiet_p=draw(settings.quiet_p),
         z_index=z_index_table(draw(settings.opaque_from), draw(settings.thin_bias)),
         colours=np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3)),
     )

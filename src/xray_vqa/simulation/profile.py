@@ -79,9 +79,9 @@ class SensorSettings(_Model):
     """Share of scans with one visibly wrong detector element."""
     hue_smoothing: CountRange = (0, 2)
     """Radius in pixels over which readings are averaged before the atomic number is taken."""
-    sharpen_radius: CountRange = (1, 4)
+    sharpen_radius: CountRange = (1, 3)
     """Radius of the unsharp mask in pixels."""
-    sharpen_gain: Range = (0.4, 1.2)
+    sharpen_gain: Range = (0.5, 1.5)
     """Strength of the unsharp mask, in units of the log signal."""
     tone: Range = (0.50, 0.66)
     """Exponent from log signal to brightness; higher is darker."""
@@ -89,6 +89,8 @@ class SensorSettings(_Model):
     """Log signal from which the atomic number is no longer trusted and fades to the metal end of the palette."""
     thin_bias: Range = (1.4, 2.8)
     """Atomic numbers by which very thin objects are read too high (offset and scatter errors): yellow-green fabric."""
+    quiet_p: Range = (0.003, 0.010)
+    """Mean log signal around a pixel below which it is shown as empty belt: noise is seen on things, not beside them."""
     air_below: float = 0.010
     """Log signal below which a pixel is shown as empty."""
 

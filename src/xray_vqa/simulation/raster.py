@@ -16,8 +16,30 @@ from numpy.typing import NDArray
 
 from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.primitives import (
-    AXES, BOX, CAPSULE, CENTRE, CONE, COPPER, ELLIPSOID, EXTRA, HALF, KIND, MODE_STACK, MODE_SUM, PART, POLYETHYLENE, PRISM, PROFILE,
-    PROFILE_SIZE, TAPER, TEXTURE_AMOUNT, TEXTURE_ID, TEXTURE_OFFSET, TEXTURE_SCALE, VERTEX_COUNT, VERTEX_START,
+    AXES,
+    BOX,
+    CAPSULE,
+    CENTRE,
+    CONE,
+    COPPER,
+    ELLIPSOID,
+    EXTRA,
+    HALF,
+    KIND,
+    MODE_STACK,
+    MODE_SUM,
+    PART,
+    POLYETHYLENE,
+    PRISM,
+    PROFILE,
+    PROFILE_SIZE,
+    TAPER,
+    TEXTURE_AMOUNT,
+    TEXTURE_ID,
+    TEXTURE_OFFSET,
+    TEXTURE_SCALE,
+    VERTEX_COUNT,
+    VERTEX_START,
     Item,
 )  # fmt: skip
 from xray_vqa.simulation.view import MAGNIFY, PIXEL, ROW_CENTRE, SOURCE_Y, SOURCE_Z, X_START, View

@@ -117,7 +117,7 @@ class _Packer:
 
     def __init__(self, rng: np.random.Generator, interior: Interior, bag: PlacedItem, pool: VariantPool) -> None:
         self.rng, self.interior, self.bag, self.pool = rng, interior, bag, pool
-        self._bag_turn = bag.rotation()
+        self._bag_turn = rotation_z(bag.phi)  # not mirrored with the bag: the room inside is symmetric
         self._bag_shift = np.array(bag.position_cm)
 
     def _fits(self, points: Array, x: float, y: float) -> bool:
@@ -210,12 +210,11 @@ def sample_scene(
     key = BAGS[bag_name].key
     variant = pool.draw(key, rng)
     bag_item, interior = build_bag(key, variant)
-    yaw = float(rng.normal(0, 0.06) if rng.random() < 0.8 else rng.normal(0, 0.3)) + (
-        np.pi if rng.random() < 0.5 else 0.0
-    )
+    yaw = float(rng.normal(0, 0.06) if rng.random() < 0.75 else rng.normal(0, 0.35))
+    yaw += float(rng.choice((0.0, np.pi, np.pi / 2, -np.pi / 2), p=(0.42, 0.42, 0.08, 0.08)))
     pixel_cm, shift = _frame_bag(rng, bag_item, yaw, size_wh)
     placed_bag = PlacedItem(shape=key, variant=variant, position_cm=(*shift, 0.0), phi=yaw, theta=0.0, mirrored=bool(rng.random() < 0.5),
-                            density=float(rng.uniform(0.6, 1.15)))  # fmt: skip
+                            density=float(rng.uniform(0.6, 1.4)))  # fmt: skip
     packer = _Packer(rng, interior, placed_bag, pool)
 
     clutter: list[PlacedItem] = []
@@ -229,11 +228,17 @@ def sample_scene(
 
     room = interior.half_x * interior.half_y / (23 * 16)
     rigid = bag_name in ("carton", "tray")
-    for _ in range(int(rng.integers(0, 2)) if rigid else int(rng.integers(0, 2 + level))):
+    if rigid:
+        num_clothes = int(rng.integers(0, 2))
+    elif rng.random() < 0.42:  # packed for a journey: clothes fill the bag
+        num_clothes = int(rng.integers(4, 6 + level))
+    else:
+        num_clothes = int(rng.integers(0, 2 + level))
+    for _ in range(num_clothes):
         add("benign/clothes", 1.0)
     keys, weights = _benign_weights()
-    large_left = 2 + level // 2
-    num_goods = round((rng.integers(2, 6) + 2.3 * level) * (0.45 + 0.55 * room))
+    large_left = 1 + level
+    num_goods = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * room))
     for index in rng.choice(len(keys), num_goods, p=weights):
         shape = find_shape(keys[int(index)])
         if shape.large:

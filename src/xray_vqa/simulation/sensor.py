@@ -19,6 +19,8 @@ LUMINANCE_SHARE_LOW = 0.4
 """Share of the front detector in the brightness; the rest is the rear one's."""
 MAX_SHARPEN_P = 0.6
 """Largest change of the log signal by the unsharp mask, so that edges of metal do not ring."""
+QUIET_P = 0.06
+"""A pixel above this is shown even where its surroundings are empty: the point of a needle."""
 _NUM_NOISE = 1 << 20
 
 
@@ -147,13 +149,14 @@ def mix(p, share_low, offset, out):
 
 
 @kernel
-def colour(luminance, local_mean, hue_p, z_index, colours, gain, limit, image):
+def colour(luminance, local_mean, hue_p, z_index, colours, gain, limit, quiet, image):
     """Write the picture.
 
     Args:
         luminance, local_mean: (1, height, width) float32 log signal and its mean for the unsharp mask.
         hue_p: (2, height, width) float32 log readings that the atomic number is taken from.
         z_index, colours: of a Look. gain, limit: strength and bound of the unsharp mask.
+        quiet: local mean below which a pixel is empty belt, whatever its noise.
         image: (height, width, 3) uint8, written.
     """
     _, height, width = hue_p.shape
@@ -170,7 +173,10 @@ def colour(luminance, local_mean, hue_p, z_index, colours, gain, limit, image):
             y = min(max((ratio - np.float32(RATIO_MIN)) * ratio_scale, np.float32(0)), np.float32(NUM_RATIO - 1))
             z_at[u] = np.int32(x) * np.int32(NUM_RATIO) + np.int32(y)
             here = luminance[0, v, u]
-            p = here + gain * min(max(here - local_mean[0, v, u], -limit), limit)
+            mean = local_mean[0, v, u]
+            p = here + gain * min(max(here - mean, -limit), limit)
+            if mean < quiet and here < np.float32(QUIET_P):
+                p = np.float32(0)
             level[u] = np.int32(min(max(p * level_scale + np.float32(0.5), np.float32(0)), np.float32(NUM_LEVELS - 1)))
         for u in range(width):
             k = np.int32(z_index[z_at[u]]) * np.int32(NUM_LEVELS) + level[u]
@@ -196,6 +202,7 @@ class Sensor:
 
         Args:
             p: (2, height, width) float32, front and rear detector.
+
         Returns:
             (height, width, 3) uint8 RGB.
         """
@@ -225,6 +232,7 @@ class Sensor:
             look.colours,
             np.float32(look.sharpen_gain),
             np.float32(MAX_SHARPEN_P),
+            np.float32(look.quiet_p),
             image,
         )
         return image

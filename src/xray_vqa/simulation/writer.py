@@ -122,8 +122,10 @@ def write_dataset(root: Path, counts: dict[Split, int], settings: SynthSettings,
     Args:
         counts: scans a split.
         workers: processes; with 1 everything happens in this one.
+
     Returns:
         How many scans were made by this call.
+
     Raises:
         ConfigError: A profile does not exist.
         DatasetError: The folder holds other data or other settings.

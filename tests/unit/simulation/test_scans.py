@@ -45,7 +45,9 @@ def test_about_a_quarter_of_bags_are_clean_and_say_so(scans):
 def test_a_threat_of_each_category_is_visible_in_an_easy_bag(category):
     found = 0
     for seed in range(3):
-        spec = sample_scene(seed, size_wh=SMALL, threats=(category,), bag="suitcase", clutter_level=1, concealment=0)
+        spec = sample_scene(
+            seed, size_wh=(384, 288), threats=(category,), bag="suitcase", clutter_level=1, concealment=0
+        )
         found += [a.category for a in simulate(spec, PROFILE_NAMES[0]).annotations] == [category]
     assert found >= 2
 

@@ -75,7 +75,7 @@ def suitcase(b: Builder) -> Interior:
     levels = np.array([0, 0.08, 0.25, 0.5, 0.75, 0.92, 1])
     _add_shell(b, outline, depth, [0.955, 0.985, 1.0, 1.0, 0.985, 0.955], levels, wall, shell, 1.0)
     lining = Texture(b.between(0.4, 0.9), b.count(0, 5), b.between(0.5, 1.4), b.count(0, 255))
-    b.prism(outline * 0.985, 0.3, 0.65, "nylon", density=b.between(0.1, 0.35), texture=lining)
+    b.prism(outline * 0.985, 0.3, 0.65, "nylon", density=b.between(0.15, 0.9), texture=lining)
     if not soft:
         ribs = b.count(4, 9)
         for y in np.linspace(-height * 0.36, height * 0.36, ribs):
@@ -89,7 +89,7 @@ def suitcase(b: Builder) -> Interior:
             density=0.8,
             closed=True,
         )
-        b.wire(edge, 0.33, "nylon", density=0.8, closed=True)
+        b.wire(edge, 0.33, b.pick(("nylon", "pvc", "rubber")), density=0.8, closed=True)
     zip_path = smooth(outline[::2], 3, closed=True) * 1.004
     b.wire(_at_height(zip_path, depth * 0.7), 0.3, "nylon", density=0.9, closed=True)
     if b.chance(0.4):
@@ -153,7 +153,7 @@ def _add_soft_bag(b: Builder, width: float, height: float, depth: float, squaren
             0,
             0.4,
             "fabric",
-            density=b.between(0.08, 0.35),
+            density=b.between(0.10, 0.55),
             texture=texture,
         )
 
@@ -161,7 +161,7 @@ def _add_soft_bag(b: Builder, width: float, height: float, depth: float, squaren
         b.wire(
             _at_height(path, z),
             radius,
-            b.pick(("nylon", "fabric", "fabric", "pvc", "cotton")),
+            b.pick(("nylon", "fabric", "fabric", "pvc", "pvc", "cotton", "rubber")),
             density=b.between(0.6, 1.7),
         )
 

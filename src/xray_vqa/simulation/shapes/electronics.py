@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, rounded_rectangle, rotation_z, smooth
+from xray_vqa.simulation.primitives import Builder, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.parts import add_board, add_cable, add_cell, wandering_path
 from xray_vqa.simulation.shapes.registry import benign
 
@@ -219,3 +219,20 @@ def electric_toothbrush(b: Builder) -> None:
     b.wire([(6, 0, 0), (12, 0, 0)], 0.35, "abs")
     b.wire([(5, 0, 0), (11, 0, 0)], 0.13, "steel")
     b.cylinder((12.2, 0, 0), "z", 0.8, 0.5, "nylon", density=0.5)
+
+
+@benign("wire tangle", weight=0.7, declared_as="cables")
+def wire_tangle(b: Builder) -> None:
+    """A nest of cables, fairy lights or headphones."""
+    radius, flat, gauge = b.between(3, 6.5), b.between(0.5, 1), b.between(0.08, 0.2)
+    for _ in range(b.count(1, 3)):
+        knots = b.rng.normal(0, radius * 0.5, (b.count(8, 18), 3)) * (1, flat, 0.25)
+        path = smooth(np.clip(knots, -1.2 * radius, 1.2 * radius), 4)
+        b.wire(path, gauge, "pvc")
+        b.wire(path, gauge * b.between(0.35, 0.6), "copper")
+        if b.chance(0.3):
+            for spot in path[:: b.count(4, 8)]:
+                b.cylinder(spot, "z", 0.3, 0.5, b.pick(("abs", "brass")), density=0.6)
+        for end in (path[0], path[-1]):
+            b.box(end, (0.9, 0.5, 0.3), "abs")
+            b.box(end + (0.6, 0, 0), (0.5, 0.35, 0.15), "stainless", density=0.5)

@@ -22,14 +22,14 @@ from xray_vqa.simulation.shapes.registry import benign
 @benign("clothes", weight=0.0, large=True, declared_as="clothes")
 def clothes(b: Builder) -> None:
     """A folded garment: one to four uneven layers, seams, buttons. Drawn separately from the other goods, hence weight 0."""
-    width, height, thick = b.between(14, 32), b.between(12, 26), b.between(0.8, 4)
+    width, height, thick = b.between(14, 38), b.between(12, 28), b.between(1.0, 5)
     fabric, density = ("cotton", b.between(0.5, 1.2)) if b.chance(0.75) else ("nylon", b.between(0.12, 0.35))
     layers = b.count(1, 4)
     for _ in range(layers):
         outline = blob(
             b.rng, width * b.between(0.7, 1), height * b.between(0.7, 1), 26, 0.09, b.between(2.2, 6)
         ) + b.rng.normal(0, 1.0, 2)
-        texture = Texture(b.between(0.3, 0.75), b.count(0, 5), b.between(0.3, 1.4), b.count(0, 255))
+        texture = Texture(b.between(0.4, 1.1), b.count(0, 5), b.between(0.3, 1.4), b.count(0, 255))
         b.prism(outline, -thick / layers, thick / layers, fabric, density, rounding=b.between(0.8, 3), texture=texture)
     for _ in range(b.count(1, 7)):
         y = b.between(-0.4, 0.4) * height
@@ -57,12 +57,13 @@ def plastic_bottle(b: Builder) -> None:
         b.ring((x, 0, 0), radius, 0.09, "pet", density=0.8, turn=rotation_y(np.pi / 2), num_pieces=16)
 
 
-@benign("flask", weight=0.5, declared_as="flask")
+@benign("flask", weight=0.3, declared_as="flask")
 def vacuum_flask(b: Builder) -> None:
     """A double-walled steel flask."""
     radius, half = b.between(3, 4), b.between(8, 11.5)
-    b.tube((0, 0, 0), "x", radius, half, 0.05, "stainless", cap=0.06)
-    b.tube((0, 0, 0), "x", radius - 0.5, half - 0.6, 0.05, "stainless", cap=0.06)
+    wall = b.between(0.025, 0.05)
+    b.tube((0, 0, 0), "x", radius, half, wall, "stainless", cap=0.06)
+    b.tube((0, 0, 0), "x", radius - 0.5, half - 0.6, wall, "stainless", cap=0.06)
     b.tube((half + 1.5, 0, 0), "x", radius * 0.85, 1.8, 0.25, "polypropylene", cap=0.3)
     if b.chance(0.5):
         b.cylinder((-half * 0.2, 0, 0), "x", radius - 0.6, half * 0.7, "water")
@@ -151,8 +152,9 @@ def wallet(b: Builder) -> None:
 @benign("book", weight=1.1, large=True, declared_as="books")
 def book(b: Builder) -> None:
     """A book or a spiral notebook."""
-    width, height, thick = b.between(16, 25), b.between(11, 18), b.between(0.8, 3.6)
-    b.box((0, 0, 0), (width / 2, height / 2, thick / 2), "paper", density=b.between(0.8, 1.2))
+    width, height, thick = b.between(14, 25), b.between(10, 18), b.between(0.8, 4.5)
+    pages = Texture(b.between(0.02, 0.12), b.pick((1, 3)), b.between(0.6, 1.5), b.count(0, 255))
+    b.box((0, 0, 0), (width / 2, height / 2, thick / 2), "paper", density=b.between(0.8, 1.2), texture=pages)
     b.box((0, 0, 0), (width / 2 + 0.3, height / 2 + 0.3, thick / 2 + 0.15), "paper", density=0.12)
     if b.chance(0.3):
         x = np.linspace(-width / 2, width / 2, 40)
@@ -397,8 +399,9 @@ def comb(b: Builder) -> None:
     """A hairbrush or comb."""
     length = b.between(7, 11)
     b.prism(rounded_rectangle(length * 2, 1.6, 0.6), -0.25, 0.25, "abs")
+    bristle = b.pick(("nylon", "nylon", "steel"))
     for x in np.arange(-length * 0.9, length * b.between(0, 0.9), 0.45):
-        b.wire([(x, -0.6, 0), (x, -2.8, 0)], 0.09, b.pick(("nylon", "steel")) if b.chance(0.02) else "nylon")
+        b.wire([(x, -0.6, 0), (x, -2.8, 0)], 0.09, bristle, density=0.6 if bristle == "steel" else 1.5)
 
 
 @benign("tube", weight=0.5)

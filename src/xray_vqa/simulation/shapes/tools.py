@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, circle, rounded_rectangle, rotation_z, smooth
+from xray_vqa.simulation.primitives import Builder, circle, rotation_x, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.parts import turned_2d
 from xray_vqa.simulation.shapes.registry import benign, threat
 
@@ -324,3 +324,53 @@ def metal_rings(b: Builder) -> None:
     for _ in range(b.count(2, 5)):
         b.ring((b.between(-4, 4), b.between(-3, 3), b.between(-0.5, 0.5)), b.between(1.6, 3), b.between(0.14, 0.3),
                b.pick(("steel", "brass", "polypropylene")), num_pieces=16)  # fmt: skip
+
+
+@benign("padlock", weight=0.4)
+def padlock(b: Builder) -> None:
+    """A padlock, sometimes on a chain."""
+    width = b.between(3, 5)
+    body = b.pick(("brass", "steel", "zinc"))
+    b.prism(rounded_rectangle(width, width * 0.85, 0.4), -0.8, 0.8, body, density=b.between(0.4, 0.9))
+    b.cylinder((0, 0, 0), "y", 0.45, width * 0.3, "steel", density=0.6)
+    half = width * 0.32
+    b.wire(smooth([(-half, 0.4), (-half, 2.6), (0, 3.6), (half, 2.6), (half, 0.4)], 4), 0.32, "steel")
+    if b.chance(0.4):
+        heading, place = b.between(0, 6.28), np.array([0.0, 3.6, 0.0])
+        for i in range(b.count(6, 16)):
+            heading += b.between(-0.5, 0.5)
+            place = place + 1.5 * np.array([np.cos(heading), np.sin(heading), 0])
+            turn = rotation_z(heading) @ rotation_x((i % 2) * np.pi / 2)
+            b.ring(place, 1.0, 0.18, "steel", radius_2=0.6, turn=turn, num_pieces=8)
+
+
+@benign("motor", weight=0.5, declared_as="household appliance")
+def motor(b: Builder) -> None:
+    """An electric motor or pump as in a drill, a mixer or a fan."""
+    radius, half = b.between(1.4, 2.8), b.between(2, 4.5)
+    b.tube((0, 0, 0), "x", radius, half, 0.2, "steel", cap=0.15)
+    b.cylinder((0, 0, 0), "x", radius * 0.75, half * 0.6, "copper", density=b.between(0.15, 0.35))
+    b.cylinder((0, 0, 0), "x", radius * 0.5, half * 0.7, "steel", density=0.5)
+    b.cylinder((half, 0, 0), "x", 0.3, half * 0.8, "steel")
+    if b.chance(0.6):
+        b.tube((-half * 0.3, 0, 0), "x", radius + 1.2, half * 1.6, 0.25, "abs", cap=0.3)
+        grip = rounded_rectangle(3.2, 9, 1.2) + (-half * 0.6, -radius - 4)
+        b.prism(grip, -1.4, 1.4, "abs", density=0.5, rounding=0.6)
+    for _ in range(b.count(2, 6)):
+        b.cylinder((b.between(-1, 1) * half, b.between(-1, 1) * radius, b.between(-1, 1)), "z", 0.2, 0.6, "steel")
+
+
+@benign("gear", weight=0.35)
+def gear(b: Builder) -> None:
+    """Machine parts: gear wheels, flanges, bearings."""
+    for i in range(b.count(1, 3)):
+        teeth, radius, half = b.count(9, 20), b.between(1.5, 3.5), b.between(0.2, 0.7)
+        angle = np.arange(4 * teeth) * np.pi / (2 * teeth)
+        edge = radius * np.where(np.arange(4 * teeth) % 4 < 2, 1.0, 0.86)
+        centre = (b.between(-3, 3) * min(i, 1), b.between(-3, 3) * min(i, 1), i * 0.8)
+        metal, density = b.pick((("steel", 0.8), ("aluminium", 1.0), ("brass", 0.5), ("nylon", 1.0)))
+        b.prism(np.c_[edge * np.cos(angle), edge * np.sin(angle)], -half, half, metal, density, centre=centre)
+        b.cylinder(centre, "z", radius * 0.25, half, metal, density=-density)
+        for k in range(b.count(0, 6)):
+            at = np.array(centre) + 0.55 * radius * np.array([np.cos(k * 1.05), np.sin(k * 1.05), 0])
+            b.cylinder(at, "z", radius * 0.13, half, metal, density=-density)
