@@ -302,11 +302,8 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
     """The training loop. Leaves the averaged weights (EMA) in the model."""
     model = trainer.model
     device = trainer.prefix_ids.device
-    _wait_for(pool, config.num_validation)
-    validation = (pool.scans.image[: config.num_validation].clone(), pool.scans.branches[: config.num_validation, 0])
-    validation = (validation[0], validation[1].clone().long())
-    pool.num_drawn = 0
-    _wait_for(pool, config.pool_minimum)
+    _wait_for(pool, config.num_validation + config.pool_minimum)
+    validation = pool.hold_out(config.num_validation)
     parameters = [*model.named_parameters(), *heads.named_parameters()]
     decayed = [p for _, p in parameters if p.ndim >= 2]
     plain = [p for _, p in parameters if p.ndim < 2]
@@ -330,7 +327,6 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
         total=100, desc="pretrain", unit="%", bar_format="{desc} {n:.1f}% |{bar}| {elapsed}<{remaining} {postfix}"
     )
     while progress < 1:
-        pool.collect()
         rate = config.learning_rate * _schedule(step, progress, config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -348,6 +344,7 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
         elapsed = time.monotonic() - started
         progress = max(elapsed / (60 * config.max_minutes), step / config.max_steps)
         if step % 50 == 0 or progress >= 1:
+            pool.check()
             entry = {name: round(value.item(), 4) for name, value in losses.items()}
             if not math.isfinite(total.item()):
                 raise RuntimeError(f"the loss is {total.item()} at step {step}; lower learning_rate")
@@ -374,7 +371,8 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
 def _wait_for(pool: ScanPool, number: int) -> None:
     with tqdm(total=number, desc="first scans", unit="scan") as bar:
         while pool.num_drawn < number:
-            pool.collect(wait_s=1.0)
+            time.sleep(0.2)
+            pool.check()
             bar.n = min(number, pool.num_drawn)
             bar.refresh()
 

@@ -4,7 +4,9 @@ Each producer simulates a scan, and for each of its four mirrorings builds the b
 The arrays go through shared memory to the training process, which keeps a pool of them on its device.
 """
 
+import contextlib
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,11 +165,16 @@ def scan_arrays(
     return ScanArrays(scan.image, owner, objects, np.stack(packed)), left_out
 
 
+PARTS = ("image", "owner", "objects", "branches")
+
+
 class ScanPool:
     """Scans on the training device, filled by producer processes and drawn from at random."""
 
     SLOTS = 16
     """Scans that a producer may have waiting in shared memory."""
+    BATCH = 64
+    """Scans that are moved at a time."""
 
     def __init__(
         self,
@@ -195,6 +202,7 @@ class ScanPool:
             name: torch.zeros(num_producers * self.SLOTS, *shape, dtype=dtype).share_memory_()
             for name, (shape, dtype) in shapes.items()
         }
+        assert tuple(shapes) == PARTS
         self._staging = ScanArrays(**staging)
         self._size = size
         self.num_drawn = 0
@@ -214,34 +222,75 @@ class ScanPool:
             for slot in range(self.SLOTS):
                 self._free[number].put(number * self.SLOTS + slot)
             process.start()
+        self._closed = threading.Event()
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
 
     def __len__(self) -> int:
         return min(self.num_drawn, self._size)
 
-    def collect(self, wait_s: float = 0.0) -> None:
-        """Move what the producers have ready into the pool. Raises RuntimeError where a producer has died."""
+    def hold_out(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and unmirrored branches of the first scans, which are never drawn from then on.
+
+        Their places are given other scans, so they have to be held out before the pool is full.
+        """
+        assert count < self.num_drawn < self._size
+        images = self.scans.image[:count].clone()
+        branches = self.scans.branches[:count, 0].clone().long()
+        for name in PARTS:
+            part = getattr(self.scans, name)
+            part[:count] = part[count : 2 * count]
+        return images, branches
+
+    def check(self) -> None:
+        """Raise RuntimeError where a producer or the collecting thread has died."""
+        dead = [process.exitcode for process in self._processes if process.exitcode is not None]
+        if dead:
+            raise RuntimeError(f"{len(dead)} producers have ended with exit codes {dead}")
+        if not self._collector.is_alive():
+            raise RuntimeError("the thread that moves scans into the pool has ended; see the traceback above")
+
+    def _collect(self) -> None:
+        """Move what the producers have ready into the pool, for ever; runs in a thread beside the training loop.
+
+        Once the pool is full, new scans take the place of old ones. A batch drawn in that instant may hold one scan
+        half replaced, one in tens of thousands, which training does not notice and evaluation never sees.
+        """
+        device = self.scans.image.device
+        pinned = {
+            name: torch.empty_like(getattr(self._staging, name)[: self.BATCH], pin_memory=device.type == "cuda")
+            for name in PARTS
+        }
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        while not self._closed.is_set():
+            ready = self._wait_for_ready()
+            if not ready:
+                continue
+            slots = torch.tensor([slot for slot, _ in ready])
+            targets = ((torch.arange(len(ready)) + self.num_drawn) % self._size).to(device)
+            with torch.cuda.stream(stream):
+                for name in PARTS:
+                    part = pinned[name][: len(ready)]
+                    torch.index_select(getattr(self._staging, name), 0, slots, out=part)
+                    getattr(self.scans, name)[targets] = part.to(device, non_blocking=True)
+            if stream is not None:
+                stream.synchronize()
+            self.num_drawn += len(ready)
+            self.num_left_out += sum(left_out for _, left_out in ready)
+            for slot, _ in ready:
+                self._free[slot // self.SLOTS].put(slot)
+
+    def _wait_for_ready(self) -> list[tuple[int, int]]:
         ready: list[tuple[int, int]] = []
-        try:
-            ready.append(self._full.get(timeout=wait_s) if wait_s else self._full.get_nowait())
-            while len(ready) < 256:
+        with contextlib.suppress(queue.Empty):
+            ready.append(self._full.get(timeout=0.5))
+            while len(ready) < self.BATCH:
                 ready.append(self._full.get_nowait())
-        except queue.Empty:
-            dead = [process.exitcode for process in self._processes if process.exitcode is not None]
-            if dead:
-                raise RuntimeError(f"{len(dead)} producers have ended with exit codes {dead}") from None
-        if not ready:
-            return
-        slots = torch.tensor([slot for slot, _ in ready])
-        targets = (torch.arange(len(ready)) + self.num_drawn) % self._size
-        for name in ("image", "owner", "objects", "branches"):
-            pool: torch.Tensor = getattr(self.scans, name)
-            pool[targets.to(pool.device)] = getattr(self._staging, name)[slots].to(pool.device)
-        self.num_drawn += len(ready)
-        self.num_left_out += sum(left_out for _, left_out in ready)
-        for slot, _ in ready:
-            self._free[slot // self.SLOTS].put(slot)
+        return ready
 
     def close(self) -> None:
+        self._closed.set()
+        self._collector.join(timeout=10)
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -264,7 +313,7 @@ def _produce(
     while True:
         arrays, left_out = scan_arrays(stream.draw(), settings, encoder, processor, write_questions, index)
         slot = free.get()
-        for name in ("image", "owner", "objects", "branches"):
+        for name in PARTS:
             getattr(staging, name)[slot] = torch.from_numpy(np.ascontiguousarray(getattr(arrays, name)))
         full.put((slot, left_out))
         index += num_producers
