@@ -3,7 +3,8 @@
     pip install xraydb spekpy scipy && python -m xray_vqa.simulation.bake
 
 Writes tables/materials.csv and tables/detector.json beside this module. xraydb (Elam cross sections, MIT) and spekpy
-(tungsten spectra, MIT) are needed here and nowhere else. Method and measured errors: reference/simulation.md, section 5.
+(tungsten spectra, MIT) are needed here and nowhere else. Method and measured errors: reference/simulation.md, section
+5.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +21,50 @@ ENERGIES_KEV = np.arange(15.0, 161.0)
 
 # name: (formula, bulk density in g/cm3). Fibrous and powdery goods carry the density of the pile, not of the solid.
 MATERIALS: dict[str, tuple[str, float]] = {
-    "polyethylene": ("C2H4", 0.94), "polypropylene": ("C3H6", 0.90), "abs": ("C15H17N", 1.05), "pla": ("C3H4O2", 1.24),
-    "nylon": ("C6H11NO", 1.14), "pet": ("C10H8O4", 1.38), "pvc": ("C2H3Cl", 1.40), "rubber": ("C5H8S0.05Zn0.02", 1.15),
-    "fabric": ("C6H11NOC10H8O4C4H6Cl2", 1.05), "cotton": ("C6H10O5", 0.35), "leather": ("C3H5NO2", 0.90),
-    "paper": ("C6H10O5", 0.75), "wood": ("C6H9O4", 0.65), "water": ("H2O", 1.0), "ethanol": ("C2H6O", 0.789),
-    "butane": ("C4H10", 0.58), "sugar": ("C12H22O11", 1.1), "soap": ("C18H35NaO2", 1.0),
-    "rdx": ("C3H6N6O6", 1.65), "tnt": ("C7H5N3O6", 1.60), "petn": ("C5H8N4O12", 1.60), "ammonium_nitrate": ("NH4NO3", 0.95),
-    "black_powder": ("K1N1O3C0.7S0.35", 1.0), "glass": ("Si0.72O1.9Na0.27Ca0.11", 2.5),
-    "fr4": ("Si1O3C3H4Ca0.15Br0.04", 1.85), "ceramic": ("Al2O3", 3.6), "aluminium": ("Al", 2.70), "titanium": ("Ti", 4.5),
-    "steel": ("Fe", 7.85), "stainless": ("Fe70Cr19Ni9", 7.9), "zinc": ("Zn0.96Al0.04", 6.7), "brass": ("Cu63Zn37", 8.5),
-    "copper": ("Cu", 8.96), "nickel": ("Ni", 8.9), "lead": ("Pb", 11.34), "solder": ("Sn", 7.3),
-    "lithium_cell": ("C6LiCoO2Al0.6Cu0.45C3H4O3", 2.3), "alkaline_cell": ("Mn1O2Zn0.8K0.2O0.5H0.5", 3.2),
+    "polyethylene": ("C2H4", 0.94),
+    "polypropylene": ("C3H6", 0.90),
+    "abs": ("C15H17N", 1.05),
+    "pla": ("C3H4O2", 1.24),
+    "nylon": ("C6H11NO", 1.14),
+    "pet": ("C10H8O4", 1.38),
+    "pvc": ("C2H3Cl", 1.40),
+    "rubber": ("C5H8S0.05Zn0.02", 1.15),
+    "fabric": ("C6H11NOC10H8O4C4H6Cl2", 1.05),
+    "cotton": ("C6H10O5", 0.35),
+    "leather": ("C3H5NO2", 0.90),
+    "paper": ("C6H10O5", 0.75),
+    "wood": ("C6H9O4", 0.65),
+    "water": ("H2O", 1.0),
+    "ethanol": ("C2H6O", 0.789),
+    "butane": ("C4H10", 0.58),
+    "sugar": ("C12H22O11", 1.1),
+    "soap": ("C18H35NaO2", 1.0),
+    "rdx": ("C3H6N6O6", 1.65),
+    "tnt": ("C7H5N3O6", 1.60),
+    "petn": ("C5H8N4O12", 1.60),
+    "ammonium_nitrate": ("NH4NO3", 0.95),
+    "black_powder": ("K1N1O3C0.7S0.35", 1.0),
+    "glass": ("Si0.72O1.9Na0.27Ca0.11", 2.5),
+    "fr4": ("Si1O3C3H4Ca0.15Br0.04", 1.85),
+    "ceramic": ("Al2O3", 3.6),
+    "aluminium": ("Al", 2.70),
+    "titanium": ("Ti", 4.5),
+    "steel": ("Fe", 7.85),
+    "stainless": ("Fe70Cr19Ni9", 7.9),
+    "zinc": ("Zn0.96Al0.04", 6.7),
+    "brass": ("Cu63Zn37", 8.5),
+    "copper": ("Cu", 8.96),
+    "nickel": ("Ni", 8.9),
+    "lead": ("Pb", 11.34),
+    "solder": ("Sn", 7.3),
+    "lithium_cell": ("C6LiCoO2Al0.6Cu0.45C3H4O3", 2.3),
+    "alkaline_cell": ("Mn1O2Zn0.8K0.2O0.5H0.5", 3.2),
     "ferrite": ("Fe2O3", 4.9),
-}  # fmt: skip
+}
 
 K_EDGE_METALS = frozenset({"lead", "solder"})
-"""An absorption edge inside the band (lead 88 keV) makes the two-basis fit call them organic. They are given copper alone,
+"""An absorption edge inside the band (lead 88 keV) makes the two-basis fit call them organic. They are given copper
+alone,
 of equal attenuation: they are opaque or tiny in a bag, so it is the blue that has to be right."""
 
 LADDER_Z = (6, 7.4, 8.5, 10, 11.5, 13, 15, 17, 20, 23, 26, 30, 36)
@@ -49,13 +79,13 @@ def log_signal(line_integrals: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return -np.log((weights * np.exp(-(line_integrals - floor))).sum(-1)) + floor[..., 0]
 
 
-def spectral_weights() -> tuple[np.ndarray, np.ndarray, object]:
+def spectral_weights() -> tuple[np.ndarray, np.ndarray, Any]:
     """Return the energy-integrating weights of the front and the rear detector, and the xraydb module.
 
     160 kV tungsten tube behind 3 mm Al and 0.2 mm Cu; 0.3 mm GOS screen, 0.6 mm copper filter, 4 mm CsI.
     """
-    import spekpy
-    import xraydb
+    import spekpy  # pyright: ignore[reportMissingImports]
+    import xraydb  # pyright: ignore[reportMissingImports]
 
     tube = spekpy.Spek(kvp=160, th=20, dk=1.0)
     tube.filter("Al", 3.0)
@@ -75,7 +105,7 @@ def spectral_weights() -> tuple[np.ndarray, np.ndarray, object]:
 
 
 def fit_rational(basis: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit -ln(signal) as a rational function of the two line integrals; return 14 coefficients and the largest error for p < 7."""
+    """Fit -ln(signal) as a rational function of both line integrals; return 14 coefficients and the largest error."""
     a, b = (np.r_[0, np.geomspace(lo, hi, 150)] for lo, hi in ((1e-4, 110), (1e-5, 8)))
     x, y = (grid.ravel() for grid in np.meshgrid(a, b, indexing="ij"))
     x, y = x[1:], y[1:]

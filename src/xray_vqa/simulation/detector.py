@@ -1,9 +1,11 @@
 """From line integrals to what a dual-energy detector reads, and from its reading to an atomic number.
 
-The forward model is a rational function of the two line integrals, fitted offline to 146-bin Beer-Lambert (error in -ln T below
-0.021 / 0.009 for p < 7). The way back is the scanner's: the ratio of the two readings against calibrated wedges, at equal reading
-of the rear detector, because beam hardening moves the curves.
+The forward model is a rational function of the two line integrals, fitted offline to 146-bin Beer-Lambert (error in
+-ln T below 0.021 / 0.009 for p < 7). The way back is the scanner's: the ratio of the two readings against calibrated
+wedges, at equal reading of the rear detector, because beam hardening moves the curves.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 

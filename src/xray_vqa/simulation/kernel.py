@@ -11,8 +11,8 @@ from numba import njit
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function with numba: fast floating point, no GIL, on-disk cache if some cache folder is writable.
 
-    The cache saves about ten seconds a process. In a read-only installation without a home folder numba finds no place for
-    it and raises RuntimeError at decoration; then every process compiles for itself.
+    The cache saves about ten seconds a process. In a read-only installation without a home folder numba finds no place
+    for it and raises RuntimeError at decoration; then every process compiles for itself.
     """
     try:
         return njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(function)

@@ -1,7 +1,8 @@
 """What each material does to the beam, in two numbers.
 
 The attenuation of nearly every material is, over the scanner's band, that of some thickness of polyethylene plus some
-thickness of copper. A ray therefore needs two sums only. The table is made by bake.py and is part of the generator's version.
+thickness of copper. A ray therefore needs two sums only. The table is made by bake.py and is part of the generator's
+version.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def load_materials() -> dict[str, Material]:
 
 
 def material(name: str) -> Material:
-    """Return one material. Raises KeyError, naming the known ones, if a builder asks for a material that is not there."""
+    """Return one material. Raises KeyError, naming the known ones, for a name that is not in the table."""
     try:
         return load_materials()[name]
     except KeyError:

@@ -59,7 +59,7 @@ def colour_turn(hue_deg: float, saturation: float) -> NDArray[np.float64]:
 
 
 def colour_by_z(palette: PaletteSettings, shift_z: float, hue_deg: float, saturation: float) -> NDArray[np.float64]:
-    """Return the palette as (NUM_Z, 256, 3) float64 RGB by atomic number and brightness; air keeps its colour exactly."""
+    """Return the palette, (NUM_Z, 256, 3) float64 RGB, by atomic number and brightness; air keeps its colour."""
     level = np.arange(256.0)
     knots = np.array(palette.brightness_knots)
     ramps = []

@@ -1,17 +1,21 @@
 """The solids that objects are made of, and the Builder that object functions write them with.
 
-An object is written in its own frame, in centimetres: x along its length, y across, z through its thickness. Six kinds of solid are
+An object is written in its own frame, in centimetres: x along its length, y across, z through its thickness. Six kinds
+    of solid are
 enough: ellipsoid, box, elliptic cylinder, cone, prism (any outline, optionally rounded or tapered) and capsule (pieces
-of wire). Solids are grouped into parts. Within a part they either add up, take the thickest (a bent wire must not darken
-where two of its pieces overlap), or form a stack of plain prisms of one material, which the rasteriser draws in one go.
-A solid of negative density hollows out what it overlaps.
+of wire). Solids are grouped into parts. Within a part they either add up, take the thickest (a bent wire must not
+darken where two of its pieces overlap), or form a stack of plain prisms of one material, which the rasteriser draws in
+one go. A solid of negative density hollows out what it overlaps.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -41,7 +45,8 @@ NUM_COLUMNS = 30
 PROFILE_SIZE = 32
 """Rows and columns of a thickness profile, the map that rounds the edge of a prism."""
 MIN_WIRE_RADIUS_CM = 0.075
-"""About 0.6 pixel. A thinner wire is drawn this wide and as much less dense, so that it neither aliases nor gains mass."""
+"""About 0.6 pixel. A thinner wire is drawn this wide and as much less dense, so that it neither aliases nor gains
+mass."""
 
 IDENTITY = np.eye(3)
 
@@ -92,7 +97,8 @@ class Item:
     profiles: NDArray[np.float32]
     """(profiles, PROFILE_SIZE, PROFILE_SIZE) float32 from 0 to 1; at least one, so that numba sees one type."""
     hull: NDArray[np.float32]
-    """(points, 3) float32, centimetres: corners of the solids' bounds that lie farthest out; containment is checked on them."""
+    """(points, 3) float32, centimetres: corners of the solids' bounds that lie farthest out; containment is checked
+    on them."""
 
 
 class Builder:
@@ -107,7 +113,8 @@ class Builder:
         self._num_vertices = 0
         self._in_part = False
 
-    # -- free parameters ------------------------------------------------------------------------------------------------
+    # -- free parameters
+    # ------------------------------------------------------------------------------------------------
 
     def between(self, low: float, high: float) -> float:
         """Return a number drawn evenly from the range."""
@@ -125,11 +132,12 @@ class Builder:
         """Return one of the options, all equally likely."""
         return options[int(self.rng.integers(len(options)))]
 
-    # -- grouping -------------------------------------------------------------------------------------------------------
+    # -- grouping
+    # -------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def part(self, mode: int = MODE_MAX) -> Iterator[None]:
-        """Group the solids written inside the block into one part (all of one material). Inside another part: no effect."""
+        """Group the solids of the block, all of one material, into one part; inside another part: no effect."""
         if self._in_part:
             yield
             return
@@ -145,7 +153,7 @@ class Builder:
         kind: int,
         centre: ArrayLike,
         turn: Array,
-        half: Sequence[float],
+        half: Sequence[float] | Array,
         material_name: str,
         density: float,
         texture: Texture | None = None,
@@ -165,20 +173,45 @@ class Builder:
         self._rows.append(row)
         return row
 
-    # -- solids ---------------------------------------------------------------------------------------------------------
+    # -- solids
+    # ---------------------------------------------------------------------------------------------------------
 
-    def box(self, centre: ArrayLike, half: Sequence[float], material: str, density: float = 1.0, turn: Array = IDENTITY,
-            texture: Texture | None = None) -> None:  # fmt: skip
+    def box(
+        self,
+        centre: ArrayLike,
+        half: Sequence[float] | Array,
+        material: str,
+        density: float = 1.0,
+        turn: Array = IDENTITY,
+        texture: Texture | None = None,
+    ) -> None:
         """Add a box of the given half sizes."""
         self._add(BOX, centre, turn, half, material, density, texture)
 
-    def ellipsoid(self, centre: ArrayLike, half: Sequence[float], material: str, density: float = 1.0, turn: Array = IDENTITY,
-                  texture: Texture | None = None) -> None:  # fmt: skip
+    def ellipsoid(
+        self,
+        centre: ArrayLike,
+        half: Sequence[float] | Array,
+        material: str,
+        density: float = 1.0,
+        turn: Array = IDENTITY,
+        texture: Texture | None = None,
+    ) -> None:
         """Add an ellipsoid of the given half axes."""
         self._add(ELLIPSOID, centre, turn, half, material, density, texture)
 
-    def cylinder(self, centre: ArrayLike, axis: str, radius: float, half_length: float, material: str, density: float = 1.0,
-                 radius_2: float | None = None, turn: Array = IDENTITY, texture: Texture | None = None) -> None:  # fmt: skip
+    def cylinder(
+        self,
+        centre: ArrayLike,
+        axis: str,
+        radius: float,
+        half_length: float,
+        material: str,
+        density: float = 1.0,
+        radius_2: float | None = None,
+        turn: Array = IDENTITY,
+        texture: Texture | None = None,
+    ) -> None:
         """Add a cylinder along x, y or z; radius_2 makes it elliptic."""
         self._add(
             CYLINDER, centre, turn @ ALONG[axis], (radius, radius_2 or radius, half_length), material, density, texture
@@ -190,8 +223,17 @@ class Builder:
         self.cylinder(centre, axis, radius, half_length, material, density, turn=turn)
         self.cylinder(centre, axis, max(radius - wall, 0.01), half_length - cap, material, -density, turn=turn)
 
-    def cone(self, centre: ArrayLike, axis: str, radius_start: float, radius_end: float, half_length: float, material: str,
-             density: float = 1.0, turn: Array = IDENTITY) -> None:  # fmt: skip
+    def cone(
+        self,
+        centre: ArrayLike,
+        axis: str,
+        radius_start: float,
+        radius_end: float,
+        half_length: float,
+        material: str,
+        density: float = 1.0,
+        turn: Array = IDENTITY,
+    ) -> None:
         """Add a truncated cone along x, y or z."""
         widest = max(radius_start, radius_end)
         row = self._add(CONE, centre, turn @ ALONG[axis], (widest, widest, half_length), material, density)
@@ -204,7 +246,8 @@ class Builder:
 
         Args:
             outline: (points, 2), not self-intersecting, either sense.
-            rounding: distance from the outline, in cm, over which the thickness rises like a quarter circle; 0 is sharp.
+            rounding: distance from the outline, in cm, over which the thickness rises like a quarter circle; 0 is
+                sharp.
             taper: thickness factor at the outline's lowest and highest y, as in a blade that is ground to an edge.
         """
         points = np.array(outline, dtype=np.float64)
@@ -224,9 +267,18 @@ class Builder:
         self._outlines.append(points)
         self._num_vertices += len(points)
 
-    def hollow_prism(self, outline: ArrayLike, z_low: float, z_high: float, wall: float, material: str, density: float = 1.0,
-                     centre: ArrayLike = (0, 0, 0), rounding: float = 0.0) -> None:  # fmt: skip
-        """Add a closed shell: the prism less a copy shrunk by the wall on every side (exact for convex outlines about 0)."""
+    def hollow_prism(
+        self,
+        outline: ArrayLike,
+        z_low: float,
+        z_high: float,
+        wall: float,
+        material: str,
+        density: float = 1.0,
+        centre: ArrayLike = (0, 0, 0),
+        rounding: float = 0.0,
+    ) -> None:
+        """Add a closed shell: the prism less a copy that is smaller by the wall on every side."""
         points = np.asarray(outline, float)
         middle = (points.min(0) + points.max(0)) / 2
         half = (points.max(0) - points.min(0)) / 2
@@ -245,7 +297,7 @@ class Builder:
             density *= (radius / MIN_WIRE_RADIUS_CM) ** 2
             radius = MIN_WIRE_RADIUS_CM
         with self.part(MODE_MAX):
-            for start, end in zip(path[:-1], path[1:], strict=True):
+            for start, end in pairwise(path):
                 along = end - start
                 length = float(np.sqrt(along @ along))
                 if length < 1e-6:
@@ -267,10 +319,11 @@ class Builder:
         path = np.stack([radius * np.cos(angle), (radius_2 or radius) * np.sin(angle), 0 * angle], 1) @ turn.T
         self.wire(path + np.asarray(centre, float), wire_radius, material, density)
 
-    # -- result ---------------------------------------------------------------------------------------------------------
+    # -- result
+    # ---------------------------------------------------------------------------------------------------------
 
     def thin_metal(self, factor: float) -> None:
-        """Multiply the density of everything mainly metallic: real parts have thinner walls than their outlines suggest."""
+        """Multiply the density of all metal: real parts have thinner walls than their outlines suggest."""
         for row in self._rows:
             if abs(row[COPPER]) > 0.3 * abs(row[POLYETHYLENE]):
                 row[POLYETHYLENE : COPPER + 1] *= factor
@@ -343,7 +396,8 @@ def rounded_profile(outline: Array, half: Array, middle: Array, rounding: float)
     return np.sqrt(np.clip(1 - (1 - depth) ** 2, 0.02, 1)).astype(np.float32)
 
 
-# -- outlines -----------------------------------------------------------------------------------------------------------
+# -- outlines
+# -----------------------------------------------------------------------------------------------------------
 
 
 def rounded_rectangle(width: float, height: float, radius: float, num_corner: int = 4) -> Array:

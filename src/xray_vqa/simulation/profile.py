@@ -1,7 +1,7 @@
 """Scanner profiles: everything in which one scanner's picture differs from another's, as a validated YAML file.
 
-A profile gives ranges, not values; one Look is drawn from them (palette.py). The names say what a profile resembles. Knot values are
-ours, entered by eye; no pixel of any data set is in them.
+A profile gives ranges, not values; one Look is drawn from them (palette.py). The names say what a profile resembles.
+Knot values are ours, entered by eye; no pixel of any data set is in them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class SensorSettings(_Model):
     """Signal behind an opaque object, as a share of the air signal."""
     row_gain: Range = (0.0002, 0.0012)
     """Spread of the gain between detector elements that calibration leaves: faint streaks along the belt."""
-    bad_row_chance: float = Field(0.15, ge=0, le=1)
+    bad_row_chance: float = Field(default=0.15, ge=0, le=1)
     """Share of scans with one visibly wrong detector element."""
     hue_smoothing: CountRange = (0, 2)
     """Radius in pixels over which readings are averaged before the atomic number is taken."""
@@ -90,7 +90,8 @@ class SensorSettings(_Model):
     thin_bias: Range = (1.4, 2.8)
     """Atomic numbers by which very thin objects are read too high (offset and scatter errors): yellow-green fabric."""
     quiet_p: Range = (0.003, 0.010)
-    """Mean log signal around a pixel below which it is shown as empty belt: noise is seen on things, not beside them."""
+    """Mean log signal around a pixel below which it is shown as empty belt: noise is seen on things, not beside
+    them."""
     air_below: float = 0.010
     """Log signal below which a pixel is shown as empty."""
 
@@ -121,6 +122,7 @@ def load_profile(name_or_path: str | Path) -> ScannerProfile:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise ConfigError(
-            f"no scanner profile {str(name_or_path)!r}: give the path of a YAML file, or one of {', '.join(PROFILE_NAMES)}"
+            f"no scanner profile {str(name_or_path)!r}: "
+            f"give the path of a YAML file, or one of {', '.join(PROFILE_NAMES)}"
         )
     return _read_profile(path.resolve())

@@ -1,13 +1,16 @@
 """Chord lengths of posed solids along the rays, summed into two line integrals per pixel. The simulator's hot loop.
 
 Along one image row the ray slides at constant velocity through a solid's own frame. Everything here follows from that:
-* prism and box: the ray's segment between the two faces is a moving segment over the outline, so each edge of the outline adds
+* prism and box: the ray's segment between the two faces is a moving segment over the outline, so each edge of the
+outline adds
   a clamped ramp along the row. Ramps go into a difference row and one prefix sum yields all chords: O(edges + pixels),
   exact, and antialiased along the row.
 * ellipsoid, cylinder: the discriminant is a quadratic in the column, which bounds the columns to look at.
-* capsule: the distance between ray and axis is linear in the column.
-float64 for the set-up of a row (nearly edge-on plates need it), float32 for pixels. One thread: scans run in parallel instead.
+* capsule: the distance between ray and axis is linear in the column. float64 for the set-up of a row (nearly edge-on
+  plates need it), float32 for pixels. One thread: scans run in parallel instead.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
@@ -55,9 +58,9 @@ _MIN_SLOPE = 0.002  # a ray closer than this to a plate's plane is tilted out of
 def _add_ramps(vertices, start, count, levels, ax, ay, dx, dy, wx, wy, num, row, scale):
     """Add to `row` the derivative along the columns of (scale * share of the ray's segment inside the outline).
 
-    The segment runs from (ax, ay) to (ax + dx, ay + dy) at column 0 and moves by (wx, wy) a column. Turned so that the motion is
-    along the first axis, each edge crosses the segment's span of the second axis linearly. Returns first * _PACK + last column
-    touched, or _NO_COLUMNS.
+    The segment runs from (ax, ay) to (ax + dx, ay + dy) at column 0 and moves by (wx, wy) a column. Turned so that the
+    motion is along the first axis, each edge crosses the segment's span of the second axis linearly. Returns first *
+    _PACK + last column touched, or _NO_COLUMNS.
     """
     speed = max(np.sqrt(wx * wx + wy * wy), 1e-9)
     inverse = 1.0 / speed
@@ -335,7 +338,7 @@ def draw_item(
                 dz = r21 * rays[v, 0] + r22 * rays[v, 1]
                 first = 0
                 last = num - 1
-                if kind == PRISM or kind == BOX:
+                if kind == PRISM or kind == BOX:  # noqa: SIM109  (numba compiles this one better)
                     slope = dz
                     if abs(slope) < _MIN_SLOPE:
                         slope = _MIN_SLOPE if slope >= 0 else -_MIN_SLOPE
@@ -346,9 +349,20 @@ def draw_item(
                     for q in range(num + 1):
                         row[q] = 0.0
                     columns = _add_ramps(
-                        outline, first_vertex, num_vertices, levels, ox + enter * dx, oy + enter * dy, length * dx, length * dy, wx, wy,
-                        num, row, length,
-                    )  # fmt: skip
+                        outline,
+                        first_vertex,
+                        num_vertices,
+                        levels,
+                        ox + enter * dx,
+                        oy + enter * dy,
+                        length * dx,
+                        length * dy,
+                        wx,
+                        wy,
+                        num,
+                        row,
+                        length,
+                    )
                     if columns < 0:
                         continue
                     first = columns // _PACK
@@ -539,7 +553,7 @@ def _draw_stack(
     box,
     touched,
 ):
-    """Add a part of plain prisms of one material (the layers of a shell): one prefix sum and one write a row for all of them."""
+    """Add a part of plain prisms of one material (a shell's layers) with one prefix sum and one write a row for all."""
     height, width = polyethylene.shape
     u0 = width
     u1 = -1
@@ -591,10 +605,20 @@ def _draw_stack(
             length = 2 * hz / abs(slope)
             step_z = r[2, 0] * pixel
             columns = _add_ramps(
-                vertices, int(solid[VERTEX_START]), int(solid[VERTEX_COUNT]), levels, ox + enter * dx, oy + enter * dy, length * dx,
-                length * dy, r[0, 0] * pixel - step_z / slope * dx, r[1, 0] * pixel - step_z / slope * dy, num, row,
+                vertices,
+                int(solid[VERTEX_START]),
+                int(solid[VERTEX_COUNT]),
+                levels,
+                ox + enter * dx,
+                oy + enter * dy,
+                length * dx,
+                length * dy,
+                r[0, 0] * pixel - step_z / slope * dx,
+                r[1, 0] * pixel - step_z / slope * dy,
+                num,
+                row,
                 length * solid[POLYETHYLENE],
-            )  # fmt: skip
+            )
             if columns >= 0:
                 first = min(first, columns // _PACK)
                 last = max(last, columns % _PACK)
@@ -649,11 +673,19 @@ class LineIntegrals:
         self.polyethylene[:] = 0
         self.copper[:] = 0
 
-    def draw(self, item: Item, rotation: NDArray[np.float64], translation: NDArray[np.float64], scale: float, density: float, view: View,
-             ) -> tuple[int, int, int, int] | None:  # fmt: skip
-        """Add an object and return (u0, v0, u1, v1), the pixels it may cover, both ends included; None if it misses the image.
+    def draw(
+        self,
+        item: Item,
+        rotation: NDArray[np.float64],
+        translation: NDArray[np.float64],
+        scale: float,
+        density: float,
+        view: View,
+    ) -> tuple[int, int, int, int] | None:
+        """Add an object and return (u0, v0, u1, v1), the pixels it may cover; None if it misses the image.
 
-        An object drawn at another scale is the same object seen in another unit of length; its walls get thicker with it.
+        An object drawn at another scale is the same object seen in another unit of length; its walls get thicker with
+        it.
         """
         frame = view.frame.copy()
         frame[:4] /= scale
@@ -664,10 +696,21 @@ class LineIntegrals:
             solids = solids.copy()
             solids[:, POLYETHYLENE : COPPER + 1] *= factor
         draw_item(
-            solids, item.modes, item.vertices, item.profiles, np.ascontiguousarray(rotation, np.float64),
-            np.asarray(translation, np.float64) / scale, frame, view.rays, TEXTURES, view.frame[PIXEL] / TEXTURE_CELL_CM,
-            self.polyethylene, self.copper, self._work, touched,
-        )  # fmt: skip
+            solids,
+            item.modes,
+            item.vertices,
+            item.profiles,
+            np.ascontiguousarray(rotation, np.float64),
+            np.asarray(translation, np.float64) / scale,
+            frame,
+            view.rays,
+            TEXTURES,
+            view.frame[PIXEL] / TEXTURE_CELL_CM,
+            self.polyethylene,
+            self.copper,
+            self._work,
+            touched,
+        )
         if touched[2] < touched[0] or touched[3] < touched[1]:
             return None
         return tuple(int(t) for t in touched)  # type: ignore[return-value]

@@ -1,8 +1,10 @@
 """What lies in a bag and how: a scene is plain data, drawn from a seed and replayed from JSON.
 
-The factors follow the protocol that STCray's sample names show: clutter level, concealment, location cell and two angles. They are
-drawn independently of the threat's category, so that no category owns a level, a place or a bag.
+The factors follow the protocol that STCray's sample names show: clutter level, concealment, location cell and two
+angles. They are drawn independently of the threat's category, so that no category owns a level, a place or a bag.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ class SceneSpec(_Record):
 
 
 class VariantPool:
-    """Hands out variant seeds. This one never repeats; ScanStream has one that does, so that built objects can be kept."""
+    """Hands out variant seeds, never the same again; ScanStream has one that repeats, so that objects can be kept."""
 
     def draw(self, key: str, rng: np.random.Generator) -> int:
         """Return a variant seed for a shape."""
@@ -167,9 +169,16 @@ class _Packer:
             z = rng.uniform(z_low, z_high) if z_high > z_low else (z_low + z_high) / 2
             position = self._bag_turn @ np.array([x, y, z]) + self._bag_shift
             placed = PlacedItem(
-                shape=key, variant=variant, position_cm=tuple(float(p) for p in position), phi=phi + self.bag.phi, theta=theta, pitch=pitch,
-                mirrored=mirrored, scale=scale, density=float(rng.uniform(0.85, 1.15)),
-            )  # fmt: skip
+                shape=key,
+                variant=variant,
+                position_cm=(float(position[0]), float(position[1]), float(position[2])),
+                phi=phi + self.bag.phi,
+                theta=theta,
+                pitch=pitch,
+                mirrored=mirrored,
+                scale=scale,
+                density=float(rng.uniform(0.85, 1.15)),
+            )
             return placed, (float(x), float(y))
         return None
 
@@ -213,8 +222,15 @@ def sample_scene(
     yaw = float(rng.normal(0, 0.06) if rng.random() < 0.75 else rng.normal(0, 0.35))
     yaw += float(rng.choice((0.0, np.pi, np.pi / 2, -np.pi / 2), p=(0.42, 0.42, 0.08, 0.08)))
     pixel_cm, shift = _frame_bag(rng, bag_item, yaw, size_wh)
-    placed_bag = PlacedItem(shape=key, variant=variant, position_cm=(*shift, 0.0), phi=yaw, theta=0.0, mirrored=bool(rng.random() < 0.5),
-                            density=float(rng.uniform(0.6, 1.4)))  # fmt: skip
+    placed_bag = PlacedItem(
+        shape=key,
+        variant=variant,
+        position_cm=(*shift, 0.0),
+        phi=yaw,
+        theta=0.0,
+        mirrored=bool(rng.random() < 0.5),
+        density=float(rng.uniform(0.6, 1.4)),
+    )
     packer = _Packer(rng, interior, placed_bag, pool)
 
     clutter: list[PlacedItem] = []
@@ -230,7 +246,7 @@ def sample_scene(
     rigid = bag_name in ("carton", "tray")
     if rigid:
         num_clothes = int(rng.integers(0, 2))
-    elif rng.random() < 0.42:  # packed for a journey: clothes fill the bag
+    elif rng.random() < 0.5:  # packed for a journey: clothes fill the bag
         num_clothes = int(rng.integers(4, 6 + level))
     else:
         num_clothes = int(rng.integers(0, 2 + level))
@@ -249,8 +265,7 @@ def sample_scene(
     if rng.random() < 0.18 and not rigid:  # a bag of tools and parts: dense metal clutter in one place
         centre = (float(rng.uniform(-0.5, 0.5) * interior.half_x), float(rng.uniform(-0.5, 0.5) * interior.half_y))
         for _ in range(int(rng.integers(2, 6))):
-            add(str(rng.choice(("benign/metal parts", "benign/metal parts", "benign/bolts", "benign/socket set", "benign/cable", "benign/keys"))),
-                0.6, centre, 5.0)  # fmt: skip
+            add(str(rng.choice(_TOOL_BAG)), 0.6, centre, 5.0)
 
     placed_threats: list[PlacedItem] = []
     for category in threats:
@@ -266,14 +281,28 @@ def sample_scene(
                     add(str(rng.choice(_COVERS)), 0.9, found[1], 3.0)
                 break
     return SceneSpec(
-        size_wh=size_wh, pixel_cm=pixel_cm, bag=placed_bag, clutter=tuple(clutter), threats=tuple(placed_threats), clutter_level=level,
-        concealment=hiding, noise_seed=int(rng.integers(NUM_VARIANTS)), look_seed=pool.draw_look(rng),
-    )  # fmt: skip
+        size_wh=size_wh,
+        pixel_cm=pixel_cm,
+        bag=placed_bag,
+        clutter=tuple(clutter),
+        threats=tuple(placed_threats),
+        clutter_level=level,
+        concealment=hiding,
+        noise_seed=int(rng.integers(NUM_VARIANTS)),
+        look_seed=pool.draw_look(rng),
+    )
 
 
-_COVERS = tuple(f"benign/{name}" for name in (
-    "laptop", "radio", "tablet", "cable", "metal parts", "book", "clothes", "clothes", "shoe", "charger", "food box", "documents",
-))  # fmt: skip
+_COVERS = tuple(
+    f"benign/{name}"
+    for name in (
+        "laptop", "radio", "tablet", "cable", "metal parts", "book", "clothes", "clothes", "shoe", "charger",
+        "food box", "documents",
+    )
+)  # fmt: skip
+_TOOL_BAG = tuple(
+    f"benign/{name}" for name in ("metal parts", "metal parts", "bolts", "socket set", "cable", "keys", "gear", "motor")
+)
 
 
 def _frame_bag(

@@ -1,8 +1,10 @@
-"""From log readings to the picture on the screen: point spread, scatter, noise, row gain, hue smoothing, unsharp mask, colour.
+"""From log readings to the picture: point spread, scatter, noise, row gain, hue smoothing, unsharp mask, colour.
 
-Everything is one pass of simple arithmetic over float32 rows, so that the compiler vectorises it; exp and ln are short polynomials
-on the bits of the float (error below 1e-5), because the library calls do not vectorise.
+Everything is one pass of simple arithmetic over float32 rows, so that the compiler vectorises it; exp and ln are short
+polynomials on the bits of the float (error below 1e-5), because the library calls do not vectorise.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ _NUM_NOISE = 1 << 20
 
 @cache
 def noise_table() -> NDArray[np.float32]:
-    """Return a million standard normal numbers; a scan starts at a place of its own (a true Poisson draw differs below 20 counts)."""
+    """Return a million standard normal numbers; a scan starts at a place of its own.
+
+    A true Poisson draw differs below some 20 counts only.
+    """
     return np.random.default_rng(9).standard_normal(_NUM_NOISE).astype(np.float32)
 
 
@@ -55,7 +60,7 @@ def exp_of_negative(p, out, out_bits):
 
 @kernel
 def blur(signal, out, side_x, side_y):
-    """Write the three-tap separable blur of (2, height, width) float32; the sides weigh side_x and side_y, the centre the rest."""
+    """Write the three-tap blur of (2, height, width) float32; the sides weigh side_x and side_y."""
     channels, height, width = signal.shape
     cx = np.float32(1 - 2 * side_x)
     sx = np.float32(side_x)
@@ -113,7 +118,7 @@ def add_noise_and_log(signal, noise, offset, quantum, electronic, scatter, gain,
 
 @kernel
 def box_mean(values, out, radius):
-    """Write the mean over (2 * radius + 1)^2 pixels of (channels, height, width) float32, by running sums; edges repeat."""
+    """Write the mean over (2 * radius + 1)^2 pixels of (channels, height, width) float32; edges repeat."""
     channels, height, width = values.shape
     column = np.zeros(width, np.float32)
     inverse = np.float32(1.0 / ((2 * radius + 1) * (2 * radius + 1)))
@@ -214,9 +219,15 @@ class Sensor:
             gain[:, rng.integers(self._height)] *= rng.uniform(0.90, 0.97)
         rear_share = np.array([1.0, 0.8], np.float32)  # the rear detector sees more photons and scatters less
         add_noise_and_log(
-            self._blurred, noise_table(), int(rng.integers(_NUM_NOISE)), look.quantum_noise * rear_share, look.electronic_noise * rear_share,
-            look.scatter * np.array([1.0, 0.7], np.float32), gain, self._p,
-        )  # fmt: skip
+            self._blurred,
+            noise_table(),
+            int(rng.integers(_NUM_NOISE)),
+            look.quantum_noise * rear_share,
+            look.electronic_noise * rear_share,
+            look.scatter * np.array([1.0, 0.7], np.float32),
+            gain,
+            self._p,
+        )
         hue_p = self._p
         if look.hue_smoothing > 0:
             hue_p = self._blurred  # free again

@@ -73,7 +73,7 @@ class Renderer:
 
     def render(self, spec: SceneSpec, profile: ScannerProfile) -> SimulatedScan:
         """Return the picture of a scene."""
-        look = draw_look(profile, spec.look_seed)
+        look = draw_look(profile, spec.look_seed)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
         self._total.clear()
         self._draw(self._total, spec.bag, spec, is_bag=True)
         for placed in spec.clutter:
@@ -137,9 +137,11 @@ class Renderer:
         if num_shown < MIN_MASK_PIXELS or num_shown < MIN_VISIBLE_SHARE * num_could:
             return None
         box = Box(
-            float(threat.columns.start + columns[0]), float(threat.rows.start + rows[0]), float(columns[-1] - columns[0] + 1),
+            float(threat.columns.start + columns[0]),
+            float(threat.rows.start + rows[0]),
+            float(columns[-1] - columns[0] + 1),
             float(rows[-1] - rows[0] + 1),
-        )  # fmt: skip
+        )
         own, total = threat.polyethylene + _COPPER_WEIGHT * threat.copper, total_a + _COPPER_WEIGHT * total_b
         occlusion = 1 - float(own[mask].sum() / max(total[mask].sum(), 1e-6))
         return replace(
@@ -168,8 +170,13 @@ def _luminance(p: NDArray[np.float32]) -> NDArray[np.float32]:
     return LUMINANCE_SHARE_LOW * p[0] + (1 - LUMINANCE_SHARE_LOW) * p[1]
 
 
-def _assemble(spec: SceneSpec, profile: ScannerProfile, image: NDArray[np.uint8], masks: NDArray[np.bool_], threats: list[_RenderedThreat],
-              ) -> SimulatedScan:  # fmt: skip
+def _assemble(
+    spec: SceneSpec,
+    profile: ScannerProfile,
+    image: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    threats: list[_RenderedThreat],
+) -> SimulatedScan:
     annotations = tuple(SimulatedAnnotation(t.placed.label, t.box) for t in threats if t.box is not None)
     co_items = tuple(sorted({placed.label for placed in spec.clutter}))
     _, room = build_bag(spec.bag.shape, spec.bag.variant)
@@ -192,10 +199,18 @@ def _assemble(spec: SceneSpec, profile: ScannerProfile, image: NDArray[np.uint8]
         "num_taken_out": len(spec.threats) - len(threats),
     }
     return SimulatedScan(
-        image=image, annotations=annotations, masks=masks, occlusion=tuple(t.occlusion for t in threats), factors=factors, co_items=co_items,
-        caption=describe(spec.bag.label, spec.clutter_level, [(a.category, a.box) for a in annotations], co_items, spec.size_wh),
-        profile_name=profile.name, spec=spec,
-    )  # fmt: skip
+        image=image,
+        annotations=annotations,
+        masks=masks,
+        occlusion=tuple(t.occlusion for t in threats),
+        factors=factors,
+        co_items=co_items,
+        caption=describe(
+            spec.bag.label, spec.clutter_level, [(a.category, a.box) for a in annotations], co_items, spec.size_wh
+        ),
+        profile_name=profile.name,
+        spec=spec,
+    )
 
 
 @lru_cache(maxsize=4)
@@ -206,8 +221,8 @@ def _shared_renderer(size_wh: tuple[int, int]) -> Renderer:
 def simulate(spec: SceneSpec, profile: ScannerProfile | str) -> SimulatedScan:
     """Return the picture that a scanner takes of a scene, with exact boxes and masks.
 
-    The same spec and profile give the same bytes on one machine; across machines fast floating point may move a value by a level.
-    Threats that would not be visible are in neither picture nor annotations.
+    The same spec and profile give the same bytes on one machine; across machines fast floating point may move a value
+    by a level. Threats that would not be visible are in neither picture nor annotations.
     """
     return _shared_renderer(spec.size_wh).render(spec, load_profile(profile) if isinstance(profile, str) else profile)
 
@@ -239,8 +254,8 @@ class RefreshedPool(VariantPool):
 class ScanStream:
     """An endless stream of scans for training; scan i is a function of (seed, i) alone.
 
-    Holds nothing but numbers and settings until the first scan, so it pickles into worker processes. Give every worker a seed of
-    its own, such as (seed, worker), rather than every n-th index: then each keeps its own pool of shapes.
+    Holds nothing but numbers and settings until the first scan, so it pickles into worker processes. Give every worker
+    a seed of its own, such as (seed, worker), rather than every n-th index: then each keeps its own pool of shapes.
     """
 
     def __init__(
@@ -255,9 +270,17 @@ class ScanStream:
         num_variants: int = 24,
         lifetime: int = 2400,
     ) -> None:
-        """Args:
-        num_variants: how many variants of each shape are kept at a time.
-        lifetime: after how many scans a variant is replaced by a new one.
+        """Set up the stream; nothing is built yet.
+
+        Args:
+            seed: one number or several.
+            profiles: scanner profiles, equally likely.
+            size_wh: image size in pixels.
+            categories: what threats are drawn from, equally likely.
+            clean_share: share of bags without a threat.
+            start: number of the first scan that draw() returns.
+            num_variants: how many variants of each shape are kept at a time.
+            lifetime: after how many scans a variant is replaced by a new one.
         """
         self.seed = (seed,) if isinstance(seed, int) else tuple(seed)
         self.profiles = tuple(load_profile(p) if isinstance(p, str) else p for p in profiles)

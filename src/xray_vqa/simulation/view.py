@@ -1,7 +1,8 @@
 """Where the rays run: a fan beam across the belt, parallel along it.
 
-The generator stands under the belt and the detector bar above it; one image row is one detector element, one column one step
-of the belt. So what lies higher in the bag appears smaller in y and never in x, and a shell shows two shifted outlines.
+The generator stands under the belt and the detector bar above it; one image row is one detector element, one column
+one step of the belt. So what lies higher in the bag appears smaller in y and never in x, and a shell shows two shifted
+outlines.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class View:
 
     size_wh: tuple[int, int]
     frame: NDArray[np.float64]
-    """(6,) float64: source y and z, x at the left edge, column width, rows per unit of (y / distance), row of y = 0; in cm."""
+    """(6,) float64: source y and z, x at the left edge, column width, rows per unit of (y / distance), row of y = 0;
+    in cm."""
     rays: NDArray[np.float64]
     """(height, 2) float64, unit direction (y, z) of each row."""
 

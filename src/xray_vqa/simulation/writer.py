@@ -1,9 +1,12 @@
-"""Simulated scans on disk: the dataset layout of dataset/layout.py, made by several processes and resumable at any moment.
+"""Simulated scans on disk, in the layout of dataset/layout.py: by several processes, resumable at any moment.
 
-Scan i of a split is a function of (seed, split, i) and the settings alone, whatever the number of workers. Each finished scan is an
-image (written to a temporary name, then renamed) and then one line in `<split>/annotations.partial.jsonl`; the same command later goes
-on from those lines. The annotation file is written when a split is whole.
+Scan i of a split is a function of (seed, split, i) and the settings alone, whatever the number of workers. Each
+finished scan is an image (written to a temporary name, then renamed) and then one line in
+`<split>/annotations.partial.jsonl`; the same command later goes on from those lines. The annotation file is written
+when a split is whole.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def _open_stream(settings: SynthSettings, split: Split) -> ScanStream:
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return COCO's uncompressed run-length encoding of a (height, width) mask: runs down the columns, the first of zeros."""
+    """Return COCO's uncompressed run-length encoding of a (height, width) mask: down the columns, zeros first."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.r_[0, changes, flat.size]).tolist()
@@ -75,7 +78,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def declare(scan: SimulatedScan) -> list[str]:
-    """Return what the traveller would say is in the bag: most of the harmless goods by their everyday names, never a threat."""
+    """Return what the traveller would say is in the bag: most of the harmless goods, by their everyday names."""
     rng = np.random.default_rng(scan.spec.noise_seed)
     goods = sorted({shape.declared_as for shape in map(BENIGN.__getitem__, scan.co_items) if shape.declared_as})
     return [name for name in goods if rng.random() < 0.8]
@@ -83,14 +86,15 @@ def declare(scan: SimulatedScan) -> list[str]:
 
 def write_scan(root: Path, split: Split, image_id: int, settings: SynthSettings) -> ScanRecord:
     """Simulate one scan, write its image, and return its record."""
-    scan = _open_stream(settings, split).scan(image_id)
+    stream = _open_stream(settings, split)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
+    scan = stream.scan(image_id)
     buffer = io.BytesIO()
     Image.fromarray(scan.image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     name = f"{image_id:06d}.jpg"
     with replacing(root / split / "images" / name) as stream:
         stream.write(buffer.getvalue())
     height, width = scan.image.shape[:2]
-    profile = next(p for p in _open_stream(settings, split).profiles if p.name == scan.profile_name)
+    profile = next(p for p in stream.profiles if p.name == scan.profile_name)
     return ScanRecord(
         image_id=image_id,
         image_filename=name,
@@ -178,7 +182,8 @@ def _claim(root: Path, settings: SynthSettings) -> None:
                 k for k in {*found.config, *wanted.config} if found.config.get(k) != wanted.config.get(k)
             )
             raise DatasetError(
-                f"{root}: holds a dataset made with other settings ({', '.join(differing) or found.stage}); choose another --output-dir"
+                f"{root}: holds a dataset made with other settings ({', '.join(differing) or found.stage}); "
+                "choose another --output-dir"
             )
     elif any((root / split).exists() for split in SPLITS):
         raise DatasetError(f"{root}: holds train/ or test/ but no {MANIFEST_NAME}; choose another --output-dir")

@@ -1,4 +1,6 @@
-"""Bags. Each builder draws shell, trim and hardware about the origin in x and y, from z = 0 up, and returns the room inside."""
+"""Bags: each builder draws shell, trim and hardware, centred in x and y, from z = 0 up, and returns the room inside."""
+
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
 
 from __future__ import annotations
 
@@ -27,8 +29,17 @@ def _part_of(b: Builder, path: Array, low: float, high: float) -> Array:
     return rolled[: max(int(len(path) * b.between(low, high)), 3)]
 
 
-def _add_shell(b: Builder, outline: Array, height: float, factors: list[float], levels: Array, wall: float, material: str, density: float,
-               drift: float = 0.0) -> None:  # fmt: skip
+def _add_shell(
+    b: Builder,
+    outline: Array,
+    height: float,
+    factors: list[float],
+    levels: Array,
+    wall: float,
+    material: str,
+    density: float,
+    drift: float = 0.0,
+) -> None:
     """Add a barrelled shell as one stack: each layer is the outline scaled, less the same shrunk by the wall.
 
     Straight walls parallel to the rays would show as black lines; real shells bulge, and so does this one.
@@ -143,7 +154,7 @@ def _add_soft_bag(b: Builder, width: float, height: float, depth: float, squaren
         levels,
         0.09,
         b.pick(("fabric", "fabric", "leather")),
-        b.between(0.7, 1.1),
+        b.between(0.7, 1.7),
         drift=0.25,
     )
     for _ in range(b.count(3, 5)):  # wrinkled panels
@@ -212,8 +223,15 @@ def backpack(b: Builder) -> Interior:
     width, height, depth = b.between(40, 54), b.between(27, 38), b.between(11, 20)
     _add_soft_bag(b, width, height, depth, b.between(2.6, 4.5))
     for side in (1, -1):
-        strap = smooth([(width * 0.42, side * height * 0.15), (width * 0.2, side * height * b.between(0.2, 0.48)),
-                        (-width * 0.2, side * height * b.between(0.2, 0.5)), (-width * 0.44, side * height * 0.3)], 6)  # fmt: skip
+        strap = smooth(
+            [
+                (width * 0.42, side * height * 0.15),
+                (width * 0.2, side * height * b.between(0.2, 0.48)),
+                (-width * 0.2, side * height * b.between(0.2, 0.5)),
+                (-width * 0.44, side * height * 0.3),
+            ],
+            6,
+        )
         b.wire(_at_height(strap, 0.4), b.between(1.2, 2.0), "nylon", density=b.between(0.08, 0.16))
         for edge in (1.4, -1.4):
             b.wire(_at_height(strap + (0, edge), 0.4), 0.18, "nylon")

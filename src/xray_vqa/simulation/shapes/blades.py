@@ -1,5 +1,7 @@
 """Knife, Cutter, Blade, Shaving Razor, Scissors, Other Sharp Item."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,8 +16,18 @@ def kitchen_knife(b: Builder) -> None:
     """A kitchen knife, 20 to 33 cm."""
     length, width = b.between(9, 20), b.between(1.8, 4.4)
     drop = b.between(-0.3, 0.35)
-    blade = smooth([(0, width / 2), (length * 0.5, width / 2), (length * 0.85, width * (0.5 - 0.2 * (drop + 0.3))), (length, width * drop),
-                    (length * 0.9, -width * 0.42), (length * 0.5, -width / 2), (0, -width / 2)], 3)  # fmt: skip
+    blade = smooth(
+        [
+            (0, width / 2),
+            (length * 0.5, width / 2),
+            (length * 0.85, width * (0.5 - 0.2 * (drop + 0.3))),
+            (length, width * drop),
+            (length * 0.9, -width * 0.42),
+            (length * 0.5, -width / 2),
+            (0, -width / 2),
+        ],
+        3,
+    )
     b.prism(blade, -b.between(0.08, 0.16), 0.13, "stainless", taper=(0.35, 1.0))
     add_grip(
         b,
@@ -24,7 +36,7 @@ def kitchen_knife(b: Builder) -> None:
         b.between(2, 2.8),
         b.between(1.4, 2),
         b.pick(("polypropylene", "wood", "abs")),
-        b.chance(0.7),
+        tang=b.chance(0.7),
     )
     b.thin_metal(b.between(0.6, 1.1))
 
@@ -33,11 +45,16 @@ def kitchen_knife(b: Builder) -> None:
 def cleaver(b: Builder) -> None:
     """A broad chopping knife."""
     length, width = b.between(13, 19), b.between(6, 9)
-    b.prism([(0, width * 0.5), (length, width * 0.5), (length, -width * 0.5), (0.6, -width * 0.5), (0, -width * 0.2)], -0.13, 0.13,
-            "stainless", taper=(0.5, 1))  # fmt: skip
+    b.prism(
+        [(0, width * 0.5), (length, width * 0.5), (length, -width * 0.5), (0.6, -width * 0.5), (0, -width * 0.2)],
+        -0.13,
+        0.13,
+        "stainless",
+        taper=(0.5, 1),
+    )
     if b.chance(0.6):
         b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.14, "stainless", density=-0.95)
-    add_grip(b, 0.3, b.between(10, 12.5), 2.6, 2, b.pick(("wood", "polypropylene", "stainless")), True)
+    add_grip(b, 0.3, b.between(10, 12.5), 2.6, 2, b.pick(("wood", "polypropylene", "stainless")), tang=True)
     b.thin_metal(b.between(0.6, 1.0))
 
 
@@ -74,7 +91,7 @@ def dagger(b: Builder) -> None:
     )
     b.prism(blade, -0.22, 0.22, "steel", rounding=width * 0.6)
     b.box((-0.3, 0, 0), (0.4, b.between(1.6, 3.6), 0.5), b.pick(("steel", "brass")))
-    add_grip(b, -0.6, b.between(8.5, 11), 2, 1.7, b.pick(("wood", "leather", "nylon")), True)
+    add_grip(b, -0.6, b.between(8.5, 11), 2, 1.7, b.pick(("wood", "leather", "nylon")), tang=True)
     b.ellipsoid((-10.6, 0, 0), (0.9, 1.0, 0.8), b.pick(("steel", "zinc")))
     b.thin_metal(b.between(0.5, 1.0))
 
@@ -83,8 +100,19 @@ def dagger(b: Builder) -> None:
 def snap_off_cutter(b: Builder) -> None:
     """A box cutter with a snap-off blade, 12 to 17 cm."""
     length, width = b.between(11, 16), b.between(1.6, 3.2)
-    body = smooth([(-length / 2, -width * 0.4), (-length / 2, width * 0.4), (0, width * 0.5), (length / 2, width * 0.36),
-                   (length / 2 + 0.8, width * 0.1), (length / 2, -width * 0.36), (0, -width * 0.42)], 3, closed=True)  # fmt: skip
+    body = smooth(
+        [
+            (-length / 2, -width * 0.4),
+            (-length / 2, width * 0.4),
+            (0, width * 0.5),
+            (length / 2, width * 0.36),
+            (length / 2 + 0.8, width * 0.1),
+            (length / 2, -width * 0.36),
+            (0, -width * 0.42),
+        ],
+        3,
+        closed=True,
+    )
     shell, density = ("abs", 1.0) if b.chance(0.75) else ("zinc", 0.3)
     b.prism(body, -0.7, 0.7, shell, density, rounding=0.4)
     b.prism(rounded_rectangle(length * 0.9, width * 0.45, 0.2), -0.45, 0.45, shell, -density)
@@ -103,8 +131,19 @@ def snap_off_cutter(b: Builder) -> None:
 def carpet_cutter(b: Builder) -> None:
     """A sturdy knife with a trapezoid blade at its nose."""
     length, width = b.between(13, 17), b.between(2.6, 3.6)
-    body = smooth([(-length / 2, -width * 0.35), (-length / 2, width * 0.4), (0, width * 0.45), (length / 2, width * 0.5),
-                   (length / 2, -width * 0.1), (length * 0.2, -width * 0.5), (-length * 0.2, -width * 0.35)], 3, closed=True)  # fmt: skip
+    body = smooth(
+        [
+            (-length / 2, -width * 0.35),
+            (-length / 2, width * 0.4),
+            (0, width * 0.45),
+            (length / 2, width * 0.5),
+            (length / 2, -width * 0.1),
+            (length * 0.2, -width * 0.5),
+            (-length * 0.2, -width * 0.35),
+        ],
+        3,
+        closed=True,
+    )
     shell, density = ("zinc", 0.25) if b.chance(0.6) else ("abs", 1.0)
     b.prism(body, -0.9, 0.9, shell, density, rounding=0.5)
     b.prism(body * 0.8, -0.6, 0.6, shell, -density)
@@ -214,8 +253,14 @@ def straight_razor(b: Builder) -> None:
         turn=rotation_z(angle),
     )
     b.box((-1.6, 0, 0), (1.8, 0.35, 0.2), "stainless", turn=rotation_z(angle))
-    b.prism(rounded_rectangle(length * 1.9, 1.9, 0.9) + (-length * 0.6, 0), -0.5, 0.5, b.pick(("abs", "wood", "stainless")),
-            density=b.between(0.4, 0.9), rounding=0.4)  # fmt: skip
+    b.prism(
+        rounded_rectangle(length * 1.9, 1.9, 0.9) + (-length * 0.6, 0),
+        -0.5,
+        0.5,
+        b.pick(("abs", "wood", "stainless")),
+        density=b.between(0.4, 0.9),
+        rounding=0.4,
+    )
     b.cylinder((0, 0, 0), "z", 0.25, 0.6, "steel")
 
 
@@ -316,8 +361,19 @@ def throwing_star(b: Builder) -> None:
 def chisel(b: Builder) -> None:
     """A wood chisel."""
     width, length = b.between(0.5, 1.5), b.between(8, 13)
-    b.prism([(0, width * 0.5), (length * 0.3, width), (length, width), (length, -width), (length * 0.3, -width), (0, -width * 0.5)],
-            -0.2, 0.2, "steel")  # fmt: skip
+    b.prism(
+        [
+            (0, width * 0.5),
+            (length * 0.3, width),
+            (length, width),
+            (length, -width),
+            (length * 0.3, -width),
+            (0, -width * 0.5),
+        ],
+        -0.2,
+        0.2,
+        "steel",
+    )
     b.cone((-6, 0, 0), "x", 1.5, 1.1, 6, b.pick(("wood", "abs", "polypropylene")))
     b.tube((-11.6, 0, 0), "x", 1.5, 0.3, 0.2, "steel")
     add_spring(b, (-1, 0, 0), 1.0, 0.8, 0.1, 1)

@@ -1,5 +1,7 @@
 """Harmless electronics."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
 
 import numpy as np

@@ -23,14 +23,34 @@ def pistol(b: Builder) -> None:
     )
     if b.chance(0.5):
         port = b.between(0, 2.5)
-        b.prism([(port - 1.4, high - 1.2), (port - 1.4, high), (port + 1.4, high), (port + 1.4, high - 1.2)] * stretch, 0.7 * k, 1.16 * k,
-                "steel", density=-1)  # fmt: skip
+        b.prism(
+            [(port - 1.4, high - 1.2), (port - 1.4, high), (port + 1.4, high), (port + 1.4, high - 1.2)] * stretch,
+            0.7 * k,
+            1.16 * k,
+            "steel",
+            density=-1,
+        )
     b.tube((1.2 * k * long, 1.6 * k, 0), "x", 0.75 * k, 7.6 * k * long, 0.3 * k, "steel")
     add_spring(b, (-2 * k, 0.75 * k, 0), 9 * k * long, 0.28 * k, 0.07, 7)
     frame_material = b.pick(("nylon", "nylon", "aluminium", "steel"))
     half = 0.38 * k if frame_material == "steel" else 1.3 * k
-    frame = np.array([(-8.8, 0), (8.3, 0), (8.2, -1.0), (1.6, -1.15), (0.9, -1.3), (-0.6, -1.4), (-2.2, -1.7), (-4.2 - lean, -8.6),
-                      (-4.6 - lean, -9.4), (-9.6 - lean, -9.2), (-9.9 - lean, -8.8), (-8.0, -2.3), (-9.6, -1.0)])  # fmt: skip
+    frame = np.array(
+        [
+            (-8.8, 0),
+            (8.3, 0),
+            (8.2, -1.0),
+            (1.6, -1.15),
+            (0.9, -1.3),
+            (-0.6, -1.4),
+            (-2.2, -1.7),
+            (-4.2 - lean, -8.6),
+            (-4.6 - lean, -9.4),
+            (-9.6 - lean, -9.2),
+            (-9.9 - lean, -8.8),
+            (-8.0, -2.3),
+            (-9.6, -1.0),
+        ]
+    )
     grip = b.between(0.8, 1.05)
     frame[7:11, 1] *= grip
     b.prism(frame * stretch, -half, half, frame_material)
@@ -99,8 +119,24 @@ def printed_pistol(b: Builder) -> None:
     """A printed plastic pistol with a bulky body; a few small metal parts."""
     k, plastic = b.between(0.85, 1.12), b.pick(("pla", "abs", "nylon"))
     high, back = b.between(3.6, 4.8), b.between(-9, -7)
-    body = np.array([(back, 1), (back, high), (9, high), (9.4, high - 0.6), (9.4, 0.8), (2.2, 0.6), (1.8, -0.3), (-3, -0.6),
-                     (-4.6, -6.8), (-8.8, -6.6), (-7.6, -0.6)]) * k  # fmt: skip
+    body = (
+        np.array(
+            [
+                (back, 1),
+                (back, high),
+                (9, high),
+                (9.4, high - 0.6),
+                (9.4, 0.8),
+                (2.2, 0.6),
+                (1.8, -0.3),
+                (-3, -0.6),
+                (-4.6, -6.8),
+                (-8.8, -6.6),
+                (-7.6, -0.6),
+            ]
+        )
+        * k
+    )
     b.prism(body, -1.5 * k, 1.5 * k, plastic, density=b.between(0.6, 1.0))
     b.prism(
         np.array([(-6.6, 1.8), (-6.6, high - 0.7), (-0.5, high - 0.7), (-0.5, 1.8)]) * k,

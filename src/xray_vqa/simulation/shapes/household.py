@@ -1,6 +1,10 @@
 """Harmless household goods, clothes and food; several are look-alikes of threats."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,9 +25,9 @@ from xray_vqa.simulation.shapes.registry import benign
 
 @benign("clothes", weight=0.0, large=True, declared_as="clothes")
 def clothes(b: Builder) -> None:
-    """A folded garment: one to four uneven layers, seams, buttons. Drawn separately from the other goods, hence weight 0."""
+    """A folded garment: uneven layers, seams, buttons. scene.py draws it apart from the other goods, hence weight 0."""
     width, height, thick = b.between(14, 38), b.between(12, 28), b.between(1.0, 5)
-    fabric, density = ("cotton", b.between(0.5, 1.2)) if b.chance(0.75) else ("nylon", b.between(0.12, 0.35))
+    fabric, density = ("cotton", b.between(0.6, 1.6)) if b.chance(0.75) else ("nylon", b.between(0.12, 0.35))
     layers = b.count(1, 4)
     for _ in range(layers):
         outline = blob(
@@ -165,16 +169,34 @@ def book(b: Builder) -> None:
 def documents(b: Builder) -> None:
     """Loose sheets and folders."""
     for i in range(b.count(1, 3)):
-        b.box((b.between(-1, 1), b.between(-1, 1), i * 0.3), (b.between(10, 14.8), b.between(7, 10.5), b.between(0.05, 0.3)), "paper",
-              turn=rotation_z(b.between(-0.08, 0.08)))  # fmt: skip
+        b.box(
+            (b.between(-1, 1), b.between(-1, 1), i * 0.3),
+            (b.between(10, 14.8), b.between(7, 10.5), b.between(0.05, 0.3)),
+            "paper",
+            turn=rotation_z(b.between(-0.08, 0.08)),
+        )
 
 
 @benign("shoe", weight=1.0, large=True, declared_as="shoes")
 def shoe(b: Builder) -> None:
     """A shoe: patterned sole, upper, eyelets, sometimes a steel shank."""
     k = b.between(0.82, 1.1)
-    sole = np.array([(-13.5, 0), (-12.5, 3.3), (-6, 3.4), (0, 3.2), (6, 4.6), (11, 4.4), (13.5, 1.5), (13, -2.2), (8, -4.3), (0, -3.4),
-                     (-7, -3.2), (-12.5, -3)])  # fmt: skip
+    sole = np.array(
+        [
+            (-13.5, 0),
+            (-12.5, 3.3),
+            (-6, 3.4),
+            (0, 3.2),
+            (6, 4.6),
+            (11, 4.4),
+            (13.5, 1.5),
+            (13, -2.2),
+            (8, -4.3),
+            (0, -3.4),
+            (-7, -3.2),
+            (-12.5, -3),
+        ]
+    )
     outline = smooth(sole * k, 2, closed=True)
     b.prism(outline, -4.6, -2.6, "rubber", density=0.42)
     b.prism(outline * 0.9, -4.0, -3.2, "rubber", density=-0.4)
@@ -197,7 +219,7 @@ def belt(b: Builder) -> None:
     swing = b.between(3.4, 5.4) + t * 0.15
     path = np.c_[swing * np.cos(t), swing * np.sin(t) * b.between(0.6, 1), 0 * t]
     with b.part():
-        for start, end in zip(path[:-1], path[1:], strict=True):
+        for start, end in pairwise(path):
             step = end - start
             b.box(
                 (start + end) / 2,
@@ -368,7 +390,7 @@ def watch(b: Builder) -> None:
         3,
     )
     with b.part():
-        for start, end in zip(path[:-1], path[1:], strict=True):
+        for start, end in pairwise(path):
             along = (end - start) / np.linalg.norm(end - start)
             turn = np.stack([np.array([1.0, 0, 0]), along, np.cross([1.0, 0, 0], along)], 1)
             b.box((start + end) / 2, (0.9, float(np.linalg.norm(end - start)) / 2 + 0.05, 0.12), strap, turn=turn)
@@ -379,8 +401,13 @@ def toy(b: Builder) -> None:
     """A soft toy with a battery box, or a small plastic car."""
     if b.chance(0.6):
         for _ in range(6):
-            b.ellipsoid(b.rng.normal(0, 4, 3) * (1, 1, 0.4), b.between(2, 4) * np.array([1, b.between(0.7, 1.2), 0.8]), "cotton",
-                        density=0.3, texture=Texture(0.3, 0, 1.0))  # fmt: skip
+            b.ellipsoid(
+                b.rng.normal(0, 4, 3) * (1, 1, 0.4),
+                b.between(2, 4) * np.array([1, b.between(0.7, 1.2), 0.8]),
+                "cotton",
+                density=0.3,
+                texture=Texture(0.3, 0, 1.0),
+            )
         if b.chance(0.5):
             b.box((0, 0, 0), (2, 1.5, 1), "abs", density=0.4)
             add_cell(b, "AAA", (0, 0, 0))

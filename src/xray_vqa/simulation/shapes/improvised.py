@@ -1,7 +1,10 @@
 """Explosive: a mass of organic material of explosive-like density beside wires, a cell and a board.
 
-Generic shapes of the kind that training material for screeners shows. Nothing here says how such a thing would be made to work.
+Generic shapes of the kind that training material for screeners shows. Nothing here says how such a thing would be made
+to work.
 """
+
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
 
 from __future__ import annotations
 

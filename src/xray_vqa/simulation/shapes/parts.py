@@ -1,5 +1,7 @@
 """Pieces that several objects share: cells, circuit boards, cables, handles."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
 
 import numpy as np
@@ -92,7 +94,7 @@ def add_spring(
 
 
 def add_grip(
-    b: Builder, start_x: float, length: float, width: float, thickness: float, material: str, tang: bool
+    b: Builder, start_x: float, length: float, width: float, thickness: float, material: str, *, tang: bool
 ) -> None:
     """Add a handle that runs from start_x towards -x, with the tang and rivets of a better knife on request."""
     along = np.linspace(0, 1, 6)

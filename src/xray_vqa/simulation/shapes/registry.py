@@ -1,6 +1,7 @@
 """The list of all objects. A builder function joins it through a decorator; a scene names it and gives a seed.
 
-An object is a pure function of its name and its variant seed, so a scene can be replayed from a few strings and numbers.
+An object is a pure function of its name and its variant seed, so a scene can be replayed from a few strings and
+numbers.
 Silhouette and material only: enough for a detector to learn from, and nothing about how a threat is made or works.
 """
 

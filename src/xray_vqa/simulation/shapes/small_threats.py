@@ -1,5 +1,7 @@
 """Lighter, Injection, Battery, Nail Cutter, Powerbank, Handcuffs, Bullet."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
 
 import numpy as np
@@ -204,8 +206,13 @@ def flat_powerbank(b: Builder) -> None:
     room = width - 3
     for i in range(cells):
         x = -width / 2 + 0.5 + room * (i + 0.5) / cells
-        b.prism(rounded_rectangle(room / cells - 0.3, height - 0.7, 0.3) + (x, 0), -thick / 2 + 0.2, thick / 2 - 0.2, "lithium_cell",
-                density=b.between(0.85, 1.1))  # fmt: skip
+        b.prism(
+            rounded_rectangle(room / cells - 0.3, height - 0.7, 0.3) + (x, 0),
+            -thick / 2 + 0.2,
+            thick / 2 - 0.2,
+            "lithium_cell",
+            density=b.between(0.85, 1.1),
+        )
     add_board(b, (width / 2 - 1.4, 0, 0), 1.9, height - 0.8, b.count(10, 22))
 
 
@@ -278,7 +285,7 @@ def hinged_handcuffs(b: Builder) -> None:
 
 
 def _add_cartridge(
-    b: Builder, centre: np.ndarray, turn: np.ndarray, radius: float, half: float, rifle: bool, k: float
+    b: Builder, centre: np.ndarray, turn: np.ndarray, radius: float, half: float, k: float, *, rifle: bool
 ) -> None:
     def at(x: float) -> np.ndarray:
         return centre + turn @ np.array([x, 0.0, 0.0])
@@ -302,11 +309,16 @@ def cartridge_row(b: Builder) -> None:
         line, place = i % rows, i // rows
         turn = rotation_z(b.between(-0.1, 0.1) + (np.pi if b.chance(0.1) else 0))
         centre = np.array([line * 3.6 * k + b.between(-0.2, 0.2), place * 2.4 * radius, 0])
-        _add_cartridge(b, centre, turn, radius, half, rifle, k)
+        _add_cartridge(b, centre, turn, radius, half, k, rifle=rifle)
     if b.chance(0.3):
         width = count / rows * 2.4 * radius
-        b.hollow_prism(rounded_rectangle(rows * 3.6 * k + 1.2, width + 0.8, 0.2) + ((rows - 1) * 1.8 * k, width / 2 - radius), -0.9, 0.9, 0.08,
-                       b.pick(("paper", "polypropylene")))  # fmt: skip
+        b.hollow_prism(
+            rounded_rectangle(rows * 3.6 * k + 1.2, width + 0.8, 0.2) + ((rows - 1) * 1.8 * k, width / 2 - radius),
+            -0.9,
+            0.9,
+            0.08,
+            b.pick(("paper", "polypropylene")),
+        )
 
 
 @threat("Bullet", "loose")
@@ -317,7 +329,7 @@ def loose_cartridges(b: Builder) -> None:
     spread = b.between(1.0, 2.6)
     for i in range(b.count(2, 9)):
         centre = np.array([b.rng.normal(0, spread), b.rng.normal(0, spread), b.between(-0.5, 0.5)]) * min(i, 1)
-        _add_cartridge(b, centre, rotation_z(b.between(0, 6.28)), radius, half, rifle, k)
+        _add_cartridge(b, centre, rotation_z(b.between(0, 6.28)), radius, half, k, rifle=rifle)
 
 
 @threat("Bullet", "single large", weight=0.5)
@@ -335,4 +347,4 @@ def large_round(b: Builder) -> None:
                 b.ellipsoid(centre + spot, (0.2, 0.2, 0.2), "lead")
             b.cylinder(centre - turn @ (1.5, 0, 0), "x", 0.85, 0.6, "black_powder", turn=turn)
         else:
-            _add_cartridge(b, centre, turn, 0.8, 3.4, True, 1.5)
+            _add_cartridge(b, centre, turn, 0.8, 3.4, 1.5, rifle=True)

@@ -1,5 +1,7 @@
 """Hammer, Pliers, Wrench, Screwdriver, and the harmless metal that looks like them."""
 
+# ruff: noqa: RUF005  (an array plus a tuple is addition)
+
 from __future__ import annotations
 
 import numpy as np
@@ -138,8 +140,23 @@ def slip_joint_pliers(b: Builder) -> None:
     b.thin_metal(b.between(0.4, 0.85))
 
 
-_OPEN_JAW = np.array([(0, -0.9), (0.5, -1.7), (1.9, -1.8), (2.9, -1.2), (2.5, -0.75), (1.1, -0.75), (0.9, 0), (1.1, 0.75), (2.5, 0.75),
-                      (2.9, 1.2), (1.9, 1.8), (0.5, 1.7), (0, 0.9)])  # fmt: skip
+_OPEN_JAW = np.array(
+    [
+        (0, -0.9),
+        (0.5, -1.7),
+        (1.9, -1.8),
+        (2.9, -1.2),
+        (2.5, -0.75),
+        (1.1, -0.75),
+        (0.9, 0),
+        (1.1, 0.75),
+        (2.5, 0.75),
+        (2.9, 1.2),
+        (1.9, 1.8),
+        (0.5, 1.7),
+        (0, 0.9),
+    ]
+)
 
 
 @threat("Wrench", "combination", weight=2.0)
@@ -150,8 +167,18 @@ def combination_wrench(b: Builder) -> None:
     width = b.between(1.0, 1.5) * k
     shaft = [(-length / 2, width / 2), (length / 2, width * 0.4), (length / 2, -width * 0.4), (-length / 2, -width / 2)]
     b.prism(shaft, -0.32 * k, 0.32 * k, "steel")
-    b.prism([(-length / 2 + 1, width / 4), (length / 2 - 1, width / 4), (length / 2 - 1, -width / 4), (-length / 2 + 1, -width / 4)],
-            -0.1 * k, 0.1 * k, "steel", density=-1)  # fmt: skip
+    b.prism(
+        [
+            (-length / 2 + 1, width / 4),
+            (length / 2 - 1, width / 4),
+            (length / 2 - 1, -width / 4),
+            (-length / 2 + 1, -width / 4),
+        ],
+        -0.1 * k,
+        0.1 * k,
+        "steel",
+        density=-1,
+    )
     b.prism(turned_2d(_OPEN_JAW * k, 0.25) + (length / 2 - 0.2, 0), -0.45 * k, 0.45 * k, "steel")
     if b.chance(0.6):
         b.prism(circle(1.6 * k, 18, (-length / 2 - 1.2 * k, 0)), -0.5 * k, 0.5 * k, "steel")
@@ -197,8 +224,18 @@ def pipe_wrench(b: Builder) -> None:
         0.7 * k,
         "steel",
     )
-    b.prism([(-length / 2 + 1, 0.5 * k), (length / 2 - 2, 0.5 * k), (length / 2 - 2, -0.5 * k), (-length / 2 + 1, -0.5 * k)],
-            -0.4 * k, 0.4 * k, "steel", density=-1)  # fmt: skip
+    b.prism(
+        [
+            (-length / 2 + 1, 0.5 * k),
+            (length / 2 - 2, 0.5 * k),
+            (length / 2 - 2, -0.5 * k),
+            (-length / 2 + 1, -0.5 * k),
+        ],
+        -0.4 * k,
+        0.4 * k,
+        "steel",
+        density=-1,
+    )
     x, gap = length / 2, b.between(0.4, 2) * k
     b.prism(
         np.array([(-1.4, -1.2), (-1.4, 2.8), (0.2, 2.8), (0.2, -1.2)]) * k + (x, 0),
