@@ -86,15 +86,15 @@ def declare(scan: SimulatedScan) -> list[str]:
 
 def write_scan(root: Path, split: Split, image_id: int, settings: SynthSettings) -> ScanRecord:
     """Simulate one scan, write its image, and return its record."""
-    stream = _open_stream(settings, split)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
-    scan = stream.scan(image_id)
+    source = _open_stream(settings, split)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
+    scan = source.scan(image_id)
     buffer = io.BytesIO()
     Image.fromarray(scan.image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     name = f"{image_id:06d}.jpg"
     with replacing(root / split / "images" / name) as stream:
         stream.write(buffer.getvalue())
     height, width = scan.image.shape[:2]
-    profile = next(p for p in stream.profiles if p.name == scan.profile_name)
+    profile = next(p for p in source.profiles if p.name == scan.profile_name)
     return ScanRecord(
         image_id=image_id,
         image_filename=name,

@@ -56,15 +56,27 @@ def _add_shell(
 
 
 def _add_zip_pulls(b: Builder, path: Array, count: int, z: float) -> None:
-    """Add sliders with their tabs along a zip."""
+    """Add sliders with their tabs along a zip: metal or plastic, plates, loops or cords."""
+    tab_material, tab_density = b.pick((("zinc", 1.0), ("zinc", 0.5), ("abs", 1.0), ("nylon", 1.5)))
+    length, width = b.between(1.4, 2.8), b.between(0.45, 0.9)
+    style = b.between(0, 1)
     for _ in range(count):
         x, y = path[b.count(0, len(path) - 1)]
         turn = rotation_z(b.between(0, 6.28))
         centre = np.array([x, y, z])
-        b.box(centre, (0.55, 0.4, 0.22), "zinc", density=0.7, turn=turn)
-        tab = centre + turn @ (1.7, 0, 0)
-        b.prism(rounded_rectangle(b.between(1.6, 2.8), 0.75, 0.3), -0.1, 0.1, "zinc", turn=turn, centre=tab)
-        b.prism(rounded_rectangle(1.2, 0.3, 0.1), -0.1, 0.1, "zinc", density=-1, turn=turn, centre=tab)
+        b.box(
+            centre, (b.between(0.35, 0.55), b.between(0.25, 0.4), 0.2), "zinc", density=b.between(0.4, 0.8), turn=turn
+        )
+        tab = centre + turn @ (0.4 + length / 2, 0, 0)
+        if style < 0.5:
+            plate = rounded_rectangle(length, width, 0.3)
+            b.prism(plate, -0.1, 0.1, tab_material, tab_density, turn=turn, centre=tab)
+            b.prism(plate * (0.55, 0.45), -0.1, 0.1, tab_material, -tab_density, turn=turn, centre=tab)
+        elif style < 0.8:
+            b.ring(tab, length / 2, 0.09, tab_material, tab_density, radius_2=width * 0.7, turn=turn, num_pieces=10)
+        else:
+            end = centre + turn @ (length * 1.6, b.between(-0.8, 0.8), 0)
+            b.wire([centre, tab, end], 0.16, "nylon", density=1.4)
 
 
 def _add_buckle(b: Builder, centre: Array, z: float) -> None:
@@ -250,6 +262,7 @@ def handbag(b: Builder) -> Interior:
     """A handbag with two carrying loops and metal trim."""
     width, height, depth = b.between(28, 40), b.between(20, 28), b.between(8, 14)
     _add_soft_bag(b, width, height, depth, b.between(3, 6))
+    fitting, trim, ring_radius = b.pick(("ring", "plate", "none")), b.pick(("zinc", "brass")), b.between(0.8, 1.6)
     for z in (1.0, depth - 1):
         span = width * b.between(0.16, 0.26)
         reach = height * 0.5 + b.between(3, 8)
@@ -264,17 +277,18 @@ def handbag(b: Builder) -> Interior:
             5,
         )
         b.wire(_at_height(loop, z), 0.55, b.pick(("leather", "nylon")))
-        for x in (-span, span):
-            b.ring((x, height * 0.44, z), 1.2, 0.16, b.pick(("zinc", "brass")), num_pieces=12)
-    for _ in range(b.count(2, 6)):
-        b.cylinder(
-            (b.between(-0.4, 0.4) * width, b.between(-0.4, 0.4) * height, depth),
-            "z",
-            0.35,
-            0.12,
-            b.pick(("brass", "zinc")),
-        )
-    b.box((0, height * 0.36, depth * 0.5), (1.4, 0.7, 0.25), "zinc", density=0.6)
+        if fitting != "none":
+            for x in (-span, span):
+                if fitting == "ring":
+                    b.ring((x, height * 0.44, z), ring_radius, 0.16, trim, num_pieces=12)
+                else:
+                    b.box((x, height * 0.42, z), (0.6, 1.1, 0.15), trim, density=0.6)
+    for _ in range(b.count(0, 6)):
+        spot = (b.between(-0.4, 0.4) * width, b.between(-0.4, 0.4) * height, depth)
+        b.cylinder(spot, "z", b.between(0.2, 0.4), 0.12, trim)
+    if b.chance(0.5):
+        clasp = (b.between(-0.2, 0.2) * width, height * b.between(0.2, 0.4), depth * 0.5)
+        b.box(clasp, (b.between(0.6, 1.6), b.between(0.4, 0.8), 0.25), trim, density=0.5)
     return Interior(width / 2 * 0.92, height / 2 * 0.92, 1.5, depth - 1, squareness=3.6)
 
 
