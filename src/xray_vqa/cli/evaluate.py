@@ -1,0 +1,81 @@
+"""Measure a model on a test file: `xray-vqa evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  xray-vqa evaluate                                    the guide's model on the guide's test file
+  xray-vqa evaluate --model nano --calibrate --blind   thresholds from development scans first, then against grey images
+  xray-vqa evaluate --baseline Qwen/Qwen2.5-VL-7B-Instruct --report results/evaluation.html
+  xray-vqa evaluate score                              score again what was predicted, in seconds
+
+The four main numbers are printed as JSON on stdout and the comparison table on stderr. Stopped at any moment, the same
+command goes on. Predictions stand in a folder beside the output.
+"""
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `xray-vqa evaluate`."""
+    from xray_vqa.inference.engines import ENGINES
+
+    add = parser.add_argument
+    add("stage", nargs="?", choices=("predict", "score"), help="only this one; both without it")
+    add("--model", default="outputs/qwen25vl_stcray_lora", help="folder, hub name or nano (default %(default)s)")
+    add(
+        "--test-file",
+        type=Path,
+        default=Path("data/stcray_vqa_val.jsonl"),
+        metavar="JSONL",
+        help="question-answer pairs (default %(default)s)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("results/evaluation.json"),
+        metavar="JSON",
+        help="results (default %(default)s)",
+    )
+    add("--max-samples", type=_count, metavar="N", help="at most so many questions, a mixed sample of them")
+    add("--max-images", type=_count, metavar="N", help="at most so many scans")
+    add(
+        "--calibrate",
+        action="store_true",
+        help="first fit calibration and thresholds on the development scans and write them beside the weights",
+    )
+    add("--baseline", metavar="MODEL", help="a row for this untuned model")
+    add("--blind", action="store_true", help="a row for the same model on grey images")
+    add(
+        "--train-file",
+        type=Path,
+        metavar="JSONL",
+        help="pairs for the majority row (default: those beside the test file)",
+    )
+    add("--report", type=Path, metavar="HTML", help="write a page with the results and some scans")
+    add("--policy", type=Path, metavar="YAML", help="rules to take thresholds from (default configs/policy.yaml)")
+    add("--engine", choices=ENGINES, default="transformers", help="what runs the model (default %(default)s)")
+    add("--device", help="cpu, cuda or cuda:1 (default: the first GPU where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and score, and print what came out."""
+    from xray_vqa.evaluation.evaluate import EvaluationSettings, evaluate, flat_keys
+    from xray_vqa.evaluation.table import format_table
+
+    settings = EvaluationSettings(**{name: getattr(args, name) for name in EvaluationSettings.model_fields})
+    results = evaluate(settings, args.stage)
+    if results is not None:
+        print(format_table(results), file=sys.stderr)
+        print(json.dumps(flat_keys(results), indent=2))
+    return 0

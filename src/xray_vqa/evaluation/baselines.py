@@ -1,0 +1,137 @@
+"""The trivial rows beside a model: what one gets for never looking.
+
+Most public questions about X-ray scans can be answered without the picture. A model is worth what it gains over the
+same model on a grey picture, and over whoever always gives the commonest answer.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from xray_vqa.core.inspection import ScoreState
+from xray_vqa.core.jsonl import read_jsonl
+from xray_vqa.core.records import VQAPair
+from xray_vqa.errors import DatasetError
+from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction, ScoreRecord
+from xray_vqa.evaluation.testset import dataset_of
+from xray_vqa.inference.engine import Engine, EngineInfo, Reading
+
+GREY = (128, 128, 128)
+
+
+class BlindEngine:
+    """The same engine shown a grey image of the scan's size. Equal images have equal readings, so each is made once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._readings: dict[tuple[tuple[int, int], tuple[str, ...], tuple[tuple[str, float], ...]], Reading] = {}
+        self._answers: dict[tuple[tuple[int, int], str, int], str] = {}
+
+    def start(self) -> EngineInfo:
+        return self._engine.start()
+
+    def read(
+        self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
+    ) -> list[Reading]:
+        return [self._read_one(image.size, tuple(categories), place_from) for image in images]
+
+    def _read_one(
+        self, size_wh: tuple[int, int], categories: tuple[str, ...], place_from: Mapping[str, float]
+    ) -> Reading:
+        key = (size_wh, categories, tuple(sorted(place_from.items())))
+        if key not in self._readings:
+            (self._readings[key],) = self._engine.read([Image.new("RGB", size_wh, GREY)], categories, place_from)
+        return self._readings[key]
+
+    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
+        key = (image.size, question, max_tokens)
+        if key not in self._answers:
+            self._answers[key] = self._engine.ask(Image.new("RGB", image.size, GREY), question, max_tokens)
+        return self._answers[key]
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Majority:
+    """The commonest answer to each type of question, and how often each category is there, on the training pairs."""
+
+    answers: Mapping[str, str]
+    shares: Mapping[str, float]
+    num_pairs: int
+
+    @classmethod
+    def fit(cls, pairs: Sequence[VQAPair]) -> "Majority":
+        """Return the majority of some pairs; of equally common answers the first in the alphabet."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        present: dict[str, set[str]] = {}
+        for pair in pairs:
+            counts[pair.metadata.question_type][pair.metadata.short_answer or pair.answer] += 1
+            present.setdefault(pair.image_path, set()).update(pair.metadata.categories)
+        totals = Counter(category for categories in present.values() for category in categories)
+        return cls(
+            answers={kind: min(counter, key=lambda text: (-counter[text], text)) for kind, counter in counts.items()},
+            shares={category: total / len(present) for category, total in totals.items()},
+            num_pairs=len(pairs),
+        )
+
+    def predict(self, predictions: Sequence[ScanPrediction]) -> list[ScanPrediction]:
+        """Return predictions for the same scans and questions, made without looking at either."""
+        return [
+            prediction.model_copy(
+                update={
+                    "scores": {
+                        name: ScoreRecord(state=ScoreState.VALUE, probability=self.shares.get(name, 0.0))
+                        for name in prediction.annotated_categories
+                    },
+                    "boxes": {},
+                    "failure": None,
+                    "failure_text": "",
+                    "answers": [
+                        answer.model_copy(
+                            update={
+                                "answer": self.answers.get(answer.question_type, ""),
+                                "failure": None,
+                                "failure_text": "",
+                            }
+                        )
+                        for answer in prediction.answers
+                    ],
+                }
+            )
+            for prediction in predictions
+        ]
+
+    def operating_point(self, categories: Sequence[str]) -> OperatingPoint:
+        """Return the point of a majority: a category is flagged if at least half of the scans have it."""
+        return OperatingPoint(thresholds=dict.fromkeys(categories, 0.5), origins=dict.fromkeys(categories, "default"))
+
+
+def training_pairs_beside(test_file: Path) -> Path | None:
+    """Return the training pairs that stand beside a test file (`..._val.jsonl`, `..._train.jsonl`), if they do."""
+    for ending in ("_val", "_test"):
+        if test_file.stem.endswith(ending):
+            candidate = test_file.with_name(f"{test_file.stem.removesuffix(ending)}_train{test_file.suffix}")
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def fit_majority(train_file: Path) -> Majority:
+    """Return the majority of a training pairs file.
+
+    Raises:
+        DatasetError: It is missing, broken, or its manifest does not say that it is of the training split: a majority
+            fitted on the test set would know the answers.
+    """
+    _, split = dataset_of(train_file)
+    if split != "train":
+        raise DatasetError(f"{train_file}: its manifest says split {split}; the majority is fitted on training pairs")
+    pairs, faults = read_jsonl(train_file, VQAPair)
+    if faults or not pairs:
+        raise DatasetError(f"{train_file}: {f'broken: {faults[0]}' if faults else 'no pairs in it'}")
+    return Majority.fit(pairs)

@@ -1,0 +1,218 @@
+"""The evaluation stage from top to bottom: calibrate if asked, predict, score, report.
+
+Every part reads files and writes files, so that each can be stopped, repeated and looked at on its own:
+`results/evaluation.json` has its predictions in `results/evaluation/`.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from xray_vqa.config.loading import load_policy
+from xray_vqa.core.jsonl import write_json
+from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
+from xray_vqa.core.policy import Policy
+from xray_vqa.core.records import Strict
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import ConfigError, DatasetError
+from xray_vqa.evaluation.baselines import BlindEngine, fit_majority, training_pairs_beside
+from xray_vqa.evaluation.calibrate import fit_calibration, save_calibration
+from xray_vqa.evaluation.predict import Variant, predict, read_predictions
+from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
+from xray_vqa.evaluation.results import EvaluationResults
+from xray_vqa.evaluation.score import Contender, rounded, score
+from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
+from xray_vqa.inference.engine import Engine, EngineInfo
+from xray_vqa.inference.engines import open_engine
+
+logger = logging.getLogger(__name__)
+
+FILE_NAMES: dict[Variant, str] = {
+    "model": "predictions",
+    "blind": "blind",
+    "untuned": "untuned",
+    "development": "development",
+}
+
+
+class EvaluationSettings(Strict):
+    """What is measured on what. The defaults are the guide's."""
+
+    model: str = "outputs/qwen25vl_stcray_lora"
+    test_file: Path = Path("data/stcray_vqa_val.jsonl")
+    output: Path = Path("results/evaluation.json")
+    train_file: Path | None = None
+    """Pairs that the majority is fitted on. Unset: those beside the test file, if they are there."""
+    policy: Path | None = None
+    """Unset: `configs/policy.yaml`."""
+    engine: str = "transformers"
+    device: str | None = None
+    baseline: str | None = None
+    """The untuned model that the tuned one is compared with."""
+    blind: bool = False
+    calibrate: bool = False
+    max_samples: int | None = None
+    max_images: int | None = None
+    report: Path | None = None
+    """Where a page with the results and some scans is written."""
+
+    def predictions_path(self, variant: Variant) -> Path:
+        """Return where predictions stand. A limit has a file of its own, so that a trial never replaces a full run."""
+        limits = ""
+        if variant != "development":
+            limits += f"-samples{self.max_samples}" if self.max_samples is not None else ""
+            limits += f"-images{self.max_images}" if self.max_images is not None else ""
+        return self.output.with_suffix("") / f"{FILE_NAMES[variant]}{limits}.jsonl"
+
+
+def evaluate(
+    settings: EvaluationSettings, stage: Literal["predict", "score"] | None = None
+) -> EvaluationResults | None:
+    """Run both stages, or one of them, and return the results if they were scored.
+
+    Raises:
+        ModelUnavailable: The model cannot be loaded or fails on one scan after another.
+        DatasetError: The test file or its dataset is missing or broken.
+        Incomplete: Scoring was asked for and predicting has not finished.
+    """
+    if settings.output.suffix != ".json":
+        raise ConfigError(f"output {settings.output}: a .json file is expected; predictions go to a folder beside it")
+    policy = load_policy(settings.policy)
+    data = load_test_set(settings.test_file, settings.max_samples, settings.max_images)
+    if stage != "score":
+        predict_all(settings, data, policy)
+    return None if stage == "predict" else score_all(settings, data, policy)
+
+
+def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy) -> None:
+    """Write the predictions of the model, and of what it is compared with."""
+    categories = looked_for(data, policy)
+    logger.info("%d scans, %d questions from %s", len(data.scans), data.num_questions, settings.test_file)
+    with running(settings.engine, settings.model, settings.device) as (engine, info):
+        if settings.calibrate:
+            info = calibrate(settings, engine, info, data.root, policy)
+        point = OperatingPoint.of(info, policy, categories)
+        predict(engine, info, data, settings.predictions_path("model"), point)
+        if settings.blind:
+            blind = BlindEngine(engine)
+            predict(blind, info, data, settings.predictions_path("blind"), point, variant="blind")
+    if settings.baseline:
+        with running(settings.engine, settings.baseline, settings.device) as (engine, info):
+            point = OperatingPoint.of(info, policy, categories)
+            predict(engine, info, data, settings.predictions_path("untuned"), point, variant="untuned")
+
+
+def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, root: Path, policy: Policy) -> EngineInfo:
+    """Fit a calibration on the development scans, write it beside the weights and return what runs with it in force."""
+    data = load_development_set(root)
+    without = replace(info, calibration=None)
+    point = OperatingPoint.of(without, policy, data.annotated)
+    path = settings.predictions_path("development")
+    predictions = predict(engine, without, data, path, point, variant="development", place=False)
+    digest = next(iter(data.inputs.values()))[:12]
+    measured_on = f"{len(predictions)} development scans of {root.name}/train (annotations {digest})"
+    calibration = fit_calibration(predictions, info, measured_on)
+    save_calibration(weights_dir_of(settings.engine, settings.model), calibration)
+    return replace(info, calibration=calibration)
+
+
+def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy) -> EvaluationResults:
+    """Score the predictions that stand beside the output, write the results and their manifest, and the report."""
+    path = settings.predictions_path("model")
+    predictions, header, manifest = read_predictions(path)
+    if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
+        raise DatasetError(f"{path}: made from other pairs or annotations; run `xray-vqa evaluate predict` again")
+    inputs = {str(path): sha256_file(path)}
+    others: list[Contender] = []
+    untuned = _other(settings, "untuned", data)
+    if untuned:
+        others.append(Contender("untuned", f"{untuned[1].model_name}, not fine-tuned", untuned[0], untuned[1].point))
+    notes: list[str] = []
+    train_file = settings.train_file or training_pairs_beside(settings.test_file)
+    if train_file:
+        majority = fit_majority(train_file)
+        what = f"the commonest answer to each type of question in {majority.num_pairs} training pairs"
+        point = majority.operating_point(list(header.point.thresholds))
+        others.append(Contender("majority", what, majority.predict(predictions), point))
+        inputs[str(train_file)] = sha256_file(train_file)
+    else:
+        notes.append(f"no training pairs beside {settings.test_file} (see --train-file), so no majority row")
+    blind = _other(settings, "blind", data)
+    if blind and blind[1].identity == header.identity and blind[1].point == header.point:
+        others.append(Contender("blind", "the same model on grey images", blind[0], blind[1].point))
+    elif blind:
+        logger.warning("the blind predictions are of another model or calibration and are left out; add --blind")
+    results = score(predictions, header, manifest, others, notes)
+    write_json(settings.output, rounded(results))
+    made = make_manifest(
+        "evaluate",
+        config=settings.model_dump(mode="json"),
+        inputs=inputs | data.inputs,
+        outputs={settings.output.name: sha256_file(settings.output)},
+        counts={"scans": len(predictions), "questions": data.num_questions},
+        split=data.split,
+    )
+    write_manifest(settings.output, made)
+    logger.info("results in %s, predictions in %s", settings.output, path.parent)
+    if settings.report:
+        from xray_vqa.evaluation.report import choose_scans, write_report
+
+        write_report(settings.report, results, choose_scans(data.root, predictions, header, policy))
+        logger.info("report in %s", settings.report)
+    return results
+
+
+def _other(
+    settings: EvaluationSettings, variant: Variant, data: EvaluationSet
+) -> tuple[list[ScanPrediction], PredictionsHeader] | None:
+    path = settings.predictions_path(variant)
+    if not path.is_file():
+        return None
+    predictions, header, manifest = read_predictions(path)
+    if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
+        logger.warning("%s is of other pairs or annotations and is left out", path)
+        return None
+    return predictions, header
+
+
+def looked_for(data: EvaluationSet, policy: Policy) -> tuple[str, ...]:
+    """Return the categories to look for: what an inspection needs and what the dataset's source labels."""
+    wanted = {*policy.required_categories, *data.annotated}
+    return tuple(name for name in CATEGORIES if name in wanted)
+
+
+@contextmanager
+def running(name: str, model: str, device: str | None) -> Iterator[tuple[Engine, EngineInfo]]:
+    """Open and start an engine, and release it at the end. Raises ModelUnavailable."""
+    engine = open_engine(name, model, device=device)
+    info = engine.start()
+    logger.info("%s on %s in %s", info.model_version, info.device, info.identity.dtype)
+    try:
+        yield engine, info
+    finally:
+        engine.close()
+
+
+def weights_dir_of(engine: str, model: str) -> Path:
+    """Return the folder that a model's calibration stands in: that of its weights, or of its adapter's."""
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if engine == "scripted":
+        return path.parent
+    from xray_vqa.modeling.loading import resolve_model_dir
+
+    return resolve_model_dir(model)
+
+
+def flat_keys(results: EvaluationResults) -> dict[str, float | None]:
+    """Return the guide's four numbers."""
+    return {
+        "exact_match_accuracy": results.exact_match_accuracy,
+        "item_f1": results.item_f1,
+        "bleu": results.bleu,
+        "rouge_l": results.rouge_l,
+    }

@@ -1,0 +1,305 @@
+"""Runs an engine over scans and their questions and writes one line for each scan.
+
+A line is on disk before the next scan begins. Killed at any moment, the same command goes on behind the last whole
+line. Predictions of another model, calibration or dataset are never continued: they are set aside, and that is said.
+"""
+
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from xray_vqa.core.geometry import Box
+from xray_vqa.core.images import read_image
+from xray_vqa.core.inspection import MISSING
+from xray_vqa.core.jsonl import first_error, read_jsonl, write_jsonl
+from xray_vqa.core.manifest import Manifest, make_manifest, manifest_path, read_manifest, write_manifest
+from xray_vqa.core.records import ScanRecord, compact
+from xray_vqa.core.taxonomy import UNLISTED
+from xray_vqa.errors import AnswerUnreadable, DatasetError, ImageUnreadable, Incomplete, ModelUnavailable
+from xray_vqa.evaluation.records import (
+    AnswerRecord,
+    Corners,
+    Failure,
+    OperatingPoint,
+    PredictionsHeader,
+    ScanPrediction,
+    ScoreRecord,
+    TruthItem,
+)
+from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, Question
+from xray_vqa.inference.engine import Engine, EngineInfo
+
+logger = logging.getLogger(__name__)
+
+ANSWER_TOKENS = 128
+"""An answer that has not ended by then is unreadable."""
+
+FAILURES_IN_A_ROW = 5
+"""So many scans in a row that the engine throws at are a broken engine and not hard scans."""
+
+Variant = Literal["model", "blind", "untuned", "development"]
+
+
+def predict(
+    engine: Engine,
+    info: EngineInfo,
+    data: EvaluationSet,
+    output: Path,
+    point: OperatingPoint,
+    *,
+    variant: Variant = "model",
+    place: bool = True,
+) -> list[ScanPrediction]:
+    """Write the predictions of a started engine and return them, one for each planned scan, in order.
+
+    Args:
+        engine: Started.
+        info: What its `start` returned.
+        data: Scans and questions.
+        output: `predictions.jsonl`; its manifest is written beside it.
+        point: What is looked for (its categories), and at which thresholds boxes are decoded.
+        variant: What these predictions are, for the header.
+        place: Whether boxes are decoded at all.
+
+    Raises:
+        ModelUnavailable: The engine is not running, or throws at one scan after another.
+    """
+    header = PredictionsHeader(
+        identity=info.identity,
+        model_name=info.model_name,
+        covered_categories=list(info.covered_categories),
+        variant=variant,
+        point=point,
+        answer_tokens=ANSWER_TOKENS,
+        max_samples=data.max_samples,
+        max_images=data.max_images,
+    )
+    done = _take_up(output, header, data)
+    manifest = _make_manifest(output, header, data, info)
+    write_manifest(output, manifest.model_copy(update={"counts": manifest.counts | {"done": len(done)}}))
+    failures = 0
+    categories = tuple(point.thresholds)
+    place_from = point.place_from() if place else {}
+    progress = tqdm(total=len(data.scans), initial=len(done), desc=variant, unit="scan", mininterval=0.5)
+    with output.open("ab") as stream, progress:
+        for scan in data.scans:
+            if scan.record.image_path in done:
+                continue
+            prediction = predict_scan(engine, scan, data, categories, place_from)
+            stream.write((json.dumps(compact(prediction), ensure_ascii=False) + "\n").encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+            done[prediction.image_path] = prediction
+            progress.update()
+            failures = failures + 1 if prediction.failure == "engine" else 0
+            if failures >= min(FAILURES_IN_A_ROW, len(data.scans)):
+                raise ModelUnavailable(
+                    f"the engine failed on {failures} scans in a row, last {prediction.image_path}: "
+                    f"{prediction.failure_text}"
+                )
+    predictions = [done[scan.record.image_path] for scan in data.scans]
+    _tell_failures(predictions, output)
+    write_manifest(output, manifest.model_copy(update={"counts": manifest.counts | {"done": len(predictions)}}))
+    return predictions
+
+
+def read_predictions(path: Path) -> tuple[list[ScanPrediction], PredictionsHeader, Manifest]:
+    """Return finished predictions with their header and manifest.
+
+    Raises:
+        Incomplete: Predicting was stopped before the end.
+        DatasetError: The file or its manifest is missing, or lines of it are broken.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; `xray-vqa evaluate predict` writes it")
+    manifest = read_manifest(path)
+    header = _header_of(manifest, path)
+    records, faults = read_jsonl(path, ScanPrediction)
+    if manifest.counts.get("done") != manifest.counts.get("scans"):
+        raise Incomplete(
+            f"{path}: predicting was stopped after {len(records)} of {manifest.counts.get('scans')} scans; "
+            "run `xray-vqa evaluate predict` again with the same options"
+        )
+    if faults:
+        raise DatasetError(f"{len(faults)} lines are no prediction, first {faults[0]}")
+    return records, header, manifest
+
+
+def predict_scan(
+    engine: Engine,
+    planned: PlannedScan,
+    data: EvaluationSet,
+    categories: Sequence[str],
+    place_from: dict[str, float],
+) -> ScanPrediction:
+    """Return what an engine reads out of one scan. Whatever the engine throws stands in the prediction.
+
+    Raises:
+        ModelUnavailable: The engine is not running; no scan can be predicted.
+    """
+    started = time.perf_counter()
+    scores = {name: ScoreRecord.of(MISSING) for name in categories}
+    boxes: dict[str, list[Corners]] = {}
+    failure: Failure | None = None
+    failure_text = ""
+    image: Image.Image | None = None
+    try:
+        image = read_image(data.root / planned.record.image_path)
+        (reading,) = engine.read([image], categories, place_from)
+        scores |= {name: ScoreRecord.of(score) for name, score in reading.scores.items() if name in scores}
+        boxes = {name: [box.as_xywh() for box in places] for name, places in reading.boxes.items() if places}
+    except (AnswerUnreadable, ImageUnreadable) as error:
+        failure, failure_text = _failure_of(error)
+    except ModelUnavailable:
+        raise
+    except Exception as error:  # whatever an engine throws at one scan, the others are predicted
+        logger.exception("the engine failed on %s", planned.record.image_path)
+        failure, failure_text = _failure_of(error)
+    latency_ms = (time.perf_counter() - started) * 1000
+    record = planned.record
+    return ScanPrediction(
+        image_path=record.image_path,
+        image_id=record.image_id,
+        group=planned.group,
+        width=record.width,
+        height=record.height,
+        truth=_truth_of(record),
+        num_unlisted=record.categories.count(UNLISTED),
+        annotated_categories=list(data.annotated),
+        scores=scores,
+        boxes=boxes,
+        failure=failure,
+        failure_text=failure_text,
+        latency_ms=round(latency_ms, 3),
+        answers=[_answer(engine, image, question, failure_text) for question in planned.questions],
+    )
+
+
+def _answer(engine: Engine, image: Image.Image | None, question: Question, why_no_image: str) -> AnswerRecord:
+    started = time.perf_counter()
+    said: str | None = None
+    failure: Failure | None = None
+    failure_text = ""
+    if image is None:
+        failure, failure_text = "image", why_no_image
+    else:
+        try:
+            said = engine.ask(image, question.pair.question, ANSWER_TOKENS)
+        except AnswerUnreadable as error:
+            said, (failure, failure_text) = error.text, _failure_of(error)
+        except ModelUnavailable:
+            raise
+        except Exception as error:
+            logger.exception("the engine failed on question %d", question.line + 1)
+            failure, failure_text = _failure_of(error)
+    pair, known = question.pair, question.pair.metadata
+    return AnswerRecord(
+        pair=question.line,
+        question=pair.question,
+        question_type=known.question_type,
+        language=known.language,
+        target=known.target,
+        truth=pair.answer,
+        short_truth=known.short_answer,
+        answer=said,
+        failure=failure,
+        failure_text=failure_text,
+        latency_ms=round((time.perf_counter() - started) * 1000, 3),
+    )
+
+
+def _failure_of(error: Exception) -> tuple[Failure, str]:
+    if isinstance(error, ImageUnreadable):
+        return "image", str(error)
+    if isinstance(error, AnswerUnreadable):
+        return "unreadable", str(error)
+    return "engine", f"{type(error).__name__}: {error}"
+
+
+def _truth_of(record: ScanRecord) -> list[TruthItem]:
+    """The annotated items of known category. A box without area inside the image is no box: the item still counts."""
+    items: list[TruthItem] = []
+    for category, values in zip(record.categories, record.bboxes, strict=True):
+        if category != UNLISTED:
+            box = None
+            if values is not None and values[2] > 0 and values[3] > 0:
+                box = Box.from_xywh(values).clipped(record.size_wh)
+            items.append(TruthItem(category=category, box=box.as_xywh() if box else None))
+    return items
+
+
+def _make_manifest(output: Path, header: PredictionsHeader, data: EvaluationSet, info: EngineInfo) -> Manifest:
+    manifest = make_manifest(
+        "predict",
+        config=header.model_dump(mode="json"),
+        inputs=data.inputs,
+        counts={"scans": len(data.scans), "questions": data.num_questions},
+        dataset_root=os.path.relpath(data.root, output.parent),
+        split=data.split,
+        annotated_categories=list(data.annotated),
+    )
+    return manifest.model_copy(update={"environment": manifest.environment | {"device": info.device}})
+
+
+def _header_of(manifest: Manifest, path: Path) -> PredictionsHeader:
+    try:
+        return PredictionsHeader.model_validate(manifest.config)
+    except ValidationError as error:
+        raise DatasetError(f"{manifest_path(path)}: no header of predictions: {first_error(error)}") from error
+
+
+def _take_up(output: Path, header: PredictionsHeader, data: EvaluationSet) -> dict[str, ScanPrediction]:
+    """Return what stands already, by image path, and leave the file with exactly that in it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        return {}
+    reason = _why_anew(output, header, data)
+    if reason:
+        aside = output.with_name(f"{output.name}.previous")
+        output.replace(aside)
+        logger.warning("%s: starting anew, for %s; what was there is now %s", output, reason, aside)
+        return {}
+    records, faults = read_jsonl(output, ScanPrediction)
+    planned = {scan.record.image_path: scan.lines for scan in data.scans}
+    kept = {
+        record.image_path: record
+        for record in records
+        if not record.failed_for_now and planned.get(record.image_path) == tuple(a.pair for a in record.answers)
+    }
+    if faults or len(kept) != len(records) or not output.read_bytes().endswith(b"\n"):
+        write_jsonl(output, (compact(record) for record in kept.values()))
+    dropped = len(records) + len(faults) - len(kept)
+    again = f"; {dropped} broken or failed ones are made again" if dropped else ""
+    logger.info("%s: going on after %d of %d scans%s", output, len(kept), len(data.scans), again)
+    return kept
+
+
+def _why_anew(output: Path, header: PredictionsHeader, data: EvaluationSet) -> str:
+    """Return what makes the predictions that are there another thing, or nothing."""
+    try:
+        manifest = read_manifest(output)
+        before = _header_of(manifest, output)
+    except DatasetError as error:
+        return f"its manifest cannot be read ({error})"
+    changed = [name for name in type(header).model_fields if getattr(before, name) != getattr(header, name)]
+    if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
+        changed.append("the pairs or annotations")
+    return f"another {', '.join(changed)}" if changed else ""
+
+
+def _tell_failures(predictions: Sequence[ScanPrediction], output: Path) -> None:
+    found = Counter(
+        failure for p in predictions for failure in (p.failure, *(a.failure for a in p.answers)) if failure is not None
+    )
+    if found:
+        told = ", ".join(f"{number} {kind}" for kind, number in sorted(found.items()))
+        logger.warning("%s: failures that count as wrong: %s", output, told)

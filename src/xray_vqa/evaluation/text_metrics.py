@@ -1,0 +1,201 @@
+"""How an answer in words compares with its reference.
+
+Each text is normalised once, on both sides alike, under a name that stands in the results. References are single, so
+VQAv2's vote of ten people does not apply; its normalisation does.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from xray_vqa.core.answers import parse_categories, parse_yes_no
+from xray_vqa.core.geometry import REGIONS
+from xray_vqa.errors import AnswerUnreadable
+from xray_vqa.evaluation.intervals import ratio_over_groups
+from xray_vqa.evaluation.records import AnswerRecord
+from xray_vqa.evaluation.results import BleuScore, ItemScores, TextScores
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+NORMALISER = "vqa_v2-without-apostrophes"
+"""VQAv2's rules (Antol et al. 2015, the published evaluation), but for its table of contractions: an apostrophe inside
+a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word."""
+
+LISTING_TYPES = frozenset({"general", "listing", "identification", "detailed"})
+"""Questions whose answers name the items that are there."""
+
+LONG_ANSWER_WORDS = 6
+"""A reference from this length on is a text; a shorter one is a word or a list, which BLEU cannot judge."""
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_DIGITS_COMMA = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
+_ARTICLES = frozenset({"a", "an", "the"})
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
+} | {"none": "0"}
+_REGION = re.compile(
+    "|".join(sorted((rf"\b{region.replace('-', ' ')}\b" for region in REGIONS), key=len, reverse=True))
+)
+_NEGATIONS = frozenset({"no", "not", "never", "without", "cannot"})
+# A letter of a script written without spaces is a token of its own; any other run of word characters is one.
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
+)
+
+
+def normalise(text: str) -> str:
+    """Return a text as VQAv2 compares it: lower case, no punctuation but inside numbers, no articles, digits for
+    number words. Not to be applied twice.
+    """  # noqa: D205
+    text = _APOSTROPHE.sub("", text.replace("\n", " ").replace("\t", " ").strip())
+    stripped = text
+    for mark in _PUNCTUATION:
+        # Beside a space, or in a text with a number like 1,000, a mark vanishes; inside a word it becomes a space.
+        beside_space = f"{mark} " in text or f" {mark}" in text
+        stripped = stripped.replace(mark, "" if beside_space or _DIGITS_COMMA.search(text) else " ")
+    words = (_NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", stripped).lower().split())
+    return " ".join(word for word in words if word not in _ARTICLES)
+
+
+def is_exact(said: str, short_truth: str, truth: str) -> bool:
+    """Return whether an answer equals the short or the full reference after normalisation. An empty one never does."""
+    words = normalise(said)
+    return bool(words) and words in {normalise(reference) for reference in (short_truth, truth) if reference}
+
+
+def is_lenient(said: str, short_truth: str, truth: str) -> bool:
+    """Return whether an answer says the same as the short reference: its yes or no, number, items and places.
+
+    A reference of another kind ("high", "cannot be determined") has to stand in the answer word for word, and not
+    negated. Without a short reference the full one counts.
+    """
+    if is_exact(said, short_truth, truth):
+        return True
+    words, wanted = normalise(said), normalise(short_truth or truth)
+    if not words or not wanted:
+        return False
+    if wanted in ("yes", "no"):
+        return _polarity(said) is (wanted == "yes")
+    items, places = parse_categories(short_truth or truth), set(_REGION.findall(wanted))
+    if items or places:
+        same_items = not items or parse_categories(said) == items
+        return same_items and (not places or set(_REGION.findall(words)) == places)
+    if wanted == "0" and _polarity(said) is False:
+        return not parse_categories(said)
+    if wanted.isdigit():
+        return {word for word in words.split() if word.isdigit()} == {wanted}
+    negated = (_NEGATIONS & set(words.split())) - set(wanted.split())
+    return not negated and f" {wanted} " in f" {words} "
+
+
+def _polarity(said: str) -> bool | None:
+    try:
+        return parse_yes_no(said)
+    except AnswerUnreadable:
+        return None
+
+
+def is_long(truth: str) -> bool:
+    """Return whether a reference is a text, which BLEU and ROUGE can judge."""
+    return len(tokens(truth)) >= LONG_ANSWER_WORDS
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words of a text in any script, for ROUGE; rouge-score's own keeps only a-z and 0-9."""
+    return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+class _UnicodeTokenizer:
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
+@cache
+def _rouge() -> "RougeScorer":
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
+
+
+def rouge_l(said: str, truth: str) -> float:
+    """Return ROUGE-L's F1 of an answer, 0 to 1."""
+    return float(_rouge().score(truth, said)["rougeL"].fmeasure)
+
+
+def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> BleuScore:
+    """Return corpus BLEU, 0 to 1, never a mean over sentences.
+
+    Each language is tokenised as it needs; with several tokenizers the value is the mean weighted by answers.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for hypothesis, reference, language in zip(said, truths, languages, strict=True):
+        parts[_bleu_tokenizer(language)].append((hypothesis, reference))
+    total, signatures = 0.0, []
+    for tokenizer, pairs in sorted(parts.items()):
+        bleu = BLEU(tokenize=tokenizer)
+        score = bleu.corpus_score([h for h, _ in pairs], [[r for _, r in pairs]]).score / 100
+        total += min(score, 1.0) * len(pairs)  # sacrebleu gives 100.00000000000004 for a perfect corpus
+        signatures.append(str(bleu.get_signature()))
+    return BleuScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+
+
+def _bleu_tokenizer(language: str) -> str:
+    family = language.lower().split("-")[0]
+    return "zh" if family == "zh" else "char" if family in ("ja", "th", "lo", "km", "my") else "13a"
+
+
+def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str]) -> ItemScores:
+    """Return micro precision, recall and F1 of named items; null where nothing is there and nothing was named."""
+    hits = [len(a & b) for a, b in zip(named, there, strict=True)]
+    num_named, num_there = sum(map(len, named)), sum(map(len, there))
+    both = [len(a) + len(b) for a, b in zip(named, there, strict=True)]
+    union = [len(a | b) for a, b in zip(named, there, strict=True)]
+    return ItemScores(
+        precision=sum(hits) / num_named if num_named else None,
+        recall=sum(hits) / num_there if num_there else None,
+        f1=ratio_over_groups([2 * count for count in hits], both, groups, sum(union)),
+    )
+
+
+def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> TextScores:
+    """Return all text metrics of some answers.
+
+    Args:
+        answers: In any order; the numbers do not depend on it.
+        groups: The bag that each answer is about.
+    """
+    ones = [1.0] * len(answers)
+    exact = [float(is_exact(a.said, a.short_truth, a.truth)) for a in answers]
+    lenient = [float(is_lenient(a.said, a.short_truth, a.truth)) for a in answers]
+    rouge = [rouge_l(a.said, a.truth) for a in answers]
+    long = [k for k, a in enumerate(answers) if is_long(a.truth)]
+    listing = [k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES]
+    return TextScores(
+        num_questions=len(answers),
+        num_unreadable=sum(a.failure is not None for a in answers),
+        exact_match=ratio_over_groups(exact, ones, groups, len(answers)),
+        lenient_match=ratio_over_groups(lenient, ones, groups, len(answers)),
+        item_f1=item_scores(
+            [parse_categories(answers[k].said) for k in listing],
+            [parse_categories(answers[k].short_truth or answers[k].truth) for k in listing],
+            [groups[k] for k in listing],
+        )
+        if listing
+        else None,
+        bleu=corpus_bleu(
+            [answers[k].said for k in long], [answers[k].truth for k in long], [answers[k].language for k in long]
+        ),
+        rouge_l=ratio_over_groups([rouge[k] for k in long], [1.0] * len(long), [groups[k] for k in long], len(long)),
+        rouge_l_all=ratio_over_groups(rouge, ones, groups, len(answers)),
+    )

@@ -1,0 +1,291 @@
+"""`xray-vqa evaluate` and `benchmark` as a user runs them, over a dataset of a few scans and a scripted engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_vqa.cli.main import main
+from xray_vqa.core.calibration import read_calibration
+from xray_vqa.core.manifest import make_manifest, read_manifest, write_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_TEST, NUM_TRAIN = 8, 60
+
+
+def write_scans(root: Path, split: str, count: int, *, seed: int) -> list[dict]:
+    """Every other scan holds a knife in its upper left quarter; each is a bag of its own."""
+    rng = np.random.default_rng(seed)
+    (root / split / "images").mkdir(parents=True)
+    records = []
+    for number in range(count):
+        path = f"{split}/images/{number:06d}.png"
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(root / path)
+        threat = number % 2 == 0
+        records.append(
+            {
+                "image_id": number,
+                "image_filename": Path(path).name,
+                "image_path": path,
+                "width": 64,
+                "height": 48,
+                "categories": ["Knife"] if threat else [],
+                "bboxes": [[0, 0, 32, 24]] if threat else [],
+                "group": f"{split}-{number}",
+            }
+        )
+    (root / split / "annotations.json").write_text(json.dumps(records))
+    return records
+
+
+def write_pairs(path: Path, root: Path, split: str, records: list[dict]) -> None:
+    lines = []
+    for record in records:
+        there = bool(record["categories"])
+        answer = "A knife lies in the upper-left corner." if there else "No prohibited items are in this bag."
+        texts = [
+            ("presence", "Is there a knife?", "Yes." if there else "No.", "yes" if there else "no"),
+            ("listing", "Which prohibited items are in the bag?", answer, "knife" if there else "none"),
+        ]
+        for kind, question, text, short in texts:
+            metadata = {
+                "image_id": record["image_id"],
+                "question_type": kind,
+                "categories": record["categories"],
+                "generated_by": "template",
+                "short_answer": short,
+            }
+            lines.append(
+                {"image_path": record["image_path"], "question": question, "answer": text, "metadata": metadata}
+            )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_manifest(path, make_manifest("generate", dataset_root=os.path.relpath(root, path.parent), split=split))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset, its pairs and a script, where the guide has them."""
+    root = tmp_path / "data" / "stcray"
+    for split, count, seed in (("train", NUM_TRAIN, 0), ("test", NUM_TEST, 1)):
+        records = write_scans(root, split, count, seed=seed)
+        name = "train" if split == "train" else "val"
+        write_pairs(tmp_path / "data" / f"stcray_vqa_{name}.jsonl", root, split, records)
+    write_manifest(root, make_manifest("synth", annotated_categories=["Knife", "Gun"]))
+    write_script(tmp_path, [{"probabilities": {"Knife": 0.9}, "boxes": {"Knife": [[0, 0, 0.5, 0.5]]}}, {}])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_script(folder: Path, pattern: list[dict], *, repeats: int = 100, **common: object) -> Path:
+    """A script that goes through a pattern of readings again and again."""
+    path = folder / "script.json"
+    path.write_text(json.dumps([{**step, **common} for step in pattern * repeats]))
+    return path
+
+
+def evaluate(*words: str) -> int:
+    return main(["evaluate", "--engine", "scripted", "--model", "script.json", *words])
+
+
+def results_of(folder: Path, name: str = "evaluation") -> dict:
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def test_flat_keys_come_first_in_the_file_and_alone_on_stdout(workplace, capsys):
+    assert evaluate() == 0
+    results = results_of(workplace)
+    flat = ["exact_match_accuracy", "item_f1", "bleu", "rouge_l"]
+    assert list(results)[:4] == flat
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {key: results[key] for key in flat}
+    # The script answers "I see a bag." to everything, and its scores are right on every scan.
+    assert results["exact_match_accuracy"] == 0.0
+    assert results["item_f1"] == 1.0
+    assert results["screening"]["bag"]["auc"]["value"] == 1.0
+    assert results["screening"]["bag"]["num_threat"] == 4
+    assert results["localisation"]["accuracy"]["value"] == 1.0
+    assert results["scored"]["num_questions"] == 2 * NUM_TEST
+
+
+def test_rows_for_majority_blind_and_untuned_stand_beside_the_model(workplace, capsys):
+    (workplace / "base.json").write_text(json.dumps([{}]))  # says 0.01 to everything
+    assert evaluate("--blind", "--baseline", "base.json") == 0
+    rows = {row["name"]: row for row in results_of(workplace)["rows"]}
+    assert list(rows) == ["model", "untuned", "majority", "blind"]
+    assert rows["untuned"]["item_f1"]["value"] == 0.0
+    assert rows["untuned"]["bag_auc"]["value"] == 0.5
+    # Half of the training answers to each type are "yes" and "no", "knife" and "none": the first in the alphabet wins,
+    # and is right on half of the test questions.
+    assert rows["majority"]["exact_match"]["value"] == 0.5
+    assert rows["blind"]["bag_auc"]["value"] == 0.5
+    table = capsys.readouterr().err
+    assert all(f"\n{name} " in table for name in rows)
+
+
+def test_calibration_is_written_beside_the_model_before_predicting(workplace):
+    assert evaluate("--calibrate") == 0
+    calibration = read_calibration(workplace)
+    assert calibration is not None
+    assert calibration.num_scans == 6  # a tenth of 60
+    assert set(calibration.thresholds) == {"Knife", "Gun"}
+    scored = results_of(workplace)
+    assert scored["scored"]["calibrated"] is True
+    assert scored["screening"]["categories"]["Knife"]["threshold"] == pytest.approx(
+        calibration.thresholds["Knife"], abs=1e-6
+    )
+    assert scored["screening"]["categories"]["Knife"]["threshold_from"] == "calibration"
+
+
+def test_a_killed_run_goes_on_with_the_same_command(workplace):
+    write_script(workplace, [{"probabilities": {"Knife": 0.9}}], delay_s=0.15)
+    command = [sys.executable, "-m", "xray_vqa", "evaluate", "--engine", "scripted", "--model", "script.json"]
+    predictions = workplace / "results" / "evaluation" / "predictions.jsonl"
+    process = subprocess.Popen(command, cwd=workplace, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not predictions.exists() or predictions.read_bytes().count(b"\n") < 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = predictions.read_bytes()
+    num_before = before.count(b"\n")
+    assert 3 <= num_before < NUM_TEST
+    with predictions.open("ab") as stream:  # as a power cut leaves it
+        stream.write(b'{"image_path": "test/ima')
+    assert main([*command[3:], "score"]) == 3  # incomplete, and said so
+    assert main(command[3:]) == 0
+    after = predictions.read_bytes()
+    assert after.startswith(before)
+    assert [json.loads(line)["image_id"] for line in after.splitlines()] == list(range(NUM_TEST))
+    assert results_of(workplace)["scored"]["num_scans"] == NUM_TEST
+
+
+def test_a_second_run_predicts_nothing_again_and_gives_equal_bytes(workplace):
+    assert evaluate() == 0
+    results, predictions = workplace / "results/evaluation.json", workplace / "results/evaluation/predictions.jsonl"
+    first = results.read_bytes(), predictions.read_bytes()
+    assert evaluate() == 0
+    assert (results.read_bytes(), predictions.read_bytes()) == first
+    assert evaluate("score") == 0
+    assert results.read_bytes() == first[0]
+
+
+def test_other_pairs_start_anew_and_set_the_old_predictions_aside(workplace, caplog):
+    assert evaluate() == 0
+    old = (workplace / "results/evaluation/predictions.jsonl").read_bytes()
+    pairs = workplace / "data" / "stcray_vqa_val.jsonl"
+    pairs.write_text("".join(pairs.read_text().splitlines(keepends=True)[:4]))
+    assert evaluate("score") == 1
+    with caplog.at_level("WARNING"):
+        assert evaluate() == 0
+    assert "starting anew" in caplog.text
+    assert (workplace / "results/evaluation/predictions.jsonl.previous").read_bytes() == old
+    assert results_of(workplace)["scored"]["num_questions"] == 4
+
+
+def test_max_samples_has_predictions_of_its_own(workplace):
+    assert evaluate() == 0
+    full = (workplace / "results/evaluation/predictions.jsonl").read_bytes()
+    assert evaluate("--max-samples", "3") == 0
+    assert results_of(workplace)["scored"]["num_questions"] == 3
+    assert results_of(workplace)["scored"]["num_scans"] == 2
+    assert (workplace / "results/evaluation/predictions.jsonl").read_bytes() == full
+
+
+def test_scores_that_cannot_be_read_count_as_wrong_and_are_named(workplace):
+    write_script(workplace, [{"probabilities": {"Knife": 7.0}}])
+    assert evaluate() == 0
+    results = results_of(workplace)
+    assert results["unreadable"]["scores"] == NUM_TEST
+    knife = results["screening"]["categories"]["Knife"]
+    assert (knife["num_unscored"], knife["pd"]["value"], knife["pfa"]["value"]) == (NUM_TEST, 0.0, 1.0)
+
+
+def test_a_missing_image_counts_as_wrong_and_is_named(workplace):
+    (workplace / "data/stcray/test/images/000000.png").unlink()
+    assert evaluate() == 0
+    results = results_of(workplace)
+    assert results["scored"]["num_scans"] == NUM_TEST
+    assert results["unreadable"]["scans"] == 1
+    assert "000000.png" in results["unreadable"]["named"][0]
+
+
+def test_an_engine_that_fails_on_every_scan_stops_the_run(workplace, capsys):
+    broken_box = {"Knife": [[0.5, 0.5, 0.5, 0.5]]}  # no area: the engine throws
+    write_script(workplace, [{"boxes": broken_box, "probabilities": {"Knife": 0.9}}])
+    assert evaluate() == 2
+    assert "in a row" in capsys.readouterr().err
+
+
+def test_a_test_file_without_a_manifest_is_refused(workplace, capsys):
+    (workplace / "data/stcray_vqa_val.jsonl.manifest.json").unlink()
+    assert evaluate() == 1
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_pairs_of_another_dataset_are_refused(workplace, capsys):
+    pairs = workplace / "data" / "stcray_vqa_val.jsonl"
+    pairs.write_text(pairs.read_text().replace("test/images/000003.png", "test/images/999999.png"))
+    assert evaluate() == 1
+    assert "999999.png" in capsys.readouterr().err
+
+
+def test_the_report_is_one_page_without_outside_resources(workplace):
+    assert evaluate("--blind", "--report", "results/evaluation.html") == 0
+    page = (workplace / "results" / "evaluation.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == NUM_TEST
+    assert "stroke-dasharray" in page
+    for outside in ('src="http', 'href="http', "url(http", "@import", "<script src", "<link"):
+        assert outside not in page
+
+
+def test_evaluate_script_prints_the_four_numbers(workplace):
+    environment = os.environ | {"OUTPUT": str(workplace / "results/by_script.json")}
+    environment |= {"TEST_FILE": str(workplace / "data/stcray_vqa_val.jsonl"), "MODEL": str(workplace / "script.json")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = ["bash", str(ROOT / "scripts/evaluate.sh"), "--engine", "scripted"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {"exact_match_accuracy", "item_f1", "bleu", "rouge_l"}
+
+
+def test_operational_benchmark_writes_the_guides_keys_first(workplace):
+    command = [sys.executable, str(ROOT / "evaluation/eval_operational.py"), "--engine", "scripted"]
+    command += ["--model", "script.json", "--max-samples", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=workplace, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((workplace / "results" / "operational_benchmarks.json").read_text())
+    flat = ["latency_p50_ms", "latency_p95_ms", "throughput_batch1", "throughput_batch8", "gpu_memory_gb"]
+    assert list(results)[:5] == flat
+    assert list(json.loads(done.stdout)) == flat
+    assert results["gpu_memory_gb"] is None
+    assert 0 < results["latency_p50_ms"] <= results["latency_p95_ms"]
+    assert results["memory_rss_gb"] > 0.01
+    assert results["conditions"]["num_timed_batch1"] == 5
+    assert results["conditions"]["num_timed_batch8"] == 8
+    assert results["conditions"]["image_sizes"] == {"64x48": 5}
+
+
+def test_a_slow_engine_shows_in_the_latency(workplace):
+    write_script(workplace, [{}], delay_s=0.05)
+    assert main(["benchmark", "--engine", "scripted", "--model", "script.json", "--max-samples", "3"]) == 0
+    results = results_of(workplace, "operational_benchmarks")
+    assert 50 <= results["latency_p50_ms"] < 150
+    assert results["throughput_batch1"] == pytest.approx(1000 / results["latency_p50_ms"], rel=0.3)
+
+
+def test_results_say_what_they_were_made_from(workplace):
+    assert evaluate() == 0
+    manifest = read_manifest(workplace / "results" / "evaluation.json")
+    assert manifest.stage == "evaluate"
+    assert any(path.endswith("stcray_vqa_val.jsonl") for path in manifest.inputs)
+    assert any(path.endswith("annotations.json") for path in manifest.inputs)
+    header = read_manifest(workplace / "results/evaluation/predictions.jsonl")
+    assert header.split == "test"
+    assert (workplace / "results" / "evaluation" / header.dataset_root).resolve() == workplace / "data" / "stcray"
