@@ -337,14 +337,15 @@ def awl(b: Builder) -> None:
 
 @threat("Other Sharp Item", "fork")
 def carving_fork(b: Builder) -> None:
-    """A two- or three-pronged carving fork."""
-    reach = b.between(7, 11)
-    for y in (-0.8, 0, 0.8) if b.chance(0.5) else (-0.6, 0.6):
-        b.wire([(0, y, 0), (reach, y, 0)], 0.16, "stainless")
-    b.prism([(0, 1), (0, -1), (-2, -0.5), (-2, 0.5)], -0.15, 0.15, "stainless")
+    """A carving fork: two long prongs, where a table fork has four short tines."""
+    reach, apart = b.between(8, 13), b.between(0.5, 0.9)
+    for y in (-apart, apart):
+        prong = smooth([(-1.5, 0.3 * y), (0, y), (reach * 0.6, y), (reach, y * b.between(0.8, 1.0))], 4)
+        b.wire(prong, b.between(0.13, 0.18), "stainless")
+    grip = rounded_rectangle(b.between(10, 12), 1.5, 0.5) - (7, 0)
     if b.chance(0.6):
-        b.prism(rounded_rectangle(11, 1.5, 0.5) - (7, 0), -0.6, 0.6, b.pick(("wood", "abs")), rounding=0.5)
-    b.prism(rounded_rectangle(11, 0.9, 0.3) - (7, 0), -0.12, 0.12, "stainless")
+        b.prism(grip, -0.6, 0.6, b.pick(("wood", "abs")), rounding=0.5)
+    b.prism(grip * (1, 0.6), -0.12, 0.12, "stainless")
 
 
 @threat("Other Sharp Item", "star", weight=0.6)
