@@ -113,7 +113,7 @@ def suitcase(b: Builder) -> Interior:
             closed=True,
         )
         b.wire(edge, 0.33, b.pick(("nylon", "pvc", "rubber")), density=0.8, closed=True)
-    zip_path = smooth(outline[::2], 3, closed=True) * 1.004
+    zip_path = outline * 1.004
     b.wire(_at_height(zip_path, depth * 0.7), 0.3, "nylon", density=0.9, closed=True)
     if b.chance(0.4):
         b.wire(_at_height(zip_path, depth * 0.7), 0.12, "brass", density=0.5, closed=True)
