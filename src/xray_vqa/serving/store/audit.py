@@ -1,0 +1,191 @@
+"""The audit store: an answer is durable here before anyone gets it.
+
+SQLite in WAL mode with synchronous=FULL: acknowledged rows outlive a power cut, which NORMAL does not promise.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Table, create_engine, event, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from xray_vqa.errors import ConfigError, XrayVqaError
+from xray_vqa.serving.store.tables import inspections, metadata, questions
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_MS = 3000
+
+
+class AuditUnavailable(XrayVqaError):
+    """The store cannot be written or read now. Its cause is in the log and not in the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an answer comes from: the request, and everything that could have made it another one."""
+
+    audit_id: str
+    scan_id: str
+    request_id: str
+    fingerprint: str
+    received_at: datetime
+    recorded_at: datetime
+    model_version: str
+    prompt_version: str
+    software_version: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionRecord:
+    """One inspection as it is written down."""
+
+    origin: Origin
+    policy_version: str
+    risk_level: str
+    action: str
+    degraded: bool
+    answer: Mapping[str, Any]
+    """As it goes out."""
+    scores: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRecord:
+    """One free question and its answer as they are written down."""
+
+    origin: Origin
+    question: str
+    answer: Mapping[str, Any]
+
+
+class AuditStore:
+    """Writes answers down. Blocking; the caller keeps it off the event loop.
+
+    The store is opened with the first use and again after a failure, so a full disk or a missing folder needs no
+    restart once it is mended.
+
+    Raises:
+        ConfigError: The address is none of SQLite, or names a store in memory, which is none.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = make_url(url)
+        except ArgumentError as error:
+            raise ConfigError("the database URL cannot be read; write for instance sqlite:///audit.sqlite3") from error
+        if self._url.get_backend_name() != "sqlite":
+            raise ConfigError(f"the audit store of this version is SQLite, not {self._url.get_backend_name()}")
+        if not self._url.database or self._url.database == ":memory:":
+            raise ConfigError("an audit store in memory is lost with the process; name a file: sqlite:///audit.sqlite3")
+        self._path = Path(self._url.database.removeprefix("file:").partition("?")[0])
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._inode: int | None = None
+        self._closed = False
+
+    def write(self, record: InspectionRecord | QuestionRecord) -> None:
+        """Return when the record is on disk. Raises AuditUnavailable where it is not."""
+        table, values = _row_of(record)
+        with self._lock:
+            try:
+                with self._opened().begin() as connection:
+                    connection.execute(insert(table), values)
+            except (SQLAlchemyError, OSError) as error:
+                raise self._failed("write", error) from error
+
+    def newest(self, scan_id: str) -> InspectionRecord | None:
+        """Return the newest inspection of a scan. Raises AuditUnavailable."""
+        query = (
+            select(inspections).where(inspections.c.scan_id == scan_id).order_by(inspections.c.sequence.desc()).limit(1)
+        )
+        with self._lock:
+            try:
+                with self._opened().connect() as connection:
+                    row = connection.execute(query).mappings().first()
+            except (SQLAlchemyError, OSError) as error:
+                raise self._failed("read", error) from error
+        return _record_of({str(name): value for name, value in row.items()}) if row else None
+
+    def check(self) -> None:
+        """Raise AuditUnavailable where a record could not be written now."""
+        with self._lock:
+            try:
+                with self._opened().connect() as connection:
+                    # Takes the write lock, which a read-only file, folder or disk refuses, and changes nothing.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    connection.exec_driver_sql("ROLLBACK")
+            except (SQLAlchemyError, OSError) as error:
+                raise self._failed("check", error) from error
+
+    def close(self) -> None:
+        """Close the connections; later calls raise AuditUnavailable."""
+        with self._lock:
+            self._closed = True
+            self._dispose()
+
+    def _opened(self) -> Engine:
+        if self._closed:
+            raise OSError("the audit store is closed")
+        if self._engine is not None and self._file_inode() != self._inode:
+            # SQLite would go on writing into a file that no longer has a name.
+            logger.error("%s was removed or replaced while in use; a new audit store is begun there", self._path)
+            self._dispose()
+        if self._engine is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+            event.listen(engine, "connect", _make_durable)
+            try:
+                metadata.create_all(engine)
+            except SQLAlchemyError:
+                engine.dispose()
+                raise
+            self._engine, self._inode = engine, self._file_inode()
+        return self._engine
+
+    def _file_inode(self) -> int | None:
+        with suppress(OSError):
+            return self._path.stat().st_ino
+        return None
+
+    def _dispose(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+        self._engine = None
+
+    def _failed(self, what: str, error: Exception) -> AuditUnavailable:
+        # Without the statement and its parameters, which SQLAlchemy's own text would put into the log.
+        logger.error("audit store %s: cannot %s: %s", self._path, what, getattr(error, "orig", None) or error)
+        self._dispose()
+        return AuditUnavailable("the audit store is not available")
+
+
+def _make_durable(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+    level = cursor.execute("PRAGMA synchronous").fetchone()[0]
+    cursor.close()
+    if (mode, level) != ("wal", 2):
+        raise OSError(f"SQLite gives journal_mode {mode} and synchronous {level} instead of wal and 2 (FULL)")
+
+
+def _row_of(record: InspectionRecord | QuestionRecord) -> tuple[Table, dict[str, Any]]:
+    values = asdict(record)
+    origin = values.pop("origin")
+    return (inspections if isinstance(record, InspectionRecord) else questions), {**origin, **values}
+
+
+def _record_of(row: Mapping[str, Any]) -> InspectionRecord:
+    origin = Origin(**{name: row[name] for name in Origin.__slots__})
+    names = (name for name in InspectionRecord.__slots__ if name != "origin")
+    return InspectionRecord(origin=origin, **{name: row[name] for name in names})
