@@ -1,6 +1,7 @@
 """Fetch STCray and write it as a dataset: `xray-vqa data download`, also `python data/download_stcray.py`."""
 
 import argparse
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         return verify_and_show(args.output_dir, as_json=args.json)
     folders: list[Path] = []
     if args.source == HUB:
+        for name in ("httpx", "httpx2"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they log every request
         _check_space(args.output_dir, sum(archive.num_bytes for archive in ARCHIVES))
         archives = fetch_archives()
     else:
@@ -63,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
         archives = find_archives(source_dir)
         folders.append(source_dir)
     unpacked_dir = args.output_dir / UNPACKED_NAME
-    for archive in reversed(archives):
-        if not args.any_version:
-            check_archive(archive)
+    for archive in archives if not args.any_version else ():
+        check_archive(archive)
+    folders[:0] = [unpacked_dir / archive.stem for archive in archives]
+    for archive in archives:
         print(f"unpacking {archive}", file=sys.stderr)
         try:
-            folders.insert(0, unpacked_dir / archive.stem)
-            unpack(archive, folders[0])
+            unpack(archive, unpacked_dir / archive.stem)
         except OSError as error:
             raise Incomplete(f"{archive} cannot be unpacked to {unpacked_dir}: {error.strerror}") from error
     source = read_stcray(folders, args.max_samples)

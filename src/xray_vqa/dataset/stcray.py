@@ -199,8 +199,9 @@ def unpack(archive: Path, target: Path) -> None:
     for tool, arguments in tools:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        # absolute, not resolved: the hub's cache is links to files without a suffix, which unrar would not open
         done = subprocess.run(  # noqa: S603 - a tool by its full path, paths as arguments, no shell
-            [tool, *arguments(archive.resolve(), target.resolve())], capture_output=True, text=True, check=False
+            [tool, *arguments(archive.absolute(), target.absolute())], capture_output=True, text=True, check=False
         )
         if done.returncode == 0:
             marker.write_text(stamp)

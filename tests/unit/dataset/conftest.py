@@ -68,7 +68,9 @@ def voc(tmp_path: Path) -> Callable[..., Path]:
             (image_dir / f"{scan['stem']}.png").write_bytes(make_png(scan.get("seed", number)))
             objects = "".join(VOC_OBJECT.format(*box, label=label) for label, box in scan.get("boxes", ()))
             width, height = scan.get("size", (64, 48))
-            xml = VOC_XML.format(filename=scan.get("filename", "other.jpg"), width=width, height=height, objects=objects)
+            xml = VOC_XML.format(
+                filename=scan.get("filename", "other.jpg"), width=width, height=height, objects=objects
+            )
             (folder / "Annotation" / f"{scan['stem']}.xml").write_text(xml)
         return folder
 

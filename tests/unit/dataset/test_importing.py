@@ -257,7 +257,7 @@ def test_other_options_leave_no_images_of_the_first_import(coco, tmp_path):
 def test_a_dataset_of_another_origin_is_not_written_over(coco, tmp_path):
     bring_in(coco([{"name": "a.png"}], name="one"), tmp_path / "out")
     before = files(tmp_path / "out")
-    with pytest.raises(ConfigError, match="made by `import` from .*one"):
+    with pytest.raises(ConfigError, match=r"made by `import` from .*one"):
         bring_in(coco([{"name": "b.png", "seed": 9}], name="two"), tmp_path / "out")
     assert files(tmp_path / "out") == before
 

@@ -20,8 +20,14 @@ def make_record(number: int, group: str = "", **values) -> ScanRecord:
     name = f"{number:06d}.png"
     values = {"categories": ["Gun"], "bboxes": [(1, 2, 3, 4)]} | values
     return ScanRecord(
-        image_id=number, image_filename=name, image_path=f"train/images/{name}", width=64, height=48, group=group, **values
-    )  # fmt: skip
+        image_id=number,
+        image_filename=name,
+        image_path=f"train/images/{name}",
+        width=64,
+        height=48,
+        group=group,
+        **values,
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path):

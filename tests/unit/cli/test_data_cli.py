@@ -1,0 +1,274 @@
+"""`xray-vqa data ...` and `data/download_stcray.py` as a user calls them."""
+
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_vqa.cli.main import main
+
+REPO_DIR = Path(__file__).resolve().parents[3]
+
+
+def make_png(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(make_png(ord(name[0])))
+    images = [
+        {"id": 0, "file_name": "a.png", "split": "train"},
+        {"id": 1, "file_name": "b.png", "split": "val"},
+    ]
+    annotations = [{"image_id": 0, "category_id": 1, "bbox": [4, 4, 20, 10]}]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "Gun"}]}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def run_script(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XRAY_VQA_"))}
+    return subprocess.run(
+        [sys.executable, REPO_DIR / "data/download_stcray.py", *map(str, words)],
+        capture_output=True, text=True, timeout=120, check=False, env=variables | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["--format", "coco", "{source}"], ["{source}", "--format", "coco"], ["{source}"]])
+def test_import_takes_its_words_in_any_order(source, tmp_path, capsys, words):
+    words = [word.format(source=source) for word in words]
+    assert run("data", "import", *words, "--output-dir", tmp_path / "mine") == 0
+    assert run("data", "verify", tmp_path / "mine") == 0
+    out = capsys.readouterr().out
+    assert "train: 1 scans (0 clean), 1 items" in out
+    assert "test: 1 scans (1 clean), 0 items" in out
+
+
+def test_import_reports_as_json_on_stdout(source, tmp_path, capsys):
+    assert run("data", "import", source, "--output-dir", tmp_path / "mine", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["counts"]["train"], report["categories"]["train"]) == (1, {"Gun": 1})
+
+
+def test_import_with_a_missing_image_ends_with_1_unless_faults_are_allowed(source, tmp_path, capsys):
+    (source / "b.png").unlink()
+    assert run("data", "import", source, "--output-dir", tmp_path / "mine") == 1
+    assert "labels.json:1: image 'b.png' is missing" in capsys.readouterr().err
+    assert run("data", "import", source, "--output-dir", tmp_path / "mine", "--allow-faults") == 0
+    assert run("data", "verify", tmp_path / "mine") == 0
+
+
+def test_import_maps_splits(source, tmp_path, capsys):
+    assert run("data", "import", source, "--output-dir", tmp_path / "mine", "--split-map", "val=train") == 0
+    assert "the test split is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["/no/such/folder"], "no such folder"),
+        (["{source}", "--format", "yolo9000"], "no format 'yolo9000'; there are coco, voc"),
+        (["{source}", "--split-map", "val=dev"], "a split maps to train, test or skip"),
+        (["{source}", "--test-share", "1.5"], "give a share"),
+        (["{source}", "--annotated", "Gun,Laptop"], "Laptop is no category"),
+        (["{source}", "--group-pattern", "("], "--group-pattern"),
+    ],
+)
+def test_wrong_use_of_import_ends_with_2_and_says_why(source, tmp_path, capsys, words, said):
+    words = [word.format(source=source) for word in words]
+    assert run("data", "import", *words, "--output-dir", tmp_path / "mine") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_verify_ends_with_1_where_something_is_wrong(source, tmp_path, capsys):
+    run("data", "import", source, "--output-dir", tmp_path / "mine")
+    (tmp_path / "mine/train/images/000000.png").write_bytes(b"")
+    capsys.readouterr()
+    assert run("data", "verify", tmp_path / "mine", "--json") == 1
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["faults"]) == 2  # other bytes, and no image
+    assert "train/annotations.json:0:" in captured.err
+
+
+@pytest.mark.parametrize("name", ["synth", "download", "import", "verify"])
+def test_help_of_each_subcommand_has_examples(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("data", name, "--help")
+    assert stop.value.code == 0
+    assert f"xray-vqa data {name}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_help_of_data_names_the_subcommands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("data", "--help")
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(name in out for name in ("synth", "download", "import", "verify", "examples:"))
+
+
+def test_only_the_chosen_subcommand_is_imported():
+    code = (
+        "import sys\nfrom xray_vqa.cli.main import main\n"
+        "try: main(['data', 'verify', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'numba', 'huggingface_hub', 'xray_vqa.cli.data_synth',"
+        " 'xray_vqa.cli.data_download', 'xray_vqa.dataset.importing'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- STCray ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_network_the_download_ends_within_seconds_with_3_and_says_what_to_do(tmp_path):
+    start = time.monotonic()
+    done = run_script("--output-dir", tmp_path / "out", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - start < 20
+    for word in ("http://127.0.0.1:9 cannot be reached", "--source DIR", "STCray_TestSet.rar", "xray-vqa data synth"):
+        assert word in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify_of_what_is_not_there_ends_with_1(tmp_path):
+    done = run_script("--output-dir", tmp_path / "out", "--verify")
+    assert done.returncode == 1
+    assert "no such folder" in done.stderr
+
+
+def test_max_samples_has_to_be_a_number_of_scans():
+    done = run_script("--max-samples", "0")
+    assert done.returncode == 2
+    assert "no number of scans" in done.stderr
+
+
+def make_set(folder: Path, name: str, labels: tuple[str, ...]) -> None:
+    for number, label in enumerate(labels):
+        base = folder / f"STCray_{name}Set"
+        stem = f"{label}1_B{number}_L1_C2_Loc1_phi1_th1_1"
+        for part in ("Images", "Json_BB"):
+            (base / part / f"Class 2_{label}").mkdir(parents=True)
+        (base / f"Images/Class 2_{label}/{stem}.png").write_bytes(make_png(10 * len(name) + number))
+        shapes = [{"label": label, "points": [[2, 2], [30, 30]]}]
+        content = {"shapes": shapes if label != "Non Threat" else [], "imageWidth": 64, "imageHeight": 48}
+        (base / f"Json_BB/Class 2_{label}/{stem}.json").write_text(json.dumps(content))
+
+
+def test_an_unpacked_copy_becomes_a_dataset_that_verifies(tmp_path):
+    make_set(tmp_path / "copy", "Train", ("Gun", "Non Threat"))
+    make_set(tmp_path / "copy", "Test", ("Knife",))
+    done = run_script("--source", tmp_path / "copy", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    done = run_script("--output-dir", tmp_path / "out", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 scans (1 clean), 1 items" in done.stdout
+    assert "test: 1 scans (0 clean), 1 items" in done.stdout
+
+
+class FakeHub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's protocol as a download needs; `files` by name, or None for a gate that is shut."""
+
+    files: dict[str, bytes] | None = None
+    num_gets = 0
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool) -> None:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if type(self).files is None:
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = b"{}" if name == "auth-check" else type(self).files.get(name)
+        self.send_response(200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        if data is not None and "/resolve/" in self.path:
+            self.send_header("ETag", f'"{name}-1"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if with_body and data:
+            type(self).num_gets += name.endswith(".rar")
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def hub():
+    class Hub(FakeHub):
+        pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Hub, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_without_a_login_the_download_ends_with_2_and_says_where_to_get_one(hub, tmp_path):
+    _, endpoint = hub
+    done = run_script("--output-dir", tmp_path / "out", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 2, done.stderr
+    for word in ("accept its conditions at https://huggingface.co/datasets/", "hf auth login", "HF_TOKEN"):
+        assert word in done.stderr
+
+
+def test_archives_from_a_hub_become_a_dataset_and_are_not_fetched_twice(hub, tmp_path):
+    handler, endpoint = hub
+    handler.files = {}
+    for name, labels in (("Train", ("Gun", "Non Threat")), ("Test", ("Knife",))):
+        make_set(tmp_path / "tree", name, labels)
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.add(tmp_path / f"tree/STCray_{name}Set", f"STCray_{name}Set")
+        handler.files[f"STCray_{name}Set.rar"] = stream.getvalue()
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/bsdtar"  # stands in for a RAR reader, which this machine may lack: the archives are tars
+    tool.write_text('#!/bin/sh\nexec tar "$@"\n')
+    tool.chmod(0o755)
+    settings = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = run_script("--output-dir", tmp_path / "out", **settings)
+    assert done.returncode == 5, done.stderr
+    assert "instead of 1,094,236,470" in done.stderr
+    done = run_script("--output-dir", tmp_path / "out", "--any-version", **settings)
+    assert done.returncode == 0, done.stderr
+    assert handler.num_gets == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "import_report.json", "manifest.json", "test", "train",
+    ]  # fmt: skip
+    assert run("data", "verify", tmp_path / "out") == 0
