@@ -97,11 +97,31 @@ def _own_arguments() -> Sequence[str]:
     return words[1:] if words[:1] == ["train"] else words
 
 
+class TemplateQuestions:
+    """Writes template questions about scans, balanced over all that it has seen."""
+
+    def __init__(self, per_scan: int, seed: int) -> None:
+        from xray_vqa.config.loading import load_policy
+        from xray_vqa.core.taxonomy import CATEGORIES
+        from xray_vqa.generation.plan import Planner
+
+        self._planner = Planner(CATEGORIES, load_policy(), samples_per_image=per_scan, seed=seed)
+        self._seed = seed
+
+    def __call__(self, record: ScanRecord) -> list[tuple[str, str]]:
+        from xray_vqa.generation.providers.template import word_slots
+
+        slots = self._planner.plan(record).slots
+        return [(pair.question, pair.answer) for pair in word_slots(record, slots, self._seed)]
+
+
 @dataclass(frozen=True)
 class PretrainTools:
     """Makes what each producer process needs: this command is where simulation, modelling and pair writing meet."""
 
     tokenizer_dir: Path
+    questions_per_scan: int
+    seed: int
 
     def __call__(self) -> "tuple[PromptEncoder, Processor, QuestionWriter]":
         from transformers import AutoTokenizer
@@ -109,12 +129,8 @@ class PretrainTools:
         from xray_vqa.modeling.chat import PromptEncoder
         from xray_vqa.modeling.nano import PROCESSOR
 
-        return PromptEncoder(AutoTokenizer.from_pretrained(self.tokenizer_dir)), PROCESSOR, write_questions
-
-
-def write_questions(record: ScanRecord, seed: int) -> list[tuple[str, str]]:
-    """Return template questions about a scan and their answers."""
-    return []
+        encoder = PromptEncoder(AutoTokenizer.from_pretrained(self.tokenizer_dir))
+        return encoder, PROCESSOR, TemplateQuestions(self.questions_per_scan, self.seed)
 
 
 def _pretrain(config: PretrainConfig) -> int:
@@ -124,5 +140,6 @@ def _pretrain(config: PretrainConfig) -> int:
     from xray_vqa.training.pretrain import pretrain
 
     tokenizer_dir = config.tokenizer_dir or NANO_DIR
-    print(pretrain(config, AutoTokenizer.from_pretrained(tokenizer_dir), PretrainTools(tokenizer_dir)))
+    tools = PretrainTools(tokenizer_dir, config.questions_per_scan, config.seed)
+    print(pretrain(config, AutoTokenizer.from_pretrained(tokenizer_dir), tools))
     return 0

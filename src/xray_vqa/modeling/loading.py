@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.prompts import PROMPT_VERSION
@@ -23,6 +24,7 @@ from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
 from xray_vqa.modeling.registry import ModelSpec, spec_of
 
 logger = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()  # of weights being read; a second here, and noise beside our own bars
 
 NANO_DIR = Path(__file__).parent / "assets" / "nano"
 CARD_NAME = "xray_vqa.json"

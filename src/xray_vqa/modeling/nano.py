@@ -14,7 +14,7 @@ from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.taxonomy import CATEGORIES, names_of
 from xray_vqa.modeling.processor import Processor
 
-VOCABULARY_SIZE = 2048
+VOCABULARY_SIZE = 1024
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -45,7 +45,7 @@ PROCESSOR = Processor(min_pixels=56 * 56, max_pixels=256 * 28 * 28)
 def build_config(
     tokenizer: PreTrainedTokenizerFast, *, vision_depth: int = 10, text_depth: int = 5
 ) -> Qwen2_5_VLConfig:
-    """Return nano's configuration for a tokenizer. 13.7 million parameters with the default depths."""
+    """Return nano's configuration for a tokenizer. 13.6 million parameters with the default depths."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     text = {
         "hidden_size": 256,

@@ -268,9 +268,7 @@ def pretrain(
     if config.compile:
         for block in (*model.model.visual.blocks, *model.model.language_model.layers):
             block.compile()
-    settings = StreamSettings(
-        config.seed, tuple(config.profiles), config.size_wh, config.branch_tokens, config.questions_per_scan
-    )
+    settings = StreamSettings(config.seed, tuple(config.profiles), config.size_wh, config.branch_tokens)
     pool = ScanPool(settings, make_tools, size=config.pool_size, num_producers=config.num_producers, device=device)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     try:

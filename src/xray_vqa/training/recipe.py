@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from xray_vqa.config.loading import require
@@ -195,6 +195,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine()],
     )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)

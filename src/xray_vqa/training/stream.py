@@ -32,8 +32,8 @@ TOKENS, LABELS, SEGMENTS, OFFSETS, KINDS = range(5)
 """Rows of a scan's branch array: ids, labels, segment, position behind the prefix, and what the branch asks."""
 PROBE, BOXES, QUESTION = range(3)
 
-QuestionWriter = Callable[[ScanRecord, int], Sequence[tuple[str, str]]]
-"""Returns question-answer pairs about a record, the same ones for the same seed."""
+QuestionWriter = Callable[[ScanRecord], Sequence[tuple[str, str]]]
+"""Returns question-answer pairs about a record; the record's `sha256` tells one scan from the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ class StreamSettings:
     profiles: tuple[str, ...]
     size_wh: tuple[int, int]
     branch_tokens: int
-    questions_per_scan: int
 
 
 @dataclass(slots=True)
@@ -148,9 +147,9 @@ def scan_arrays(
             height=size_wh[1],
             categories=[a.category for a in annotations],
             bboxes=[a.box.as_xywh() if a.box else None for a in annotations],
-            sha256=f"{seed}",
+            sha256=f"{seed}/{number}",
         )
-        pairs = write_questions(record, 4 * seed + number)[: settings.questions_per_scan]
+        pairs = write_questions(record)
         row, missed = pack_branches(branches_of(encoder, annotations, pairs), settings.branch_tokens)
         packed.append(row)
         left_out += missed

@@ -1,0 +1,30 @@
+"""What many tests share: a tiny random Qwen2.5-VL with a real tokenizer, made once a session."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random nano of two vision and one text layer, all as a trained one has it."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from xray_vqa.core.prompts import PROMPT_VERSION
+    from xray_vqa.core.taxonomy import CATEGORIES
+    from xray_vqa.modeling.loading import ModelCard, write_card
+    from xray_vqa.modeling.nano import PROCESSOR, build_config, train_tokenizer
+
+    model_dir = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = train_tokenizer(["What is in the bag? There is a gun in the upper-left region."] * 3)
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer, vision_depth=2, text_depth=1))
+    model.save_pretrained(model_dir)
+    tokenizer.save_pretrained(model_dir)
+    PROCESSOR.save(model_dir)
+    card = ModelCard(
+        prompt_version=PROMPT_VERSION, processor_version=PROCESSOR.version, covered_categories=list(CATEGORIES)
+    )
+    write_card(model_dir, card)
+    return model_dir

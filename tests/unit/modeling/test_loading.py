@@ -1,0 +1,90 @@
+"""Loading refuses what does not fit, and says what to do."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from xray_vqa.errors import ModelUnavailable
+from xray_vqa.modeling.loading import digest_of, load_model, read_card, write_card
+from xray_vqa.modeling.precision import choose_precision
+from xray_vqa.modeling.quantized import load_quantized, save_quantized
+
+
+def copy_of(model_dir: Path, target: Path) -> Path:
+    shutil.copytree(model_dir, target)
+    return target
+
+
+def test_a_model_of_another_prompt_version_is_refused(tiny_model_dir: Path, tmp_path: Path):
+    model_dir = copy_of(tiny_model_dir, tmp_path / "old")
+    card = read_card(model_dir)
+    assert card is not None
+    write_card(model_dir, card.model_copy(update={"prompt_version": "0"}))
+    with pytest.raises(ModelUnavailable, match="prompt version 0"):
+        load_model(str(model_dir))
+
+
+def test_a_model_of_another_processor_is_refused(tiny_model_dir: Path, tmp_path: Path):
+    model_dir = copy_of(tiny_model_dir, tmp_path / "other")
+    with pytest.raises(ModelUnavailable, match="processor"):
+        load_model(str(model_dir), max_pixels=100_000)
+
+
+def test_weights_that_can_run_code_are_not_loaded(tiny_model_dir: Path, tmp_path: Path):
+    model_dir = copy_of(tiny_model_dir, tmp_path / "pickled")
+    for path in model_dir.glob("*.safetensors"):
+        path.rename(model_dir / "pytorch_model.bin")
+    with pytest.raises(ModelUnavailable):
+        load_model(str(model_dir))
+    with pytest.raises(ModelUnavailable, match="can run code"):
+        digest_of(model_dir)
+
+
+def test_an_unknown_family_names_the_known_ones(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 64}))
+    with pytest.raises(ModelUnavailable, match="qwen2_5_vl"):
+        load_model(str(tmp_path))
+
+
+def test_a_folder_without_a_model_and_a_wrong_path_are_told_apart(tmp_path: Path):
+    with pytest.raises(ModelUnavailable, match="holds no model"):
+        load_model(str(tmp_path))
+    with pytest.raises(ModelUnavailable, match="no such folder"):
+        load_model("./nowhere")
+
+
+def test_an_adapter_that_changes_nothing_is_refused(tiny_model_dir: Path, tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    loaded = load_model(str(tiny_model_dir), device="cpu")
+    lora = LoraConfig(r=2, target_modules=loaded.spec.lora_targets(), task_type="CAUSAL_LM")
+    get_peft_model(loaded.model, lora).save_pretrained(tmp_path / "adapter")  # lora_B starts as zeros
+    with pytest.raises(ModelUnavailable, match="changes nothing"):
+        load_model(str(tiny_model_dir), adapter=str(tmp_path / "adapter"), device="cpu")
+
+
+def test_int8_rows_come_back_within_half_a_step(tmp_path: Path):
+    torch.manual_seed(0)
+    state = {"a.weight": torch.randn(8, 16), "a.bias": torch.randn(8), "conv.weight": torch.randn(4, 3, 2, 2, 2)}
+    error = save_quantized(state, tmp_path)
+    back = load_quantized(tmp_path, torch.float32)
+    assert set(back) == set(state)
+    assert error < 0.02
+    step = state["a.weight"].abs().amax(dim=1, keepdim=True) / 127
+    assert bool(((back["a.weight"] - state["a.weight"]).abs() <= step / 2 + 1e-6).all())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capability", "name"),
+    [
+        ("auto", None, "fp32"), ("bf16", None, "fp32"), ("auto", (7, 0), "fp16"), ("bf16", (7, 0), "fp16"),
+        ("auto", (9, 0), "bf16"), ("fp32", (9, 0), "fp32"), ("fp16", (8, 0), "fp16"),
+    ],
+)  # fmt: skip
+def test_precision_is_chosen_for_the_machine(wanted: str, capability: tuple[int, int] | None, name: str):
+    chosen = choose_precision(wanted, capability)
+    assert chosen.name == name
+    assert chosen.reason
