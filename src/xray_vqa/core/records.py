@@ -1,5 +1,6 @@
 """What stands on disk between the stages: scans with their annotations, and question-answer pairs about them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,9 @@ class ScanRecord(Strict):
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
-        """The annotated items of known category, boxes clipped to the image."""
+        """The annotated items of known category, boxes clipped to the image; a box that is none leaves its item."""
         return tuple(
-            Annotation(category, Box.from_xywh(values).clipped(self.size_wh) if values else None)
+            Annotation(category, Box.from_xywh(values).clipped(self.size_wh) if values and _has_area(values) else None)
             for category, values in zip(self.categories, self.bboxes, strict=True)
             if category != UNLISTED
         )
@@ -113,11 +114,15 @@ class ScanRecord(Strict):
             if values is None:
                 continue
             x, y, w, h = values
-            if w <= 0 or h <= 0:
+            if not _has_area(values):
                 faults.append(f"{category} box {list(values)} has no area")
             elif x < -1 or y < -1 or x + w > self.width + 1 or y + h > self.height + 1:
                 faults.append(f"{category} box {list(values)} lies outside the {self.width}x{self.height} image")
         return faults
+
+
+def _has_area(values: tuple[float, float, float, float]) -> bool:
+    return all(map(math.isfinite, values)) and values[2] > 0 and values[3] > 0
 
 
 class PairMetadata(Strict):

@@ -1,0 +1,149 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_vqa.core.images import ImageLimits, decode_image, image_header, input_faults, read_image
+from xray_vqa.errors import ImageUnreadable
+
+
+def encode(image: Image.Image, format_name: str = "PNG", **settings) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format_name, **settings)
+    return stream.getvalue()
+
+
+def noise(width: int = 96, height: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def code_of(data: bytes, **limits) -> str:
+    with pytest.raises(ImageUnreadable) as caught:
+        decode_image(data, ImageLimits(**limits))
+    return caught.value.code
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A valid PNG of one bit a pixel, all black: a few KB that unpack to many MB."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * ((width + 7) // 8 + 1) * height, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("format_name", "suffix"), [("PNG", "PNG"), ("BMP", "BMP"), ("JPEG", "JPEG")])
+def test_known_formats_become_rgb(format_name, suffix):
+    data = encode(noise(), format_name)
+    image = decode_image(data)
+    assert (image.mode, image.size, image_header(data)) == ("RGB", (96, 64), (suffix, (96, 64)))
+
+
+def test_lossless_pixels_stay_as_they_are():
+    assert np.array_equal(np.asarray(decode_image(encode(noise()))), np.asarray(noise()))
+
+
+def test_16_bit_greyscale_is_scaled_and_not_clipped():
+    levels = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16)[None, :], 64, axis=0)
+    pixels = np.asarray(decode_image(encode(Image.fromarray(levels))))
+    assert (pixels[0, 0].tolist(), pixels[0, -1].tolist()) == ([0, 0, 0], [255, 255, 255])
+    assert abs(int(pixels[0, 32, 0]) - 129) <= 1  # 32/63 of the way up
+    assert len(np.unique(pixels)) == 64
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white_the_colour_of_air(mode):
+    image = Image.new(mode, (64, 64), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
+    image.paste((10, 20, 30, 255) if mode == "RGBA" else (10, 255), (0, 0, 32, 64))
+    pixels = np.asarray(decode_image(encode(image)))
+    assert pixels[0, 63].tolist() == [255, 255, 255]
+    assert pixels[0, 0].tolist() == ([10, 20, 30] if mode == "RGBA" else [10, 10, 10])
+
+
+def test_a_transparent_palette_colour_is_air_too():
+    image = Image.new("P", (64, 64), 1)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    image.paste(0, (0, 0, 32, 64))
+    pixels = np.asarray(decode_image(encode(image, transparency=0)))
+    assert (pixels[0, 0].tolist(), pixels[0, 63].tolist()) == ([255, 255, 255], [200, 0, 0])
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK"])
+def test_other_modes_become_rgb(mode):
+    image = noise().convert(mode)
+    assert decode_image(encode(image, "JPEG" if mode == "CMYK" else "PNG")).mode == "RGB"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_a_truncated_jpeg_is_broken_and_not_half_grey(share):
+    data = encode(noise(), "JPEG")
+    assert code_of(data[: int(len(data) * share)]) == "broken_image"
+
+
+def test_a_truncated_png_is_broken():
+    assert code_of(encode(noise())[:-500]) == "broken_image"
+
+
+def test_a_20000x20000_png_of_a_few_kb_is_refused_before_it_is_unpacked():
+    data = huge_png(20_000, 20_000)
+    assert len(data) < 100_000
+    assert code_of(data) == "too_many_pixels"
+
+
+def test_an_image_just_above_our_own_limit_is_refused():
+    assert code_of(encode(noise()), max_pixels=96 * 64 - 1) == "too_many_pixels"
+    assert decode_image(encode(noise()), ImageLimits(max_pixels=96 * 64)).size == (96, 64)
+
+
+@pytest.mark.parametrize("data", [b"not an image", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n", b"\0" * 1000, b"\xff\xd8\xff"])
+def test_what_is_no_image_is_said_to_be_none(data):
+    assert code_of(data) == "not_an_image"
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "TIFF", "WEBP", "ICO"])
+def test_formats_that_no_scanner_exports_are_not_even_tried(format_name):
+    assert code_of(encode(noise(64, 64), format_name)) == "not_an_image"
+
+
+def test_nothing_is_empty():
+    assert code_of(b"") == "empty"
+
+
+def test_too_many_bytes_are_refused_unread():
+    assert code_of(b"x" * 101, max_bytes=100) == "too_many_bytes"
+
+
+def test_thumbnails_and_stripes_are_refused():
+    assert code_of(encode(noise(31, 64))) == "too_small"
+    assert code_of(encode(noise(32 * 21, 32))) == "too_narrow"
+    assert decode_image(encode(noise(32 * 20, 32))).size == (640, 32)
+
+
+def test_messages_do_not_repeat_the_decoders_text():
+    with pytest.raises(ImageUnreadable) as caught:
+        decode_image(b"not an image")
+    assert "0x" not in str(caught.value)
+    assert "BytesIO" not in str(caught.value)
+
+
+def test_a_file_is_named_in_the_error(tmp_path):
+    path = tmp_path / "scan.jpg"
+    with pytest.raises(ImageUnreadable, match=r"scan\.jpg: cannot be read") as caught:
+        read_image(path)
+    assert caught.value.code == "missing"
+    path.write_bytes(b"text")
+    with pytest.raises(ImageUnreadable, match=r"scan\.jpg: the bytes are no image") as caught:
+        read_image(path)
+    assert caught.value.code == "not_an_image"
+
+
+def test_an_empty_belt_is_a_fault_of_the_input_and_a_bag_is_not():
+    assert input_faults(Image.new("RGB", (200, 200), (255, 255, 255))) == ("blank",)
+    bag = Image.new("RGB", (200, 200), (255, 255, 255))
+    bag.paste((200, 120, 40), (60, 60, 140, 140))
+    assert input_faults(bag) == ()
