@@ -37,7 +37,8 @@ from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 REPORT_NAME = "import_report.json"
 SKIP = "skip"
 _SPLIT_OF_WORD = {"train": "train", "val": "test", "test": "test"}
-_STORED_NAME = re.compile(r"\d{6}\.(jpg|png|bmp)")
+_STORED_NAME = re.compile(r"\d{6}\.(jpg|png|bmp)|\.\d{6}\.(jpg|png|bmp)\..+")
+"""What an import stores, and what it leaves half written when it is killed."""
 _ROUNDING_PIXELS = 1.0
 """Boxes that leave the image by no more than this are clipped without a line for each."""
 
@@ -509,7 +510,7 @@ def _write(
         wanted = {record.image_filename for record in records[split]}
         for path in (root / split / "images").iterdir():
             if _STORED_NAME.fullmatch(path.name) and path.name not in wanted:
-                path.unlink()  # of an earlier import of the same source with other options
+                path.unlink()  # of an earlier import with other options, or one that was killed
         if not annotations_path(root, split).is_file():
             write_split(root, split, records[split])
 

@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -151,6 +152,23 @@ def test_without_network_the_download_ends_within_seconds_with_3_and_says_what_t
     for word in ("http://127.0.0.1:9 cannot be reached", "--source DIR", "STCray_TestSet.rar", "xray-vqa data synth"):
         assert word in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_that_accepts_and_stays_silent_is_not_waited_for(tmp_path):
+    code = (
+        "import sys\nfrom xray_vqa.dataset import stcray\nfrom xray_vqa.errors import Incomplete\n"
+        "stcray.PROBE_TIMEOUT_S = 0.5\n"
+        "try: stcray.fetch_archives()\nexcept Incomplete as error: sys.exit(str(error))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+            env=os.environ | settings,
+        )  # fmt: skip
+    assert "did not answer within" in done.stderr
+    assert time.monotonic() - start < 8  # the request itself would wait for 10 s
 
 
 def test_verify_of_what_is_not_there_ends_with_1(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_vqa.core.manifest import read_manifest, sha256_bytes
+from xray_vqa.core.manifest import read_manifest, sha256_bytes, write_manifest
 from xray_vqa.core.records import SPLITS
 from xray_vqa.dataset.importers import FORMATS, find_importer
 from xray_vqa.dataset.importing import ImportOptions, import_source, merged_groups
@@ -228,6 +228,8 @@ def test_a_labelled_category_outside_the_annotated_ones_is_a_fault(coco, tmp_pat
 def test_the_same_import_again_gives_the_same_files(coco, tmp_path):
     folder = coco([{"name": f"{n}.png", "boxes": [("Gun", BOX)]} for n in range(6)])
     bring_in(folder, tmp_path / "out")
+    yesterday = read_manifest(tmp_path / "out").model_copy(update={"created": "2026-01-01T00:00:00+00:00"})
+    write_manifest(tmp_path / "out", yesterday)
     before = files(tmp_path / "out")
     bring_in(folder, tmp_path / "out")
     assert files(tmp_path / "out") == before
@@ -239,6 +241,7 @@ def test_an_import_that_was_interrupted_goes_on(coco, tmp_path):
     bring_in(folder, tmp_path / "out")
     for name in ("manifest.json", "test/annotations.json", "train/images/000003.png"):
         (tmp_path / "out" / name).unlink()
+    (tmp_path / "out/train/images/.000003.png.k6s561mj").write_bytes(b"half an image")
     bring_in(folder, tmp_path / "out")
     whole, again = files(tmp_path / "whole"), files(tmp_path / "out")
     assert again.keys() == whole.keys()
