@@ -30,7 +30,9 @@ FEW_POSITIVES = 10
 """From so many on a category's own best threshold counts alone."""
 MAX_CLEAN_FLAGGED = 0.2
 """At most this share of the clean development bags may be flagged by all thresholds together."""
-MIN_CLEAN_BAGS = 5
+MIN_CLEAN_BAGS = 20
+"""With fewer, all development bags stand in for them, each without the categories that are in it."""
+MIN_BAGS = 5
 """With fewer no such share can be measured."""
 SCALE_SPREAD = 1.0
 OFFSET_SPREAD = 2.0
@@ -113,10 +115,11 @@ def shrunk(own: float | None, shared: float, num_positive: int) -> float:
 
 
 def raise_to_floor(thresholds: FloatArray, clean: FloatArray, share: float = MAX_CLEAN_FLAGGED) -> FloatArray:
-    """Return thresholds that flag at most `share` of the clean bags, raised where they have to be and never lowered.
+    """Return thresholds that flag at most `share` of the clean bags together, raised where they have to be.
 
-    Each category may keep its k highest clean scores above its threshold; the largest k counts at which all
-    categories together flag few enough bags. So a category that tells clean bags apart keeps its threshold.
+    First no category alone may flag more than that share, so that one that cannot tell clean bags apart does not set
+    the rest; then one floor under all thresholds rises until they flag few enough. One number is all that a few bags
+    can carry: a floor of its own for each category would be the noise of its highest clean score.
 
     Args:
         thresholds: (categories,) float64.
@@ -124,32 +127,31 @@ def raise_to_floor(thresholds: FloatArray, clean: FloatArray, share: float = MAX
         share: Of the bags.
     """
     allowed = math.floor(share * len(clean) + 1e-9)
+    if allowed >= len(clean):
+        return thresholds
     filled = np.where(np.isnan(clean), -1.0, clean)
     highest_first = -np.sort(-filled, axis=0)
+    alone = [just_above(float(column[allowed]), column) for column in highest_first.T]
+    raised = np.maximum(thresholds, alone)
 
-    def raised(kept: int) -> FloatArray:
-        if kept >= len(clean):
-            return thresholds
-        floors = [_just_above(highest_first[:, column], kept) for column in range(len(thresholds))]
-        return np.maximum(thresholds, floors)
+    def num_flagged(floor: float) -> int:
+        return int((filled >= np.maximum(raised, floor)).any(axis=1).sum())
 
-    def flags_few(kept: int) -> bool:
-        return int((filled >= raised(kept)).any(axis=1).sum()) <= allowed
-
-    # With each score more that is kept, as many or more bags are flagged; kept = 0 flags none.
-    too_many = bisect.bisect_left(range(len(clean) + 1), 1, key=lambda kept: int(not flags_few(kept)))
-    return raised(max(too_many - 1, 0))
+    flagged = np.unique(filled[filled >= raised])
+    floors = [0.0, *(just_above(float(level), flagged) for level in flagged)]
+    # Flagging falls as the floor rises, and the last floor stands above every clean score.
+    chosen = bisect.bisect_left(range(len(floors) - 1), 1, key=lambda index: int(num_flagged(floors[index]) <= allowed))
+    return np.maximum(raised, floors[chosen])
 
 
-def _just_above(scores: FloatArray, rank: int) -> float:
-    """Return a threshold over the score at `rank` (from 0, highest first): half way to the next higher one."""
-    limit = float(scores[rank])
-    if limit < 0:
+def just_above(level: float, scores: FloatArray) -> float:
+    """Return a threshold over `level`: half way to the next higher score, or half a logit up where there is none."""
+    if level < 0:
         return 0.0
-    higher = scores[scores > limit]
+    higher = scores[scores > level]
     if len(higher):
-        return between(limit, float(higher.min()))
-    over = max(float(expit(logit(min(max(limit, _EDGE), 1 - _EDGE)) + 0.5)), float(np.nextafter(limit, 1.0)))
+        return between(level, float(higher.min()))
+    over = max(float(expit(logit(np.clip(level, _EDGE, 1 - _EDGE)) + 0.5)), float(np.nextafter(level, 1.0)))
     return min(over, float(np.nextafter(1.0, 0.0)))
 
 
@@ -221,15 +223,23 @@ def _thresholds(
         own = best_f1_threshold(corrected[rows, column], raw.truth[rows, column])
         chosen.append(shrunk(own, shared, int(raw.truth[rows, column].sum())))
     before = np.array(chosen)
-    is_clean = ~raw.present.any(axis=1) & ~raw.unlisted & usable.any(axis=1)
+    notes: list[str] = []
+    quiet = np.where(usable & ~raw.present, corrected, np.nan)[:, covered]
+    is_bag = ~raw.unlisted & usable.any(axis=1)
+    is_clean = is_bag & ~raw.present.any(axis=1)
     if is_clean.sum() < MIN_CLEAN_BAGS:
-        return _by_name(raw, covered, before), [
-            f"{int(is_clean.sum())} clean development bags are too few to hold down false alarms"
-        ]
-    clean = np.where(usable, corrected, np.nan)[is_clean][:, covered]
+        notes.append(
+            f"{int(is_clean.sum())} clean development bags are few to hold down false alarms; all {int(is_bag.sum())} "
+            "bags stood in for them, each without the categories that are in it"
+        )
+        is_clean = is_bag
+    if is_clean.sum() < MIN_BAGS:
+        return _by_name(raw, covered, before), ["too few development bags to hold down false alarms"]
+    clean = quiet[is_clean]
     after = raise_to_floor(before, clean)
     raised = [raw.categories[column] for column, a, b in zip(covered, before, after, strict=True) if b > a]
-    notes = [f"raised to flag at most {MAX_CLEAN_FLAGGED:.0%} of clean bags: {', '.join(raised)}"] if raised else []
+    if raised:
+        notes.append(f"raised to flag at most {MAX_CLEAN_FLAGGED:.0%} of clean bags: {', '.join(raised)}")
     return _by_name(raw, covered, after), notes
 
 

@@ -24,7 +24,7 @@ class ItemScores(Strict):
     precision: float | None
     recall: float | None
     f1: Estimate
-    """`n` is the number of items that are there or were named."""
+    """`n` is the number of items that are there."""
 
 
 class BleuScore(Strict):

@@ -191,7 +191,7 @@ def _score_items(table: ScoreTable, limits: FloatArray) -> ItemScores:
     return ItemScores(
         precision=float(hits.sum() / num_flagged) if num_flagged else None,
         recall=float(hits.sum() / num_there) if num_there else None,
-        f1=ratio_over_groups(list(2 * hits), list(both), table.groups, int((flagged | table.present).sum())),
+        f1=ratio_over_groups(list(2 * hits), list(both), table.groups, num_there),
     )
 
 

@@ -160,11 +160,10 @@ def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]]
     hits = [len(a & b) for a, b in zip(named, there, strict=True)]
     num_named, num_there = sum(map(len, named)), sum(map(len, there))
     both = [len(a) + len(b) for a, b in zip(named, there, strict=True)]
-    union = [len(a | b) for a, b in zip(named, there, strict=True)]
     return ItemScores(
         precision=sum(hits) / num_named if num_named else None,
         recall=sum(hits) / num_there if num_there else None,
-        f1=ratio_over_groups([2 * count for count in hits], both, groups, sum(union)),
+        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there),
     )
 
 
