@@ -1,0 +1,256 @@
+"""Write question-answer pairs about scans: `xray-vqa generate`."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xray_vqa.config.generate import GenerateConfig
+    from xray_vqa.generation.providers import Provider
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+examples:
+  PROVIDER=template xray-vqa generate                                   three pairs a scan of data/stcray/train, free
+  xray-vqa generate --provider template --annotations data/synth/test/annotations.json --output data/synth_val.jsonl
+  xray-vqa generate --provider template --max-images 100 --output data/trial.jsonl
+  xray-vqa generate --provider template --dry-run                       what would be asked, and what it would cost
+  xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
+
+Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
+OPENAI_API_KEY). Stopped at any moment, the same command goes on from <output>_checkpoint.jsonl and ends with the same
+bytes. Beside the output stand its _stats.json, its manifest and, where images failed, _failed.json; exit code 1 then,
+and the same command tries these again.
+"""
+
+_TRAIN = Path("data/stcray/train/annotations.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `xray-vqa generate`."""
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help=f"scans to ask about (default {_TRAIN}; its split is named so)"
+    )
+    parser.add_argument(
+        "--images-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder with the images (default: images/ beside the annotations)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("data/stcray_vqa_train.jsonl"),
+        metavar="FILE",
+        help="pairs file (default %(default)s)",
+    )
+    parser.add_argument("--provider", metavar="NAME", help="template (default: from PROVIDER or the key that is set)")
+    parser.add_argument("--model", default="", metavar="NAME", help="the provider's model, where it has any")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="steps of the scripted provider (for rehearsals)")
+    parser.add_argument(
+        "--samples-per-image", type=int, default=3, metavar="N", help="pairs a scan, 1 to 12 (default %(default)s)"
+    )
+    parser.add_argument("--max-images", type=int, metavar="N", help="only so many scans, mixed over the whole file")
+    parser.add_argument(
+        "--rate-limit-delay",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="least time between two calls of a paid provider (default %(default)s)",
+    )
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
+    parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
+    parser.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
+    parser.add_argument("--dry-run", action="store_true", help="show counts and estimated cost, and write nothing")
+    parser.add_argument("--validate", action="store_true", help="check an existing --output and print its quality")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write pairs, or check those that are there; 1 where images failed or lines are wrong."""
+    if args.validate:
+        return _validate(args)
+    config = _config(args)
+    from xray_vqa.generation.providers import open_provider
+
+    provider = open_provider(config.provider)
+    if not provider.paid:
+        _say_what_is_ignored(args, provider)
+    if args.dry_run:
+        return _dry_run(config, provider, as_json=args.json)
+    _agree_on_cost(config, provider, agreed=args.yes)
+    from xray_vqa.generation.quality import describe
+    from xray_vqa.generation.run import generate
+
+    with _stoppable() as stop:
+        outcome = generate(config, provider, stop)
+    if args.json:
+        print(outcome.quality.model_dump_json(indent=1))
+    else:
+        kept = f", {outcome.num_kept} images from the checkpoint" if outcome.num_kept else ""
+        print(f"{outcome.output_path}: {outcome.split} split, written by {outcome.model}{kept}")
+        print(describe(outcome.quality))
+        if outcome.num_silent:
+            print(f"without questions  {outcome.num_silent} images, about which the annotations say too little")
+        if outcome.num_rejected:
+            print(f"rejected           {outcome.num_rejected} pairs that do not agree with the annotations")
+        if outcome.cost_usd:
+            print(f"cost               ${outcome.cost_usd:.2f}")
+    if outcome.failed:
+        first = next(iter(outcome.failed.items()))
+        print(
+            f"error: {len(outcome.failed)} of {outcome.num_images} images failed, first {first[0]}: {first[1]}; "
+            f"all are in {outcome.output_path.stem}_failed.json; the same command tries again",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _config(args: argparse.Namespace) -> "GenerateConfig":
+    from pydantic import ValidationError
+
+    from xray_vqa.config.generate import GenerateConfig, ProviderSettings
+    from xray_vqa.core.jsonl import first_error
+    from xray_vqa.errors import ConfigError
+    from xray_vqa.generation.providers import provider_from_environment
+
+    annotations = args.annotations or _TRAIN
+    _check_images_dir(annotations, args.images_dir)
+    try:
+        return GenerateConfig(
+            annotations_path=annotations,
+            output_path=args.output,
+            provider=ProviderSettings(
+                provider=args.provider or provider_from_environment(os.environ),
+                model=args.model,
+                script_path=args.script,
+                seed=args.seed,
+            ),
+            policy_path=args.policy,
+            samples_per_image=args.samples_per_image,
+            max_images=args.max_images,
+            rate_limit_delay_s=args.rate_limit_delay,
+            seed=args.seed,
+        )
+    except ValidationError as error:
+        raise ConfigError(first_error(error)) from error
+
+
+def _check_images_dir(annotations: Path, images_dir: Path | None) -> None:
+    from xray_vqa.errors import ConfigError
+
+    expected = annotations.parent / "images"
+    if images_dir is not None and images_dir.resolve() != expected.resolve():
+        raise ConfigError(
+            f"--images-dir {images_dir}: the images of {annotations} are in {expected}, and pairs name them relative "
+            "to the dataset; leave the option out, or import the scans with `xray-vqa data import`"
+        )
+
+
+def _say_what_is_ignored(args: argparse.Namespace, provider: "Provider") -> None:
+    if args.model:
+        logger.warning("--model %s is ignored: the %s provider has no models", args.model, provider.name)
+    if args.rate_limit_delay != 1.0:
+        logger.warning("--rate-limit-delay is ignored: the %s provider costs nothing and needs no pause", provider.name)
+
+
+def _estimate(config: "GenerateConfig", provider: "Provider") -> "tuple[float, dict[str, int], int]":
+    from xray_vqa.config.loading import load_policy
+    from xray_vqa.generation.plan import count_slots
+    from xray_vqa.generation.providers import Request
+    from xray_vqa.generation.run import make_plan, open_source
+
+    plan = make_plan(config, open_source(config.annotations_path), load_policy(config.policy_path))
+    requests = [Request.of(image) for image in plan if image.slots]
+    return provider.estimate_usd(requests), count_slots(plan), len(plan)
+
+
+def _dry_run(config: "GenerateConfig", provider: "Provider", *, as_json: bool) -> int:
+    cost_usd, counts, num_images = _estimate(config, provider)
+    num_pairs = sum(counts.values())
+    if as_json:
+        shown = {"config": json.loads(config.model_dump_json()), "images": num_images, "pairs": num_pairs}
+        print(json.dumps({**shown, "question_types": counts, "estimated_cost_usd": cost_usd}, indent=1))
+        return 0
+    print(f"{config.output_path} from {config.annotations_path} by {provider.model}, seed {config.seed}; not written")
+    print(f"pairs              {num_pairs} about {num_images} images")
+    print("types              " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    print(f"estimated cost     ${cost_usd:.2f}")
+    return 0
+
+
+def _agree_on_cost(config: "GenerateConfig", provider: "Provider", *, agreed: bool) -> None:
+    """Ask before money is spent. Raises ConfigError where nobody agrees."""
+    from xray_vqa.errors import ConfigError
+
+    if not provider.paid or agreed:
+        return
+    cost_usd, counts, num_images = _estimate(config, provider)
+    question = f"{sum(counts.values())} pairs about {num_images} images by {provider.model} cost about ${cost_usd:.2f}"
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question}; add --yes to agree where nobody can be asked")
+    if input(f"{question}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError("not agreed; nothing was spent and nothing written")
+
+
+@contextmanager
+def _stoppable() -> Generator[threading.Event]:
+    """Let the first SIGINT or SIGTERM end the run in good order, and the second one at once."""
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from xray_vqa.config.loading import load_policy
+    from xray_vqa.errors import DatasetError
+    from xray_vqa.generation.quality import describe, measure
+    from xray_vqa.generation.run import open_source
+    from xray_vqa.generation.validation import check_file
+
+    source = open_source(args.annotations or _annotations_of(args.output))
+    pairs, faults = check_file(args.output, source.records, source.annotated, load_policy(args.policy), source.root)
+    if not pairs and not faults:
+        raise DatasetError(f"{args.output}: no pairs in it")
+    quality = measure(pairs)
+    if args.json:
+        report = {"faults": [str(fault) for fault in faults], "quality": quality.model_dump(mode="json")}
+        print(json.dumps(report, ensure_ascii=False, indent=1))
+    else:
+        print(f"{args.output}: {len(faults)} faults, checked against {source.root}/{source.split}/annotations.json")
+        print(describe(quality))
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _annotations_of(output: Path) -> Path:
+    """Return the annotation file that a pairs file's manifest leads to, else the default one."""
+    from xray_vqa.core.manifest import manifest_path, read_manifest
+
+    if not manifest_path(output).is_file():
+        logger.warning("%s has no manifest (unfinished?); checking it against %s", output, _TRAIN)
+        return _TRAIN
+    manifest = read_manifest(output)
+    root = os.path.normpath(output.parent / (manifest.dataset_root or "."))
+    return Path(root) / (manifest.split or "train") / "annotations.json"

@@ -1,0 +1,38 @@
+"""What the writing of question-answer pairs can be told."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from xray_vqa.core.records import Strict
+
+MAX_SAMPLES_PER_IMAGE = 12
+
+
+class ProviderSettings(Strict):
+    """Who words the planned questions."""
+
+    provider: str
+    """`template` (free, offline) or `scripted` (tests)."""
+    model: str = ""
+    """For a provider that has models."""
+    script_path: Path | None = None
+    """For the scripted provider: JSON list of steps."""
+    seed: int = 0
+    """For a provider that draws its wording."""
+
+
+class GenerateConfig(Strict):
+    """One run of `xray-vqa generate`."""
+
+    annotations_path: Path = Path("data/stcray/train/annotations.json")
+    output_path: Path = Path("data/stcray_vqa_train.jsonl")
+    provider: ProviderSettings
+    policy_path: Path | None = None
+    """Rules behind the risk questions. Unset: `configs/policy.yaml`."""
+    samples_per_image: int = Field(default=3, ge=1, le=MAX_SAMPLES_PER_IMAGE)
+    max_images: int | None = Field(default=None, ge=1)
+    """So many scans in the plan's order, which mixes them; each larger number contains the smaller one's."""
+    rate_limit_delay_s: float = Field(default=1.0, ge=0)
+    """Least time between two calls of a paid provider."""
+    seed: int = Field(default=0, ge=0)

@@ -1,0 +1,96 @@
+"""What every pair writer looks like from outside: a planned image goes in, worded pairs come out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import ValidationError
+
+from xray_vqa.core.jsonl import first_error
+from xray_vqa.core.records import ScanRecord, Strict
+from xray_vqa.errors import AnswerUnreadable
+from xray_vqa.generation.plan import PlannedImage, Slot
+
+Stop = Literal["end", "refusal", "truncated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image with the questions to word. The truth is in the slots; the provider chooses the words alone."""
+
+    record: ScanRecord
+    slots: tuple[Slot, ...]
+
+    @classmethod
+    def of(cls, image: PlannedImage) -> "Request":
+        return cls(image.record, image.slots)
+
+
+class Reply(Strict):
+    """What came back, as it came: it is journaled before anybody tries to read it, for it may have cost money."""
+
+    text: str
+    """JSON: `{"pairs": [{"slot": 0, "question": "...", "answer": "..."}]}`."""
+    stop: Stop = "end"
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class WordedPair(Strict):
+    """The words for one slot."""
+
+    slot: int
+    question: str
+    answer: str
+
+
+class WordedPairs(Strict):
+    """The form of `Reply.text`."""
+
+    pairs: list[WordedPair]
+
+
+class Provider(Protocol):
+    """Words planned pairs."""
+
+    name: str
+    generated_by: str
+    """What pairs say of their origin: `template`, `llm`, `scripted`."""
+    model: str
+    prompt_version: str
+    """Of the provider's own templates or prompt; a changed one is written anew."""
+    paid: bool
+    """Whether a reply can cost money: then each is synced to disk and the user is asked first."""
+    concurrency: int
+    """Requests that it takes at once."""
+
+    def parameters(self) -> dict[str, str | int | float]:
+        """Return all else that its words depend on."""
+        ...
+
+    def estimate_usd(self, requests: Sequence[Request]) -> float:
+        """Return what these requests would cost."""
+        ...
+
+    async def generate(self, request: Request) -> Reply:
+        """Return the words for one image.
+
+        Raises:
+            ProviderError: This image cannot be worded, now or by another try.
+            Incomplete: Nothing can go on (budget, network); the same command continues later.
+        """
+        ...
+
+
+def read_reply(reply: Reply) -> list[WordedPair]:
+    """Return the worded pairs of a reply. Raises AnswerUnreadable where it is refused, cut off or no such JSON."""
+    if reply.stop == "refusal":
+        raise AnswerUnreadable("the provider refused", text=reply.text)
+    if reply.stop == "truncated":
+        raise AnswerUnreadable("the reply was cut off", text=reply.text)
+    try:
+        return WordedPairs.model_validate_json(reply.text).pairs
+    except ValidationError as error:
+        raise AnswerUnreadable(f"the reply is not the JSON asked for: {first_error(error)}", text=reply.text) from error

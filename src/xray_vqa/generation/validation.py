@@ -1,0 +1,239 @@
+"""Is a pair true? Every answer is derived from the annotations once more, from the question as it was worded.
+
+The plan is not consulted: what a question asks about is read out of its text, so that a provider's slip of the pen, a
+hand-edited line and an annotation that changed since are all found here.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from xray_vqa.core.answers import parse_categories, parse_yes_no
+from xray_vqa.core.geometry import REGIONS
+from xray_vqa.core.inspection import RiskLevel
+from xray_vqa.core.jsonl import first_error
+from xray_vqa.core.policy import Policy
+from xray_vqa.core.records import Fault, ScanRecord, VQAPair
+from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
+from xray_vqa.errors import AnswerUnreadable, DatasetError
+from xray_vqa.generation import facts as truth
+from xray_vqa.generation.facts import NONE, Facts, Truth, read_facts
+
+DERIVED_TYPES = ("presence", "listing", "count", "location", "identification", "risk", "absent")
+"""The types whose answers follow from annotations and policy. Of others only form, evidence and items are checked."""
+
+_LEAK = re.compile(
+    r"\b(annotat(?:ion|ions|ed)|bounding box(?:es)?|bbox(?:es)?|ground truth|caption(?:s|ed)?|metadata|dataset|"
+    r"label(?:s|led|ed)?|image_path|\d{6}\.(?:jpg|png|bmp))\b",
+    re.IGNORECASE,
+)
+"""Words of somebody who has read the annotations; a question comes from one who sees the scan and nothing else."""
+
+_REGION = re.compile(rf"(?<![\w-])({'|'.join(sorted(REGIONS, key=len, reverse=True))})(?![\w-])")
+_LEVEL = re.compile(rf"\b({'|'.join(level.value for level in RiskLevel)})\b")
+_DENIAL = re.compile(r"\b(no|not|none|nothing|cannot)\b")
+_NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER = re.compile(rf"\b(\d+|none|{'|'.join(_NUMBER_WORDS)})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A pair and the line of the file that it stands on, from 1."""
+
+    number: int
+    pair: VQAPair
+
+
+def check_file(
+    path: Path, records: Iterable[ScanRecord], annotated: Sequence[str], policy: Policy, root: Path
+) -> tuple[list[VQAPair], list[Fault]]:
+    """Return the pairs of a file and everything that is wrong in it, by line.
+
+    Raises:
+        DatasetError: The file is not there.
+    """
+    lines, faults = _read_lines(path)
+    known = {record.image_path: record for record in records}
+    by_image: dict[str, list[Line]] = {}
+    for line in lines:
+        by_image.setdefault(line.pair.image_path, []).append(line)
+    for image_path, group in by_image.items():
+        record = known.get(image_path)
+        if record is None:
+            faults.extend(Fault(path, f"{image_path} is not in the split's annotations", line.number) for line in group)
+            continue
+        if not (root / image_path).is_file():
+            faults.append(Fault(path, f"the image {root / image_path} is missing", group[0].number))
+        found = check_image([line.pair for line in group], read_facts(record, annotated), policy)
+        faults.extend(Fault(path, message, group[index].number) for index, message in found)
+    return [line.pair for line in lines], sorted(faults, key=lambda fault: fault.position or 0)
+
+
+def _read_lines(path: Path) -> tuple[list[Line], list[Fault]]:
+    lines: list[Line] = []
+    faults: list[Fault] = []
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: no such file; write it with `xray-vqa generate`") from error
+    with stream:
+        for number, text in enumerate(stream, start=1):
+            if not text.strip():
+                continue
+            try:
+                lines.append(Line(number, VQAPair.model_validate_json(text)))
+            except ValidationError as error:
+                faults.append(Fault(path, f"no question-answer pair: {first_error(error)}", number))
+    return lines, faults
+
+
+def check_image(pairs: Sequence[VQAPair], facts: Facts, policy: Policy) -> list[tuple[int, str]]:
+    """Return what is wrong with the pairs of one image: index and message."""
+    faults = [(index, message) for index, pair in enumerate(pairs) for message in check_pair(pair, facts, policy)]
+    return sorted([*faults, *_duplicates(pairs), *_contradictions(pairs)])
+
+
+def check_pair(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
+    """Return what is wrong with a pair by itself."""
+    about = pair.metadata
+    faults = [f"the {name} says {leak.group()!r}" for name, leak in _leaks(pair)]
+    if sorted(about.categories) != sorted(facts.present) or about.num_categories != len(facts.present):
+        faults.append(f"metadata names the categories {about.categories}, the annotations {list(facts.present)}")
+    stray = [index for index in about.evidence if not 0 <= index < len(facts.record.categories)]
+    if stray:
+        faults.append(f"evidence {stray} is not among the {len(facts.record.categories)} annotated items")
+    if about.target and about.target not in CATEGORIES:
+        return [*faults, f"target {about.target!r} is no category"]
+    if about.question_type in DERIVED_TYPES:
+        faults.extend(_against_truth(pair, facts, policy))
+    elif about.language == "en":
+        strange = sorted(parse_categories(pair.answer) - set(facts.present))
+        if strange:
+            faults.append(f"the answer names {', '.join(strange)}, which the annotations do not have")
+    return faults
+
+
+def _leaks(pair: VQAPair) -> list[tuple[str, re.Match[str]]]:
+    texts = (("question", pair.question), ("answer", pair.answer))
+    return [(name, leak) for name, text in texts if (leak := _LEAK.search(text))]
+
+
+def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
+    about = pair.metadata
+    english = about.language == "en"
+    if about.question_type in ("presence", "location", "absent") and not about.target:
+        return [f"a {about.question_type} question needs a target"]
+    named = parse_categories(pair.question)
+    if english and about.target and named != {about.target}:
+        return [f"the question asks about {', '.join(sorted(named)) or 'no category'}, its target is {about.target}"]
+    expected = _expected(pair, facts, policy, named)
+    if expected is None:
+        return [f"the annotations do not tell the answer to {pair.question!r}"]
+    short_answer, evidence = expected
+    faults: list[str] = []
+    if about.question_type == "location" and short_answer == NONE:
+        faults.append(f"it asks for the place of a {about.target}, which is not there")
+    if about.short_answer != short_answer:
+        faults.append(f"short_answer is {about.short_answer!r}, the annotations say {short_answer!r}")
+    if sorted(about.evidence) != sorted(evidence):
+        faults.append(f"evidence is {about.evidence}, the annotations say {list(evidence)}")
+    if english and not _says(pair.answer, about.question_type, short_answer, about.target, facts):
+        faults.append(f"the answer {pair.answer!r} does not say {short_answer!r}")
+    return faults
+
+
+def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]) -> Truth | None:
+    """Return the true short answer and its evidence; None where the annotations do not tell."""
+    about = pair.metadata
+    match about.question_type:
+        case "presence":
+            return truth.presence(facts, about.target)
+        case "count":
+            return truth.count(facts, about.target) if about.target or not named else None
+        case "location" | "absent":
+            return truth.location(facts, about.target)
+        case "listing":
+            return truth.listing(facts, named)
+        case "identification":
+            regions = _REGION.findall(pair.question.lower())
+            return truth.identification(facts, named, regions[0] if regions else "")
+        case _:
+            return truth.risk(facts, policy)
+
+
+def _says(answer: str, question_type: str, short_answer: str, target: str, facts: Facts) -> bool:
+    """Return whether an English answer says what it should, and names no item that is not there."""
+    lowered, named = answer.lower(), parse_categories(answer)
+    match question_type:
+        case "presence":
+            try:
+                said = parse_yes_no(answer)
+            except AnswerUnreadable:
+                return False
+            return said is (short_answer == "yes") and named <= ({target} if said else set())
+        case "count":
+            numbers = {_as_number(word) for word in _NUMBER.findall(lowered)}
+            return numbers == {int(short_answer)}
+        case "location" | "absent":
+            if short_answer == NONE:
+                return bool(_DENIAL.search(lowered)) and not named and not _REGION.search(lowered)
+            return set(_REGION.findall(lowered)) == set(short_answer.split(", ")) and named <= {target}
+        case "listing" | "identification":
+            if short_answer == NONE:
+                return bool(_DENIAL.search(lowered)) and not named
+            return named == {canonical_category(name) for name in short_answer.split(", ")}
+        case _:
+            return set(_LEVEL.findall(lowered)) == {short_answer} and named <= set(facts.present)
+
+
+def _as_number(word: str) -> int:
+    if word.isdigit():
+        return int(word)
+    return 0 if word == NONE else _NUMBER_WORDS.index(word)
+
+
+def _duplicates(pairs: Sequence[VQAPair]) -> list[tuple[int, str]]:
+    seen: dict[str, int] = {}
+    faults: list[tuple[int, str]] = []
+    for index, pair in enumerate(pairs):
+        question = " ".join(re.findall(r"\w+", pair.question.lower()))
+        if question in seen:
+            faults.append((index, f"asks the same as another pair of this image: {pair.question!r}"))
+        seen.setdefault(question, index)
+    return faults
+
+
+def _contradictions(pairs: Sequence[VQAPair]) -> list[tuple[int, str]]:
+    said: dict[tuple[str, str], int | bool] = {}
+    faults: list[tuple[int, str]] = []
+    for index, pair in enumerate(pairs):
+        for subject, value in claims_of(pair).items():
+            if said.setdefault(subject, value) != value:
+                faults.append((index, f"contradicts another pair of this image about {subject[1] or 'the whole bag'}"))
+                break
+    return faults
+
+
+def claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
+    """Return what a pair says is so: `("there", category)` to whether, `("count", category)` to how many."""
+    about = pair.metadata
+    short_answer, target = about.short_answer, about.target
+    match about.question_type:
+        case "presence":
+            return {("there", target): short_answer == "yes"}
+        case "count" if short_answer.isdigit():
+            number = int(short_answer)
+            return {("count", target): number} | ({("there", target): number > 0} if target else {})
+        case "location" | "absent":
+            return {("there", target): short_answer != NONE}
+        case "listing" | "identification":
+            options = parse_categories(pair.question)
+            there = {canonical_category(name) for name in short_answer.split(", ")}
+            if about.question_type == "identification" and not options:
+                return dict.fromkeys((("there", category) for category in there), True)
+            return {("there", category): category in there for category in options or CATEGORIES}
+        case _:
+            return {}
