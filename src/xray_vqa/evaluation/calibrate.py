@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from xray_vqa.core.calibration import Calibration, write_calibration
-from xray_vqa.errors import ConfigError
+from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.score import score_table
 from xray_vqa.evaluation.screening_metrics import ScoreTable, counts_down
@@ -132,7 +132,8 @@ def raise_to_floor(thresholds: FloatArray, clean: FloatArray, share: float = MAX
     filled = np.where(np.isnan(clean), -1.0, clean)
     highest_first = -np.sort(-filled, axis=0)
     alone = [just_above(float(column[allowed]), column) for column in highest_first.T]
-    raised = np.maximum(thresholds, alone)
+    too_many = (filled >= thresholds).sum(axis=0) > allowed
+    raised = np.where(too_many, np.maximum(thresholds, alone), thresholds)
 
     def num_flagged(floor: float) -> int:
         return int((filled >= np.maximum(raised, floor)).any(axis=1).sum())
@@ -158,8 +159,11 @@ def just_above(level: float, scores: FloatArray) -> float:
 def fit_calibration(predictions: Sequence[ScanPrediction], info: EngineInfo, measured_on: str) -> Calibration:
     """Return the calibration of an engine from its predictions on the development scans.
 
-    A category that the model does not cover or the dataset does not annotate gets no threshold: the policy's default
-    holds, and no bag is cleared on its account.
+    A category that the model does not cover or the dataset does not annotate gets no threshold.
+
+    Raises:
+        DatasetError: The model covers categories, and none of them is among the scans with a usable score. A
+            calibration file would say that the model was calibrated, and it was not.
     """
     raw = _raw_table(predictions)
     usable = raw.annotated & ~np.isnan(raw.scores)
@@ -213,10 +217,15 @@ def _raw_table(predictions: Sequence[ScanPrediction]) -> ScoreTable:
 def _thresholds(
     raw: ScoreTable, corrected: FloatArray, usable: BoolArray, covered: Sequence[int]
 ) -> tuple[dict[str, float], list[str]]:
+    if not covered:
+        return {}, ["the model covers no category that is annotated here; no threshold was set"]
     cells = usable[:, covered]
-    shared = best_f1_threshold(corrected[:, covered][cells], raw.truth[:, covered][cells]) if covered else None
+    shared = best_f1_threshold(corrected[:, covered][cells], raw.truth[:, covered][cells])
     if shared is None:
-        return {}, ["no positive of a covered category among the development scans; no threshold could be set"]
+        raise DatasetError(
+            f"nothing to calibrate on: of {len(raw.groups)} development scans none has an item that the model covers "
+            f"and a score that can be read ({int((raw.annotated & ~usable).sum())} scores could not)"
+        )
     chosen: list[float] = []
     for column in covered:
         rows = usable[:, column]

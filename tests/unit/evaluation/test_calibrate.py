@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prediction_samples import make_info, make_prediction
 from scipy.special import expit, logit
 
+from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.calibrate import (
     MAX_CLEAN_FLAGGED,
     best_f1_threshold,
@@ -142,6 +143,12 @@ def test_a_base_model_that_covers_nothing_gets_no_threshold():
     assert calibration.scale > 0
 
 
+def test_scores_that_cannot_be_read_make_no_calibration():
+    lost = [make_prediction(k, ("Gun",), {"Gun": 9.0}) for k in range(10)]
+    with pytest.raises(DatasetError, match="10 scores could not"):
+        fit_calibration(lost, make_info(), "toy scans")
+
+
 def test_thresholds_part_what_scores_part():
     predictions = development(30, 60)
     calibration = fit_calibration(predictions, make_info(), "toy scans")
@@ -167,7 +174,12 @@ def test_scores_that_cannot_be_read_are_left_out_and_told():
 )
 def test_any_development_set_gives_usable_thresholds(rows):
     predictions = [make_prediction(k, there, {"Gun": a, "Knife": b}) for k, (there, a, b) in enumerate(rows)]
+    if not any(there for there, *_ in rows):
+        with pytest.raises(DatasetError, match="nothing to calibrate on"):
+            fit_calibration(predictions, make_info(), "anything")
+        return
     calibration = fit_calibration(predictions, make_info(), "anything")
+    assert set(calibration.thresholds) == {"Gun", "Knife"}
     for threshold in calibration.thresholds.values():
         assert 0 < threshold < 1
         assert 0 < calibration.uncorrect(threshold) < 1
