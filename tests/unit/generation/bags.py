@@ -1,0 +1,48 @@
+"""Scans without pixels: what the plan and the validator need to know of a bag."""
+
+import random
+from collections.abc import Sequence
+
+from xray_vqa.config.loading import load_policy
+from xray_vqa.core.records import ScanRecord
+from xray_vqa.core.taxonomy import CATEGORIES
+
+POLICY = load_policy()
+
+
+def make_record(
+    number: int = 0,
+    categories: Sequence[str] = (),
+    bboxes: Sequence[tuple[float, float, float, float] | None] | None = None,
+    raw_labels: Sequence[str] | None = None,
+) -> ScanRecord:
+    """A 300x300 scan; without boxes given, item i lies in the i-th region in reading order."""
+    boxes = bboxes
+    if boxes is None:
+        boxes = [(100.0 * (i % 3) + 30, 100.0 * (i // 3 % 3) + 30, 40.0, 40.0) for i in range(len(categories))]
+    return ScanRecord(
+        image_id=number,
+        image_filename=f"{number:06d}.jpg",
+        image_path=f"train/images/{number:06d}.jpg",
+        width=300,
+        height=300,
+        sha256=f"{number:064x}",
+        categories=list(categories),
+        bboxes=list(boxes),
+        raw_labels=list(raw_labels) if raw_labels is not None else None,
+    )
+
+
+def make_records(count: int, clean_share: float = 0.15) -> list[ScanRecord]:
+    """Bags of very unequal categories, a few of them clean, some with several items."""
+    chance = random.Random(7)
+    weights = [1 / (1 + index) for index in range(len(CATEGORIES))]
+    records: list[ScanRecord] = []
+    for number in range(count):
+        size = 0 if chance.random() < clean_share else chance.choices([1, 2, 3], [6, 3, 1])[0]
+        categories = chance.choices(CATEGORIES, weights, k=size)
+        if size > 1 and chance.random() < 0.3:
+            categories = categories[:1] * size
+        boxes = [(chance.uniform(0, 240), chance.uniform(0, 240), 50.0, 50.0) for _ in categories]
+        records.append(make_record(number, categories, boxes))
+    return records
