@@ -129,7 +129,9 @@ def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy)
     others: list[Contender] = []
     untuned = _other(settings, "untuned", data)
     if untuned:
-        others.append(Contender("untuned", f"{untuned[1].model_name}, not fine-tuned", untuned[0], untuned[1].point))
+        how = "" if untuned[1].point.calibration else ", at the policy's thresholds for want of a calibration"
+        what = f"{untuned[1].model_name}, not fine-tuned{how}"
+        others.append(Contender("untuned", what, untuned[0], untuned[1].point))
     notes: list[str] = []
     train_file = settings.train_file or training_pairs_beside(settings.test_file)
     if train_file:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
+from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.evaluation.intervals import ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord
@@ -45,6 +46,8 @@ _NUMBER_WORDS = {
 _REGION = re.compile(
     "|".join(sorted((rf"\b{region.replace('-', ' ')}\b" for region in REGIONS), key=len, reverse=True))
 )
+_RISK_LEVELS = frozenset(level.value for level in RiskLevel)
+_NOTHING = frozenset({"no", "none", "not", "nothing", "0"})
 _NEGATIONS = frozenset({"no", "not", "never", "without", "cannot"})
 # A letter of a script written without spaces is a token of its own; any other run of word characters is one.
 _TOKEN = re.compile(
@@ -73,10 +76,10 @@ def is_exact(said: str, short_truth: str, truth: str) -> bool:
 
 
 def is_lenient(said: str, short_truth: str, truth: str) -> bool:
-    """Return whether an answer says the same as the short reference: its yes or no, number, items and places.
+    """Return whether an answer says the same as the short reference: its yes or no, number, items, places or risk.
 
-    A reference of another kind ("high", "cannot be determined") has to stand in the answer word for word, and not
-    negated. Without a short reference the full one counts.
+    A reference of another kind ("cannot be determined") has to stand in the answer word for word, and not negated.
+    Without a short reference the full one counts.
     """
     if is_exact(said, short_truth, truth):
         return True
@@ -89,12 +92,16 @@ def is_lenient(said: str, short_truth: str, truth: str) -> bool:
     if items or places:
         same_items = not items or parse_categories(said) == items
         return same_items and (not places or set(_REGION.findall(words)) == places)
-    if wanted == "0" and _polarity(said) is False:
-        return not parse_categories(said)
+    plain = tokens(said)
+    if wanted == "0" and _NOTHING & {*plain, *words.split()}:
+        return not parse_categories(said) and not _REGION.search(words)
     if wanted.isdigit():
         return {word for word in words.split() if word.isdigit()} == {wanted}
-    negated = (_NEGATIONS & set(words.split())) - set(wanted.split())
-    return not negated and f" {wanted} " in f" {words} "
+    if wanted in _RISK_LEVELS:
+        return _RISK_LEVELS & set(plain) == {wanted} and f" not {wanted} " not in f" {' '.join(plain)} "
+    phrase = tokens(short_truth or truth)
+    negated = (_NEGATIONS & set(plain)) - set(phrase)
+    return not negated and f" {' '.join(phrase)} " in f" {' '.join(plain)} "
 
 
 def _polarity(said: str) -> bool | None:

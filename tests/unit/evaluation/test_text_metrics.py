@@ -77,6 +77,13 @@ def test_an_empty_answer_matches_nothing_even_an_empty_reference():
         ("The risk is high", "high", True),
         ("The risk is not high", "high", False),
         ("higher", "high", False),
+        ("High: it holds a knife and no gun.", "high", True),
+        ("Low, medium or high", "low", False),
+        ("There is nothing to report.", "none", True),
+        ("There is no battery in this bag.", "none", True),
+        ("It is not there, it is in the upper-left.", "none", False),
+        ("There are none.", "0", True),
+        ("There is one.", "0", False),
     ],
 )
 def test_lenient_match_asks_for_the_same_meaning(said, short, same):
