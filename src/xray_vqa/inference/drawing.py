@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_vqa.core.inspection import Finding
 
-_COLOURS = ("#d00000", "#0050d0", "#8a2be2", "#007a33", "#b35900", "#c2007a")
-"""Dark enough for white letters, and none of them a colour that scanners give to materials in bulk."""
+_COLOURS = ("#d00000", "#c2007a", "#6a00b8", "#202020")
+"""Dark enough for white letters, and none of them the orange, green or blue that scanners give to materials."""
 
 
 def draw_findings(image: Image.Image, findings: Sequence[Finding]) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from fastapi import Request
 from PIL import Image
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +23,7 @@ Body = TypeVar("Body", InspectRequest, AskRequest)
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,64};base64,", re.ASCII | re.IGNORECASE)
 _WHITESPACE = b" \t\r\n\f\v"
+_MAX_FIELDS = 32
 _SHOWN_ERRORS = 10
 _SHOWN_CHARACTERS = 64
 
@@ -93,7 +94,14 @@ def understand(data: bytes, kind: type[Body], limits: ImageLimits) -> Understood
         Problem: It is no JSON, does not fit the schema, or holds no image that may be decoded.
     """
     try:
-        body = kind.model_validate_json(data)
+        value = from_json(data)
+    except ValueError as error:
+        raise Problem("invalid_json", f"the body is not JSON: {error}") from error
+    if isinstance(value, dict) and len(value) > _MAX_FIELDS:  # each would become an error object of its own
+        known = ", ".join(kind.model_fields)
+        raise Problem("invalid_request", f"the body has {len(value):,} fields; known are {known}")
+    try:
+        body = kind.model_validate(value)
     except ValidationError as error:
         raise problem_of_validation(error.errors(include_url=False, include_input=False)) from error
     file_bytes = _decode_base64(body.image_base64)
@@ -121,8 +129,6 @@ def _decode_base64(text: str) -> bytes:
 
 def problem_of_validation(details: list[ErrorDetails]) -> Problem:
     """Return the problem of a body or a path that does not fit its schema, each fault with its field's name."""
-    if details[0]["type"] == "json_invalid":
-        return Problem("invalid_json", details[0]["msg"])
     errors = [FieldError(_field_of(detail), _message_of(detail)) for detail in details[:_SHOWN_ERRORS]]
     more = f" (and {len(details) - len(errors)} more)" if len(details) > len(errors) else ""
     said = "; ".join(f"{error.field}: {error.message}" for error in errors)

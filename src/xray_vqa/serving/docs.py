@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from xray_vqa.config.loading import require
 from xray_vqa.serving.errors import MEDIA_TYPE
-from xray_vqa.serving.schemas import AskRequest, InspectRequest, ProblemBody
+from xray_vqa.serving.schemas import EXAMPLES, AskRequest, InspectRequest, ProblemBody
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -89,4 +89,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[body.__name__] = schema
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
     return document

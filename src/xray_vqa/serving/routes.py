@@ -40,7 +40,7 @@ def _service_of(request: Request) -> InspectionService:
 Service = Annotated[InspectionService, Depends(_service_of)]
 
 
-@router.get("/health", summary="Does the process live")
+@router.get("/health", tags=["operation"], summary="Does the process live")
 async def health() -> HealthBody:
     """Answers at once, whatever the model and the store do."""
     return HealthBody(version=package_version())
@@ -48,6 +48,7 @@ async def health() -> HealthBody:
 
 @router.get(
     "/ready",
+    tags=["operation"],
     summary="Can inspections be answered",
     responses={503: {"model": ReadyBody, "description": "Not now; `message` says why"}},
 )
@@ -58,7 +59,7 @@ async def ready(service: Service, response: Response) -> ReadyBody:
     return readiness
 
 
-@router.get("/metrics", summary="For Prometheus", response_class=Response)
+@router.get("/metrics", tags=["operation"], summary="For Prometheus", response_class=Response)
 async def metrics(service: Service) -> Response:
     """Counts and times of this process in Prometheus' text format."""
     return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
@@ -66,6 +67,7 @@ async def metrics(service: Service) -> Response:
 
 @router.post(
     "/api/v1/inspect",
+    tags=["inspection"],
     summary="Inspect a scan",
     openapi_extra=takes(InspectRequest),
     responses=refuses(**_BAD_BODY, s503="The answer could not be recorded, so it is not given"),
@@ -82,6 +84,7 @@ async def inspect(request: Request, service: Service) -> InspectResponse:
 
 @router.post(
     "/api/v1/ask",
+    tags=["inspection"],
     summary="Ask about a scan",
     openapi_extra=takes(AskRequest),
     responses=refuses(
@@ -99,6 +102,7 @@ async def ask(request: Request, service: Service) -> AskResponse:
 
 @router.get(
     "/api/v1/inspections/{scan_id}",
+    tags=["inspection"],
     summary="The newest record of a scan",
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from xray_vqa.core.inspection import Action, DeclaredItem, Inspection, RiskLevel
 from xray_vqa.core.records import Strict
@@ -34,47 +34,9 @@ _TINY_PNG = (  # 48x32, an orange block and a blue bar: a body that can be sent 
     "jToIdzmECRwONJBq+gGHhtEoG3XQIE7UZKTQ0SgbddCog0YdRBgwjnalRx003BwEACueDb9tM/hKAAAAAElFTkSuQmCC"
 )
 
-_INSPECT_EXAMPLE: dict[str, JsonValue] = {
-    "scan_id": "TEST-001",
-    "image_base64": _TINY_PNG,
-    "declared_items": ["clothing", "electronics"],
-}
-_ASK_EXAMPLE: dict[str, JsonValue] = {
-    "scan_id": "TEST-001",
-    "image_base64": _TINY_PNG,
-    "question": "How many metal items are in the bag?",
-}
-_ANSWER_EXAMPLE: dict[str, JsonValue] = {
-    "scan_id": "TEST-001",
-    "detected_items": ["knife", "scissors"],
-    "risk_level": "high",
-    "action": "manual_inspection",
-    "reasoning": "Two prohibited sharp items detected: knife (center-left), scissors (upper-right). "
-    "Items declared (clothing, electronics) do not match detected items.",
-    "match_declaration": False,
-    "processing_time_ms": 156,
-    "degraded": False,
-    "reasons": ["no_findings", "declaration_matches"],
-    "findings": [
-        {"category": "Knife", "probability": 0.93, "region": "center-left", "box": [12.0, 96.0, 88.0, 40.0]},
-        {"category": "Scissors", "probability": 0.81, "region": "upper-right", "box": [380.0, 20.0, 96.0, 70.0]},
-    ],
-    "declaration": [
-        {"item": "clothing", "status": "not_verified", "category": None},
-        {"item": "electronics", "status": "not_verified", "category": None},
-    ],
-    "screened_for": ["Knife", "Scissors"],
-    "model_version": "nano@5f2c0a9d1b7e",
-    "policy_version": "general@2026.11",
-    "prompt_version": "2",
-    "audit_id": "0b9f6c1e5a4d4e0f9a51d3f6a7c8e901",
-}
-
 
 class InspectRequest(Strict):
     """A scan of one bag, and what was declared of it."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_INSPECT_EXAMPLE]})
 
     scan_id: ScanId
     """Your name for the scan. Sent again it makes a new record; the newest one is shown under it."""
@@ -86,8 +48,6 @@ class InspectRequest(Strict):
 
 class AskRequest(Strict):
     """A scan and a free question about it."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_ASK_EXAMPLE]})
 
     scan_id: ScanId
     image_base64: str
@@ -108,8 +68,6 @@ class FindingBody(Strict):
 
 class InspectResponse(Strict):
     """The decision on one scan. Whatever is not this, with status 200, means: inspect the bag by hand."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER_EXAMPLE]})
 
     scan_id: str
     detected_items: list[str]
@@ -226,6 +184,50 @@ class ProblemBody(Strict):
     request_id: str
     """Also in the header X-Request-ID and in the log."""
     errors: list[FieldErrorBody] = []
+
+
+INSPECT_EXAMPLE: dict[str, JsonValue] = {
+    "scan_id": "TEST-001",
+    "image_base64": _TINY_PNG,
+    "declared_items": ["clothing", "electronics"],
+}
+ASK_EXAMPLE: dict[str, JsonValue] = {
+    "scan_id": "TEST-001",
+    "image_base64": _TINY_PNG,
+    "question": "How many metal items are in the bag?",
+}
+ANSWER_EXAMPLE: dict[str, JsonValue] = {
+    "scan_id": "TEST-001",
+    "detected_items": ["knife", "scissors"],
+    "risk_level": "high",
+    "action": "manual_inspection",
+    "reasoning": "Two prohibited sharp items detected: knife (center-left), scissors (upper-right). "
+    "Items declared (clothing, electronics) do not match detected items.",
+    "match_declaration": False,
+    "processing_time_ms": 156,
+    "degraded": False,
+    "reasons": ["no_findings", "declaration_matches"],
+    "findings": [
+        {"category": "Knife", "probability": 0.93, "region": "center-left", "box": [12.0, 96.0, 88.0, 40.0]},
+        {"category": "Scissors", "probability": 0.81, "region": "upper-right", "box": [380.0, 20.0, 96.0, 70.0]},
+    ],
+    "declaration": [
+        {"item": "clothing", "status": "not_verified", "category": None},
+        {"item": "electronics", "status": "not_verified", "category": None},
+    ],
+    "screened_for": ["Knife", "Scissors"],
+    "model_version": "nano@5f2c0a9d1b7e",
+    "policy_version": "general@2026.11",
+    "prompt_version": "2",
+    "audit_id": "0b9f6c1e5a4d4e0f9a51d3f6a7c8e901",
+}
+
+EXAMPLES: dict[str, JsonValue] = {
+    "InspectRequest": INSPECT_EXAMPLE,
+    "AskRequest": ASK_EXAMPLE,
+    "InspectResponse": ANSWER_EXAMPLE,
+}
+"""By schema, for the API's page; beside the classes because pydantic would sort their keys."""
 
 
 def inspect_response(inspection: Inspection, *, audit_id: str | None, processing_time_ms: float) -> InspectResponse:

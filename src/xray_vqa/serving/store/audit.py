@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Table, create_engine, event, insert, select
+from sqlalchemy import Engine, Table, create_engine, delete, event, false, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -120,9 +120,9 @@ class AuditStore:
         with self._lock:
             try:
                 with self._opened().connect() as connection:
-                    # Takes the write lock, which a read-only file, folder or disk refuses, and changes nothing.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
-                    connection.exec_driver_sql("ROLLBACK")
+                    # A write that changes nothing: a read-only file, folder or disk refuses it all the same.
+                    connection.execute(delete(inspections).where(false()))
+                    connection.rollback()
             except (SQLAlchemyError, OSError) as error:
                 raise self._failed("check", error) from error
 
