@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +82,10 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         """By key."""
         self.failures: dict[str, str] = {}
-        """What went wrong by key, for images without a reply since."""
+        """What went wrong by key, for images without a usable reply since."""
+        self.cost_usd = 0.0
+        """Of all replies ever kept here, used or not."""
+        self.num_tokens: Counter[str] = Counter()
         self._read()
 
     def _read(self) -> None:
@@ -101,7 +105,11 @@ class Journal:
         if event.reply is not None:
             self.replies[event.key] = event.reply
             self.failures.pop(event.key, None)
+            self.cost_usd += event.reply.cost_usd
+            self.num_tokens.update(input=event.reply.input_tokens, output=event.reply.output_tokens)
         else:
+            # After a reply it says that this could not be used: paid for, kept, and asked for again.
+            self.replies.pop(event.key, None)
             self.failures[event.key] = event.error
 
     def append(self, event: Event) -> None:

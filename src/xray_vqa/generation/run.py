@@ -142,8 +142,9 @@ def generate(config: GenerateConfig, provider: Provider, stop: threading.Event |
             stop = stop or threading.Event()
             if not asyncio.run(_collect(todo, plan, keys, provider, config, journal, written, stop)):
                 raise KeyboardInterrupt
-            outcome = _outcome(config, source, plan, provider, num_kept, written)
-    _write_reports(config, source, provider, outcome, written)
+            outcome = _outcome(config, source, plan, provider, num_kept, written, journal)
+        num_tokens = journal.num_tokens
+    _write_reports(config, source, provider, outcome, written, num_tokens)
     return outcome
 
 
@@ -204,14 +205,19 @@ async def _collect(
             for task in done:
                 index = running.pop(task)
                 image_path = plan[index].record.image_path
+                failure = ""
                 try:
-                    journal.append(Event(event="reply", key=keys[index], image_path=image_path, reply=task.result()))
+                    reply = task.result()
+                    journal.append(Event(event="reply", key=keys[index], image_path=image_path, reply=reply))
+                    failure = written.take(index, reply)
                 except ProviderError as error:
-                    journal.append(Event(event="failed", key=keys[index], image_path=image_path, error=str(error)))
-                    written.failed[image_path] = str(error)
+                    failure = str(error)
                 except Incomplete as error:
                     halted = error
                     continue
+                if failure:
+                    journal.append(Event(event="failed", key=keys[index], image_path=image_path, error=failure))
+                    written.failed[image_path] = failure
                 bar.update()
             written.grow()
     if halted:
@@ -294,8 +300,8 @@ class Output:
         self.meter = QualityMeter()
         self.rejected: list[str] = []
         self.num_rejected = 0
-        self.usage: Counter[str] = Counter()
-        self.cost_usd = 0.0
+        self._made: dict[int, Made] = {}
+        """What was taken and waits for its turn."""
         self.negatives: Counter[str] = Counter()
 
     def __enter__(self) -> "Output":
@@ -312,6 +318,11 @@ class Output:
             os.fsync(self._stream.fileno())
         finally:
             self._stream.close()
+
+    def take(self, index: int, reply: Reply) -> str:
+        """Make the pairs of an image's reply, and return why there are none."""
+        self._made[index] = made = self._maker.make(self._plan[index], reply)
+        return made.failure
 
     def grow(self) -> None:
         """Append what is finished by now. Raises Incomplete where the disk is full."""
@@ -333,17 +344,16 @@ class Output:
             if image.slots and image_path not in self.failed:
                 if reply is None:
                     return
-                yield from self._lines(image, reply)
+                made = self._made.pop(self._position, None) or self._maker.make(image, reply)
+                if made.failure:  # a reply that an earlier version found good enough
+                    self.failed[image_path] = made.failure
+                    self._journal.append(Event(event="failed", key=key, image_path=image_path, error=made.failure))
+                yield from self._lines(image, made)
             self._position += 1
 
-    def _lines(self, image: PlannedImage, reply: Reply) -> Iterator[bytes]:
-        made = self._maker.make(image, reply)
-        if made.failure:
-            self.failed[image.record.image_path] = made.failure
+    def _lines(self, image: PlannedImage, made: Made) -> Iterator[bytes]:
         self.num_rejected += len(made.rejected)
         self.rejected += made.rejected[: SHOWN - len(self.rejected)]
-        self.usage.update(input_tokens=reply.input_tokens, output_tokens=reply.output_tokens)
-        self.cost_usd += reply.cost_usd
         self.negatives.update(slot.negative for slot in image.slots if slot.negative)
         for pair in made.pairs:
             self.meter.add(pair)
@@ -357,6 +367,7 @@ def _outcome(
     provider: Provider,
     num_kept: int,
     written: Output,
+    journal: Journal,
 ) -> Outcome:
     return Outcome(
         output_path=config.output_path,
@@ -367,13 +378,18 @@ def _outcome(
         failed=dict(sorted(written.failed.items())),
         num_silent=sum(not image.slots for image in plan),
         num_rejected=written.num_rejected,
-        cost_usd=round(written.cost_usd, 6),
+        cost_usd=round(journal.cost_usd, 6),
         quality=written.meter.result(),
     )
 
 
 def _write_reports(
-    config: GenerateConfig, source: Source, provider: Provider, outcome: Outcome, written: Output
+    config: GenerateConfig,
+    source: Source,
+    provider: Provider,
+    outcome: Outcome,
+    written: Output,
+    num_tokens: Counter[str],
 ) -> None:
     output, quality = config.output_path, outcome.quality
     write_json(
@@ -395,8 +411,8 @@ def _write_reports(
             "rejected_pairs": outcome.num_rejected,
             "rejected_examples": written.rejected,
             "absent_targets_chosen": dict(sorted(written.negatives.items())),
-            "input_tokens": written.usage["input_tokens"],
-            "output_tokens": written.usage["output_tokens"],
+            "input_tokens": num_tokens["input"],
+            "output_tokens": num_tokens["output"],
             "cost_usd": outcome.cost_usd,
             "quality": quality.model_dump(mode="json"),
         },

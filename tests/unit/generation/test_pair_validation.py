@@ -107,7 +107,9 @@ def test_the_same_question_twice_is_a_duplicate():
 def test_pairs_that_contradict_each_other_are_found_across_types():
     listed = pair("listing", "What is prohibited?", "A gun.", "gun", [0])
     counted = pair("count", "How many knives are there?", "One.", "1", [1], "Knife")
-    assert any("contradicts another pair of this image about Knife" in message for message in faults_of(listed, counted))
+    assert any(
+        "contradicts another pair of this image about Knife" in message for message in faults_of(listed, counted)
+    )
 
 
 def test_another_language_is_judged_by_its_short_answer():

@@ -100,7 +100,9 @@ def test_a_planner_can_go_on_without_knowing_what_comes():
 
 
 box = st.tuples(*[st.floats(0, 280)] * 2, *[st.floats(1, 200)] * 2)
-item = st.tuples(st.sampled_from([*CATEGORIES, UNLISTED]), st.none() | box, st.sampled_from(["Laptop", "Sword", "X knife"]))
+item = st.tuples(
+    st.sampled_from([*CATEGORIES, UNLISTED]), st.none() | box, st.sampled_from(["Laptop", "Sword", "X knife"])
+)
 
 
 @st.composite

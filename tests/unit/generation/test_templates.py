@@ -27,9 +27,7 @@ def pairs_of(image, seed=0):
             short_answer=slot.short_answer,
             target=slot.target,
         )
-        yield VQAPair(
-            image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about
-        )
+        yield VQAPair(image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about)
 
 
 def test_the_validator_finds_nothing_in_what_templates_say():
