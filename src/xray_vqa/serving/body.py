@@ -82,7 +82,8 @@ async def read_bytes(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Problem("unsupported_content_type", "the body is not announced as application/json")
     try:
-        return await request.body()
+        # Not request.body(), which would keep the bytes for as long as the scan waits.
+        return b"".join([chunk async for chunk in request.stream()])
     except ClientDisconnect as error:
         raise Problem("broken_request", "the connection was closed before the body was complete") from error
 

@@ -96,8 +96,8 @@ async def inspect(request: Request, service: Service) -> InspectResponse:
 )
 async def ask(request: Request, service: Service) -> AskResponse:
     """The model's own words. They may be wrong and decide nothing; use `inspect` to decide."""
-    submission, body = await _submission_of(request, AskRequest, service)
-    return await service.ask(submission, body.question)
+    submission, question = await _submission_of(request, AskRequest, service)
+    return await service.ask(submission, question)
 
 
 @router.get(
@@ -111,7 +111,8 @@ async def inspection(scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], ser
     return await service.newest_record(scan_id)
 
 
-async def _submission_of(request: Request, kind: type[Body], service: InspectionService) -> tuple[Submission, Body]:
+async def _submission_of(request: Request, kind: type[Body], service: InspectionService) -> tuple[Submission, str]:
+    """Return the scan in a request and its question, if it has one; nothing of the body outlives this call."""
     data = await read_bytes(request)
     # The clock starts with the last byte: a slow line is not the model's delay, a long wait for a decoder is.
     received_at, started = datetime.now(UTC), time.perf_counter()
@@ -120,4 +121,4 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
     declared = body.declared_items if isinstance(body, InspectRequest) else None
     scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None)
     submission = Submission(scan, understood.fingerprint, request.state.request_id, received_at, started)
-    return submission, body
+    return submission, body.question if isinstance(body, AskRequest) else ""
