@@ -167,6 +167,38 @@ def test_a_run_that_cannot_go_on_is_exit_3(dataset, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def limit_files():
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))
+
+
+def test_a_full_disk_is_exit_3_and_the_run_goes_on_when_there_is_room(dataset, tmp_path):
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "p.jsonl"
+    assert run(*options(dataset, whole), "--provider", "template").returncode == 0
+    full = subprocess.run(
+        command(*options(dataset, output), "--provider", "template"),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=limit_files,
+    )
+    assert full.returncode == 3, full.stderr
+    assert "make room and start the same command again" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert output.stat().st_size <= 15_000 < whole.stat().st_size
+    assert run(*options(dataset, output), "--provider", "template").returncode == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_an_output_that_cannot_be_written_is_exit_2(dataset, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(*options(dataset, tmp_path / "file" / "p.jsonl"), "--provider", "template")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def slow_script(folder):
     script = folder / "slow.json"
     script.write_text('[{"delay_s": 0.05}]')

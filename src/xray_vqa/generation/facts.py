@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xray_vqa.core.geometry import REGIONS, Box
-from xray_vqa.core.inspection import Evidence, Finding, RiskLevel, Score
+from xray_vqa.core.inspection import Evidence, Finding, Score
 from xray_vqa.core.policy import Policy, decide
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, names_of
@@ -176,8 +176,11 @@ def identification(facts: Facts, options: Iterable[str], region: str) -> Truth |
 def risk(facts: Facts, policy: Policy) -> Truth | None:
     """What risk level does the policy call for, if the model sees exactly what is there?
 
-    Known where all required categories are, or where what is known is already of the highest level.
+    None where a required category is not decided. That holds for the highest level too, though nothing could change it:
+    asked of such bags alone, the question would always have the same answer.
     """
+    if UNLISTED in facts.record.categories or not facts.decidable.issuperset(policy.required_categories):
+        return None
     level = decide(
         policy,
         Evidence(
@@ -187,8 +190,5 @@ def risk(facts: Facts, policy: Policy) -> Truth | None:
             calibrated=True,
         ),
     ).risk_level
-    known = facts.decidable.issuperset(policy.required_categories) and UNLISTED not in facts.record.categories
-    if not known and level is not max(RiskLevel):
-        return None
     strictest = [c for c in facts.instances if policy.rule(c).risk_level is level]
     return level.value, tuple(sorted(index for category in strictest for index in facts.instances[category]))

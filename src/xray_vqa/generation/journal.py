@@ -116,14 +116,10 @@ class Journal:
         """Keep an event. One write, so that a killed process leaves at most one torn line.
 
         Raises:
-            Incomplete: The disk is full or gone.
+            Incomplete, OSError: The disk is full.
         """
         line = event.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        try:
-            whole = os.write(self._descriptor, line) == len(line)
-        except OSError as error:
-            raise Incomplete(f"{self._path}: cannot be written: {error.strerror}; mend it and start again") from error
-        if not whole:
+        if os.write(self._descriptor, line) < len(line):
             raise Incomplete(f"{self._path}: the disk is full; make room and start the same command again")
         self._take(event)
         self._unsynced += 1

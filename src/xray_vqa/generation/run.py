@@ -1,14 +1,15 @@
 """One run of the generation, from top to bottom: read, plan, go on from the journal, write, measure."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -105,11 +106,27 @@ def generate(config: GenerateConfig, provider: Provider, stop: threading.Event |
     `stop` is set from outside to end early: calls under way are awaited and kept, nothing new is begun.
 
     Raises:
-        ConfigError: The output exists without its journal, or another process writes it.
+        ConfigError: The output exists without its journal, cannot be written, or another process writes it.
         DatasetError: The scans cannot be read.
         Incomplete: The provider or the disk cannot go on.
         KeyboardInterrupt: `stop` was set before the end.
     """
+    with _disk_errors(config.output_path):
+        return _generate(config, provider, stop or threading.Event())
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or output
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
+        raise ConfigError(f"{place}: {error.strerror}") from error
+
+
+def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event) -> Outcome:
     output = config.output_path
     if output.exists() and not journal_path(output).exists():
         raise ConfigError(
@@ -139,7 +156,6 @@ def generate(config: GenerateConfig, provider: Provider, stop: threading.Event |
             for stale in (manifest_path(output), _beside(output, "stats"), _beside(output, "failed")):
                 stale.unlink(missing_ok=True)
         with Output(output, plan, keys, journal, _PairMaker(provider, source, policy), missing) as written:
-            stop = stop or threading.Event()
             if not asyncio.run(_collect(todo, plan, keys, provider, config, journal, written, stop)):
                 raise KeyboardInterrupt
             outcome = _outcome(config, source, plan, provider, num_kept, written, journal)
@@ -314,10 +330,12 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            if error is None:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
         finally:
-            self._stream.close()
+            with suppress(OSError):  # what a full disk did not take is written by the next run
+                self._stream.close()
 
     def take(self, index: int, reply: Reply) -> str:
         """Make the pairs of an image's reply, and return why there are none."""
@@ -325,16 +343,9 @@ class Output:
         return made.failure
 
     def grow(self) -> None:
-        """Append what is finished by now. Raises Incomplete where the disk is full."""
-        try:
-            self._stream.writelines(self._finished())
-            self._stream.flush()
-        except OSError as error:
-            with suppress(OSError):
-                self._stream.close()
-            raise Incomplete(
-                f"{self._path}: cannot be written: {error.strerror}; mend it and start the same command again"
-            ) from error
+        """Append what is finished by now."""
+        self._stream.writelines(self._finished())
+        self._stream.flush()
 
     def _finished(self) -> Iterator[bytes]:
         while self._position < len(self._plan):
