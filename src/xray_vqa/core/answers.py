@@ -74,5 +74,10 @@ def parse_box_digits(digits: str, frame_wh: tuple[int, int]) -> Box:
 
 
 def format_box_digits(box: Box) -> str:
-    """Return the twelve digits that name a box given in the model's frame; the inverse of `parse_box_digits`."""
-    return "".join(f"{round(value):0{DIGITS_PER_NUMBER}d}" for value in box.as_xyxy())
+    """Return the twelve digits that name a box given in the model's frame; the inverse of `parse_box_digits`.
+
+    A box thinner than a pixel is told one pixel wide, so that it can be read back.
+    """
+    x0, y0, x1, y1 = (round(value) for value in box.as_xyxy())
+    corners = (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+    return "".join(f"{value:0{DIGITS_PER_NUMBER}d}" for value in corners)

@@ -206,29 +206,16 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Qwen2_5_VLForCon
     config = AutoConfig.from_pretrained(model_dir)
     spec = spec_of(config.model_type)
     if (model_dir / QUANTIZED_NAME).is_file():
-        with torch.device("meta"):
-            model = Qwen2_5_VLForConditionalGeneration(config)
-        model.to_empty(device="cpu")
-        state = load_quantized(model_dir, dtype)
-        missing, unexpected = model.to(dtype).load_state_dict(state, strict=False)
+        model = Qwen2_5_VLForConditionalGeneration(config).to(dtype)
+        missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
         if unexpected or set(missing) - {"lm_head.weight"}:
             raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")
         model.tie_weights()
-        _reset_buffers(model)
         return model, spec
     try:
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
-
-
-def _reset_buffers(model: torch.nn.Module) -> None:
-    """Compute the rotary frequencies, which are no weights and were left empty by the meta device."""
-    for module in model.modules():
-        if hasattr(module, "inv_freq") and hasattr(module, "compute_default_rope_parameters"):
-            fresh = type(module)(module.config)
-            for name, buffer in fresh.named_buffers(recurse=False):
-                setattr(module, name, buffer)
 
 
 def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:

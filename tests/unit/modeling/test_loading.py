@@ -77,6 +77,27 @@ def test_int8_rows_come_back_within_half_a_step(tmp_path: Path):
     assert bool(((back["a.weight"] - state["a.weight"]).abs() <= step / 2 + 1e-6).all())
 
 
+@torch.no_grad()
+def test_a_quantized_folder_loads_as_the_same_model(tiny_model_dir: Path, tmp_path: Path):
+    """Weights, tied head and the rotary frequencies that no file holds: all of it has to arrive."""
+    whole = load_model(str(tiny_model_dir), device="cpu")
+    packed_dir = copy_of(tiny_model_dir, tmp_path / "packed")
+    for path in packed_dir.glob("*.safetensors"):
+        path.unlink()
+    state = {name: weight for name, weight in whole.base.state_dict().items() if name != "lm_head.weight"}
+    save_quantized(state, packed_dir)
+    packed = load_model(str(packed_dir), device="cpu")
+    ids = torch.arange(20, 40)[None]
+    frame = torch.arange(112 * 84 * 3).reshape(84, 112, 3).remainder(251).to(torch.uint8)
+    patches, grid = whole.processor.patches_of([frame])
+    theirs, ours = (
+        (m.base.model.visual(patches, grid_thw=grid).pooler_output, m.base(input_ids=ids).logits)
+        for m in (whole, packed)
+    )
+    for expected, found in zip(theirs, ours, strict=True):
+        assert float((expected - found).norm() / expected.norm()) < 0.05
+
+
 @pytest.mark.parametrize(
     ("wanted", "capability", "name"),
     [
