@@ -17,7 +17,7 @@ from xray_vqa.core.records import VQAPair
 from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction, ScoreRecord
 from xray_vqa.evaluation.testset import dataset_of
-from xray_vqa.inference.engine import Engine, EngineInfo, Reading
+from xray_vqa.inference.engine import Answer, Engine, EngineInfo, Reading
 
 GREY = (128, 128, 128)
 
@@ -28,7 +28,7 @@ class BlindEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._readings: dict[tuple[tuple[int, int], tuple[str, ...], tuple[tuple[str, float], ...]], Reading] = {}
-        self._answers: dict[tuple[tuple[int, int], str, int], str] = {}
+        self._answers: dict[tuple[tuple[int, int], str, int], Answer] = {}
 
     def start(self) -> EngineInfo:
         return self._engine.start()
@@ -46,11 +46,12 @@ class BlindEngine:
             (self._readings[key],) = self._engine.read([Image.new("RGB", size_wh, GREY)], categories, place_from)
         return self._readings[key]
 
-    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
-        key = (image.size, question, max_tokens)
-        if key not in self._answers:
-            self._answers[key] = self._engine.ask(Image.new("RGB", image.size, GREY), question, max_tokens)
-        return self._answers[key]
+    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+        new = [q for q in dict.fromkeys(questions) if (image.size, q, max_tokens) not in self._answers]
+        if new:
+            answers = self._engine.ask(Image.new("RGB", image.size, GREY), new, max_tokens)
+            self._answers |= {(image.size, q, max_tokens): answer for q, answer in zip(new, answers, strict=True)}
+        return [self._answers[image.size, question, max_tokens] for question in questions]
 
     def close(self) -> None:
         self._engine.close()

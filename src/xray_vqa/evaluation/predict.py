@@ -180,27 +180,37 @@ def predict_scan(
         failure=failure,
         failure_text=failure_text,
         latency_ms=round(latency_ms, 3),
-        answers=[_answer(engine, image, question, failure_text) for question in planned.questions],
+        answers=_answers(engine, image, planned.questions, failure_text),
     )
 
 
-def _answer(engine: Engine, image: Image.Image | None, question: Question, why_no_image: str) -> AnswerRecord:
-    started = time.perf_counter()
-    said: str | None = None
-    failure: Failure | None = None
-    failure_text = ""
+def _answers(
+    engine: Engine, image: Image.Image | None, questions: Sequence[Question], why_no_image: str
+) -> list[AnswerRecord]:
+    """The answers to a scan's questions, asked together: the engine encodes the image once for all of them."""
     if image is None:
-        failure, failure_text = "image", why_no_image
-    else:
-        try:
-            said = engine.ask(image, question.pair.question, ANSWER_TOKENS)
-        except AnswerUnreadable as error:
-            said, (failure, failure_text) = error.text, _failure_of(error)
-        except ModelUnavailable:
-            raise
-        except Exception as error:
-            logger.exception("the engine failed on question %d", question.line + 1)
-            failure, failure_text = _failure_of(error)
+        return [_answer_record(question, None, "image", why_no_image) for question in questions]
+    if not questions:
+        return []
+    started = time.perf_counter()
+    try:
+        answers = engine.ask(image, [question.pair.question for question in questions], ANSWER_TOKENS)
+    except ModelUnavailable:
+        raise
+    except Exception as error:
+        logger.exception("the engine failed on the question in line %d", questions[0].line + 1)
+        return [_answer_record(question, None, *_failure_of(error)) for question in questions]
+    each_ms = (time.perf_counter() - started) * 1000 / len(questions)
+    cut_off = f"the answer does not end within {ANSWER_TOKENS} tokens"
+    return [
+        _answer_record(q, answer.text, *((None, "") if answer.complete else ("unreadable", cut_off)), each_ms)
+        for q, answer in zip(questions, answers, strict=True)
+    ]
+
+
+def _answer_record(
+    question: Question, said: str | None, failure: Failure | None, failure_text: str, latency_ms: float = 0.0
+) -> AnswerRecord:
     pair, known = question.pair, question.pair.metadata
     return AnswerRecord(
         pair=question.line,
@@ -213,7 +223,7 @@ def _answer(engine: Engine, image: Image.Image | None, question: Question, why_n
         answer=said,
         failure=failure,
         failure_text=failure_text,
-        latency_ms=round((time.perf_counter() - started) * 1000, 3),
+        latency_ms=round(latency_ms, 3),
     )
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from xray_vqa.core.inspection import MISSING, Score
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.evaluation.records import PredictionsHeader, ScanPrediction
-from xray_vqa.inference.engine import EngineInfo, Reading
+from xray_vqa.inference.engine import Answer, EngineInfo, Reading
 
 
 class ReplayEngine:
@@ -45,7 +45,7 @@ class ReplayEngine:
         }
         return Reading(scores, {name: tuple(prediction.boxes_of(name)) for name in prediction.boxes})
 
-    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
+    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
         raise AnswerUnreadable("a replay holds only the questions that were asked", text="")
 
     def close(self) -> None:

@@ -46,6 +46,15 @@ class Reading:
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says to a free question."""
+
+    text: str
+    complete: bool = True
+    """Whether the model came to an end by itself. An answer that was cut off has no meaning that we may act on."""
+
+
 class Engine(Protocol):
     """Reads scans. Blocking; one call at a time. The caller keeps it off the event loop."""
 
@@ -65,8 +74,8 @@ class Engine(Protocol):
         """
         ...
 
-    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
-        """Return the model's answer to a free question. Raises AnswerUnreadable where it breaks off."""
+    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+        """Return the model's answers to free questions about one scan, in order."""
         ...
 
     def close(self) -> None:

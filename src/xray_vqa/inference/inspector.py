@@ -28,8 +28,12 @@ class Inspector:
     def start(self) -> EngineInfo:
         """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
         self.info = info = self.engine.start()
-        if not info.is_calibrated:
-            found = "has no calibration" if info.calibration is None else "has a calibration of something else"
+        if not self.is_calibrated(info):
+            found = "has a calibration of something else"
+            if info.calibration is None:
+                found = "has no calibration"
+            elif info.is_calibrated:
+                found = "has a calibration that lacks required categories"
             logger.warning("%s %s: no bag can be cleared; run `xray-vqa evaluate --calibrate`", info.model_name, found)
         uncovered = [name for name in self.policy.required_categories if name not in info.covered_categories]
         if uncovered:
@@ -67,7 +71,10 @@ class Inspector:
         """
         if self.info is None:
             raise ModelUnavailable("the model is not loaded")
-        return self.engine.ask(image, question, max_tokens)
+        (answer,) = self.engine.ask(image, [question], max_tokens)
+        if not answer.complete:
+            raise AnswerUnreadable(f"the answer does not end within {max_tokens} tokens", text=answer.text)
+        return answer.text
 
     def degraded(self, scan: Scan, fault: str, started: float | None = None) -> Inspection:
         """Return the inspection of a scan that could not be assessed: high risk, to a person, and why.
@@ -79,6 +86,17 @@ class Inspector:
         """
         scores = dict.fromkeys(self.policy.required_categories, MISSING)
         return self._answer(scan, scores, (), {}, (fault,), started if started is not None else time.perf_counter())
+
+    def is_calibrated(self, info: EngineInfo) -> bool:
+        """Whether every required category has a threshold that somebody measured or set, for exactly what runs.
+
+        A calibration on scans that say nothing of explosives leaves them at a default that nobody has tried.
+        """
+        calibration = info.calibration if info.is_calibrated else None
+        return calibration is not None and all(
+            name in calibration.thresholds or self.policy.rule(name).threshold is not None
+            for name in self.policy.required_categories
+        )
 
     def _place_from(self, info: EngineInfo) -> dict[str, float]:
         """Raw probabilities from which boxes are decoded: the thresholds, with the calibration undone."""
@@ -131,7 +149,7 @@ class Inspector:
             engine_faults=engine_faults,
             declared_items=scan.declared_items,
             covered_categories=covered,
-            calibrated=bool(self.info and self.info.is_calibrated),
+            calibrated=bool(self.info and self.is_calibrated(self.info)),
         )
         decision = decide(self.policy, evidence)
         return Inspection(

@@ -81,7 +81,7 @@ def load_model(
     device: str | None = None,
     precision: str = "auto",
     max_pixels: int | None = None,
-    trainable_adapter: bool = False,
+    merge: bool = False,
 ) -> LoadedModel:
     """Load a model onto one device, in evaluation mode.
 
@@ -92,7 +92,8 @@ def load_model(
         device: `cpu`, `cuda`, `cuda:1`; by default the first GPU where there is one.
         precision: `auto`, `fp32`, `bf16` or `fp16`. nano always runs in fp32, so that its calibration holds anywhere.
         max_pixels: Overrides the processor's cap on the resized image.
-        trainable_adapter: Whether the adapter's weights take gradients.
+        merge: Whether an adapter is merged into the weights, which is faster and, in fp32, the same. In shorter
+            formats it stays apart: rounding the sum would change answers.
 
     Raises:
         ModelUnavailable: The weights are missing, of an unknown family, unsafe to load, or do not fit together.
@@ -118,11 +119,12 @@ def load_model(
                 f"{adapter} was trained on a base with digest {card.base_digest[:12]}, but {name} has {digest[:12]}; "
                 "load it on its own base"
             )
-        model = _load_adapter(model, weights_dir, trainable=trainable_adapter)
+        model = _load_adapter(model, weights_dir)
+        if merge and chosen.name == "fp32":
+            model = model.merge_and_unload()
     _check_card(card, processor, weights_dir)
-    use_segment_attention(model.get_base_model() if adapter else model)
     model.to(target).eval()
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         encoder=encoder,
         processor=processor,
@@ -134,6 +136,8 @@ def load_model(
         covered_categories=tuple(card.covered_categories) if card else (),
         weights_dir=weights_dir,
     )
+    use_segment_attention(loaded.base)
+    return loaded
 
 
 def is_nano(model_dir: Path) -> bool:
@@ -225,11 +229,11 @@ def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
         raise ModelUnavailable(f"{model_dir}: tokenizer cannot be loaded: {error}") from error
 
 
-def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path, *, trainable: bool) -> Any:
+def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) -> Any:
     from peft import PeftModel
 
     try:
-        loaded = PeftModel.from_pretrained(model, str(adapter_dir), is_trainable=trainable)
+        loaded = PeftModel.from_pretrained(model, str(adapter_dir))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ModelUnavailable(f"{adapter_dir}: adapter cannot be loaded on this base: {error}") from error
     matrices = [weight for name, weight in loaded.named_parameters() if "lora_B" in name]

@@ -13,7 +13,7 @@ from xray_vqa.config.loading import load_policy
 from xray_vqa.core.inspection import Action, Scan
 from xray_vqa.core.manifest import make_manifest, write_manifest
 from xray_vqa.core.records import VQAPair
-from xray_vqa.errors import AnswerUnreadable, DatasetError, ModelUnavailable
+from xray_vqa.errors import DatasetError, ModelUnavailable
 from xray_vqa.evaluation.baselines import BlindEngine, Majority, fit_majority, training_pairs_beside
 from xray_vqa.evaluation.predict import predict, predict_scan
 from xray_vqa.evaluation.records import OperatingPoint
@@ -21,7 +21,7 @@ from xray_vqa.evaluation.replay import ReplayEngine
 from xray_vqa.evaluation.score import score
 from xray_vqa.evaluation.table import format_table
 from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
-from xray_vqa.inference.engine import EngineInfo
+from xray_vqa.inference.engine import Answer, EngineInfo
 from xray_vqa.inference.engines.scripted import ScriptedEngine, ScriptedReading
 from xray_vqa.inference.inspector import Inspector
 
@@ -106,8 +106,8 @@ def test_a_prediction_keeps_raw_scores_with_their_state_and_the_truth(pairs_path
 
 def test_an_answer_that_breaks_off_is_kept_and_marked(pairs_path):
     class BreaksOff(ScriptedEngine):
-        def ask(self, image, question, max_tokens=64):
-            raise AnswerUnreadable("the answer does not end", text="Yes, yes, yes")
+        def ask(self, image, questions, max_tokens=64):
+            return [Answer("Yes, yes, yes", complete=False) for _ in questions]
 
     data = load_test_set(pairs_path)
     prediction = predict_scan(BreaksOff([ScriptedReading()]), data.scans[0], data, ("Knife",), {})
@@ -166,9 +166,9 @@ class Remembers(ScriptedEngine):
         self.shown += images
         return super().read(images, categories, place_from)
 
-    def ask(self, image, question, max_tokens=64):
+    def ask(self, image, questions, max_tokens=64):
         self.shown.append(image)
-        return super().ask(image, question, max_tokens)
+        return super().ask(image, questions, max_tokens)
 
 
 def test_the_blind_engine_shows_grey_images_of_the_same_size():
@@ -177,7 +177,7 @@ def test_the_blind_engine_shows_grey_images_of_the_same_size():
     scan = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     for _ in range(2):
         blind.read([scan], ("Gun",), {})
-        assert blind.ask(scan, "Is there a gun?") == "No."
+        assert blind.ask(scan, ["Is there a gun?"]) == [Answer("No.")]
     assert len(engine.shown) == 2  # equal images have equal readings
     assert {image.size for image in engine.shown} == {(50, 30)}
     assert all(image.getcolors() == [(1500, (128, 128, 128))] for image in engine.shown)

@@ -244,3 +244,14 @@ def test_nothing_found_draws_nothing():
     scan.save(stream, "PNG")
     draw_findings(scan, []).save(other, "PNG")
     assert base64.b64encode(stream.getvalue()) == base64.b64encode(other.getvalue())
+
+
+def test_a_calibration_without_a_required_category_clears_no_bag(caplog):
+    thresholds = {name: 0.5 for name in CATEGORIES if name != "Explosive"}
+    inspector = Inspector(CalibratedEngine([ScriptedReading()], calibration_of(thresholds=thresholds)), load_policy())
+    with caplog.at_level("WARNING"):
+        inspector.start()
+    assert "lacks required categories" in caplog.text
+    decision = inspector.inspect([make_scan()])[0].decision
+    assert decision.action.value == "manual_inspection"
+    assert decision.reasons == ("calibration_matches",)

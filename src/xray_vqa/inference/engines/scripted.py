@@ -18,7 +18,7 @@ from xray_vqa.core.jsonl import read_json
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
-from xray_vqa.inference.engine import EngineInfo, Reading
+from xray_vqa.inference.engine import Answer, EngineInfo, Reading
 
 IDENTITY = EngineIdentity(
     engine="scripted", model_digest="scripted", dtype="none", processor_version="none", prompt_version=PROMPT_VERSION
@@ -104,8 +104,8 @@ class ScriptedEngine:
         }
         return Reading(scores, boxes)
 
-    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
-        return self._answer
+    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+        return [Answer(self._answer)] * len(questions)
 
     def close(self) -> None:
         """Nothing is held."""

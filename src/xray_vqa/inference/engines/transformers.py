@@ -15,7 +15,7 @@ from xray_vqa.core.inspection import UNSURE, Score
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
-from xray_vqa.inference.engine import EngineInfo, Reading
+from xray_vqa.inference.engine import Answer, EngineInfo, Reading
 from xray_vqa.modeling.decoding import BoxGrammar, TextGrammar, TreeDecoder
 from xray_vqa.modeling.loading import LoadedModel, load_model
 
@@ -42,7 +42,8 @@ class TransformersEngine:
     def start(self) -> EngineInfo:
         """Load the weights and run one blank image through everything. Raises ModelUnavailable."""
         if self._decoder is None:
-            self._decoder = TreeDecoder(load_model(self._name, adapter=self._adapter, device=self._device))
+            loaded = load_model(self._name, adapter=self._adapter, device=self._device, merge=True)
+            self._decoder = TreeDecoder(loaded)
         loaded = self._decoder.loaded
         blank = Image.new("RGB", (504, 392), "white")
         self.read([blank], CATEGORIES[:2], {CATEGORIES[0]: 0.0})
@@ -86,16 +87,13 @@ class TransformersEngine:
             readings.append(Reading(row, boxes, timings))
         return readings
 
-    def ask(self, image: Image.Image, question: str, max_tokens: int = 64) -> str:
+    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
         decoder = self._started()
         frame = torch.from_numpy(np.array(decoder.loaded.processor.resize(image)))
         state, _ = decoder.open([frame], [[]])
-        grammar = TextGrammar(decoder.encoder, max_tokens)
-        decoder.extend(state, [[decoder.encoder.question(question)]], [[grammar]])
-        answer = decoder.encoder.decode(grammar.tokens)
-        if not grammar.ended:
-            raise AnswerUnreadable(f"the answer does not end within {max_tokens} tokens", text=answer)
-        return answer
+        grammars = [TextGrammar(decoder.encoder, max_tokens) for _ in questions]
+        decoder.extend(state, [[decoder.encoder.question(question) for question in questions]], [grammars])
+        return [Answer(decoder.encoder.decode(grammar.tokens), grammar.ended) for grammar in grammars]
 
     def close(self) -> None:
         self._decoder = None
