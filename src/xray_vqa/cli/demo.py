@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xray_vqa.errors import ConfigError
-
 EPILOG = """\
 examples:
   xray-vqa demo                         simulated scans and nano, on a laptop, in minutes
@@ -135,13 +133,11 @@ def _full_stages() -> list[Stage]:
 
 
 def _check_provider() -> None:
-    """Stop before anything is downloaded where no pair writer was chosen; never choose one in silence."""
-    named = os.environ.get("PROVIDER")
-    if not named and not any(os.environ.get(key) for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")):
-        raise ConfigError(
-            "no pair writer: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or choose PROVIDER=template, which needs no key "
-            "and costs nothing"
-        )
+    """Stop before anything is downloaded where no pair writer was chosen, or one that this version does not have."""
+    from xray_vqa.config.generate import ProviderSettings
+    from xray_vqa.generation.providers import open_provider, provider_from_environment
+
+    open_provider(ProviderSettings(provider=provider_from_environment(os.environ)))
 
 
 def _confirmed() -> bool:

@@ -91,7 +91,8 @@ def load_model(
         adapter: A folder with a LoRA adapter for the model.
         device: `cpu`, `cuda`, `cuda:1`; by default the first GPU where there is one.
         precision: `auto`, `fp32`, `bf16` or `fp16`. nano always runs in fp32, so that its calibration holds anywhere.
-        max_pixels: Overrides the processor's cap on the resized image.
+        max_pixels: Overrides the processor's cap on the resized image, for training at another size than the
+            weights were trained at before.
         merge: Whether an adapter is merged into the weights, which is faster and, in fp32, the same. In shorter
             formats it stays apart: rounding the sum would change answers.
 
@@ -107,7 +108,6 @@ def load_model(
     logger.info("%s on %s in %s: %s", name, target, chosen.name, chosen.reason)
     model, spec = _load_weights(model_dir, _DTYPES[chosen.name])
     encoder = PromptEncoder(_load_tokenizer(model_dir))
-    processor = read_processor(model_dir / PROCESSOR_NAME, max_pixels)
     card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
     digest = digest_of(model_dir)
     if adapter is not None:
@@ -122,7 +122,10 @@ def load_model(
         model = _load_adapter(model, weights_dir)
         if merge and chosen.name == "fp32":
             model = model.merge_and_unload()
-    _check_card(card, processor, weights_dir)
+    # An adapter may have been trained at another image size than its base; its own file says so.
+    own = weights_dir / PROCESSOR_NAME
+    processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels)
+    _check_card(card, processor, weights_dir, other_size=max_pixels is not None)
     model.to(target).eval()
     loaded = LoadedModel(
         model=model,
@@ -242,7 +245,7 @@ def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) 
     return loaded
 
 
-def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path) -> None:
+def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path, *, other_size: bool) -> None:
     if card is None:
         logger.warning("%s has no %s: trained elsewhere, so it covers no category yet", weights_dir, CARD_NAME)
         return
@@ -250,7 +253,7 @@ def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path)
         ("prompt version", card.prompt_version, PROMPT_VERSION),
         ("processor", card.processor_version, processor.version),
     ):
-        if found != current:
+        if found != current and not (what == "processor" and other_size):
             raise ModelUnavailable(f"{weights_dir} was trained with {what} {found}, this is {current}; train it again")
     unknown = set(card.covered_categories) - set(CATEGORIES)
     if unknown:

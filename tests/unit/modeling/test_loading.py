@@ -10,6 +10,7 @@ import torch
 from xray_vqa.errors import ModelUnavailable
 from xray_vqa.modeling.loading import digest_of, load_model, read_card, write_card
 from xray_vqa.modeling.precision import choose_precision
+from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.quantized import load_quantized, save_quantized
 
 
@@ -29,8 +30,25 @@ def test_a_model_of_another_prompt_version_is_refused(tiny_model_dir: Path, tmp_
 
 def test_a_model_of_another_processor_is_refused(tiny_model_dir: Path, tmp_path: Path):
     model_dir = copy_of(tiny_model_dir, tmp_path / "other")
+    Processor(max_pixels=100_000).save(model_dir)
     with pytest.raises(ModelUnavailable, match="processor"):
-        load_model(str(model_dir), max_pixels=100_000)
+        load_model(str(model_dir))
+
+
+def test_an_adapter_that_was_trained_at_another_image_size_is_loaded_at_that_size(tiny_model_dir: Path, tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    adapter_dir = tmp_path / "adapter"
+    training = load_model(str(tiny_model_dir), device="cpu", max_pixels=100_000)
+    lora = LoraConfig(r=2, target_modules=training.spec.lora_targets(), task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(training.model, lora).save_pretrained(adapter_dir)
+    training.processor.save(adapter_dir)
+    card = read_card(tiny_model_dir)
+    assert card is not None
+    write_card(adapter_dir, card.model_copy(update={"processor_version": training.processor.version}))
+    loaded = load_model(str(tiny_model_dir), adapter=str(adapter_dir), device="cpu")
+    assert loaded.processor == training.processor
+    assert loaded.processor.max_pixels == 100_000
 
 
 def test_weights_that_can_run_code_are_not_loaded(tiny_model_dir: Path, tmp_path: Path):
