@@ -1,9 +1,10 @@
-"""Walks docs/WORKFLOW.md: every command of its bash blocks runs, in order and in one shell, as a reader would run it.
+"""Walks docs/WORKFLOW.md and QUICKSTART.md: every command of their bash blocks runs, in order and in one shell, as a
+reader would run it.
 
-The walk takes place in a scratch project. Three things stand in for what a test cannot have, and nothing else does:
+A walk takes place in a scratch project. Three things stand in for what a test cannot have, and nothing else does:
 scans come from the simulator and not from the hub, the model is nano with a few steps and not the 7B, and the pairs
-are worded by templates (which the document itself chooses). `RULES` says how each command runs. A command that no rule
-covers fails the test, and so does a rule that no command needs.
+are worded by templates (which the document itself chooses). `RULES` and `QUICK_RULES` say how each command runs. A
+command that no rule covers fails the test, and so does a rule that no command needs.
 """
 
 import json
@@ -24,6 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "docs" / "WORKFLOW.md"
+QUICKSTART = ROOT / "QUICKSTART.md"
 VENV = Path(sys.prefix)
 
 MODEL_DIR = "outputs/qwen25vl_stcray_lora"
@@ -104,14 +106,11 @@ class Walk:
         self.project, self.port = project, port
         self.log_dir = project.parent / "walk"
         self.log_dir.mkdir()
-        self.outputs: dict[str, str] = {}
-        self.errors: dict[str, str] = {}
-        self.server: subprocess.Popen | None = None
-        self.environment = environment
+        self.server_pid = ""
         self._count = 0
         self._shell = subprocess.Popen(["bash"], cwd=project, env=environment, stdin=subprocess.PIPE, text=True)
 
-    def run(self, command: str, answers: str = "", timeout_s: float = 240) -> tuple[int, str, str]:
+    def run(self, command: str, answers: str = "", timeout_s: float = 600) -> tuple[int, str, str]:
         """Run a command in the shell, which keeps its variables, and return exit code, stdout and stderr."""
         self._count += 1
         out, err, given, code = (self.log_dir / f"{self._count:02d}.{kind}" for kind in ("out", "err", "in", "code"))
@@ -129,23 +128,28 @@ class Walk:
         return int(code.read_text()), out.read_text(), err.read_text()
 
     def start_server(self, command: str) -> None:
-        """Run a command that serves until it is stopped, and wait until it is ready."""
-        log = (self.log_dir / "server.log").open("w")
-        self.server = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=self.project, env=self.environment, stderr=log
-        )
+        """Run a command that serves until it is stopped, and wait until it is ready. One at a time."""
+        self.stop_server()
+        log_path = self.log_dir / "server.log"
+        self.server_pid = self.run(f"{command} >{log_path} 2>&1 & echo $!")[1].strip()
         deadline = time.monotonic() + 120
         ready = ["curl", "-sf", "-o", os.devnull, f"http://localhost:{self.port}/ready"]
         while subprocess.run(ready, check=False).returncode:
-            assert self.server.poll() is None, (self.log_dir / "server.log").read_text()
-            assert time.monotonic() < deadline, (self.log_dir / "server.log").read_text()
+            assert self.run(f"kill -0 {self.server_pid}")[0] == 0, log_path.read_text()
+            assert time.monotonic() < deadline, log_path.read_text()
             time.sleep(0.2)
 
+    def stop_server(self) -> None:
+        if self.server_pid:
+            assert self.run(f"kill {self.server_pid}; wait {self.server_pid}")[0] == 0
+            self.server_pid = ""
+
     def close(self) -> None:
-        for process in (self.server, self._shell):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                process.wait(60)
+        try:
+            self.stop_server()
+        finally:
+            self._shell.kill()
+            self._shell.wait()
 
 
 @dataclass(frozen=True)
@@ -222,15 +226,62 @@ RULES = (
 )  # fmt: skip
 
 
-def rule_of(command: str) -> Rule:
-    rule = next((rule for rule in RULES if re.match(rule.begins, flat(command))), None)
-    assert rule is not None, f"no rule covers this command of {WORKFLOW.name}: {command}"
+def in_few_steps(command: str, walk: Walk) -> str:
+    """The demo with a handful of scans; the test has set the number of steps in its configuration."""
+    return ".venv/bin/xray-vqa demo --train 60 --test 6"
+
+
+def with_scans_of_your_own(command: str, walk: Walk) -> str:
+    """Stands in for scans with COCO annotations: those that the demo simulated, divided as somebody else would."""
+    source, scans_dir = walk.project / "outputs/demo/stcray", walk.project.parent / "scans"
+    coco: dict[str, list] = {"images": [], "annotations": [], "categories": []}
+    for split in ("train", "test"):
+        (scans_dir / split).mkdir(parents=True)
+        for record in json.loads((source / split / "annotations.json").read_text()):
+            name = f"{split}/{record['image_filename']}"
+            shutil.copy(source / record["image_path"], scans_dir / name)
+            image_id = len(coco["images"])
+            size = {"width": record["width"], "height": record["height"]}
+            coco["images"].append({"id": image_id, "file_name": name, "split": split, **size})
+            for category, box in zip(record["categories"], record["bboxes"], strict=True):
+                names = [entry["name"] for entry in coco["categories"]]
+                if category not in names:
+                    names.append(category)
+                    coco["categories"].append({"id": len(names), "name": category})
+                item = {"id": len(coco["annotations"]), "image_id": image_id, "bbox": box}
+                coco["annotations"].append({**item, "category_id": names.index(category) + 1})
+    (scans_dir / "annotations.json").write_text(json.dumps(coco))
+    return command.replace("/path/to/your/scans", str(scans_dir))
+
+
+QUICK_RULES = (
+    Rule("make demo", in_few_steps, says="inspect a scan of your own"),
+    Rule("source "),
+    Rule("xray-vqa inspect "),
+    Rule("xray-vqa data import ", with_scans_of_your_own, says="train                   60"),
+    Rule("xray-vqa data verify ", says="no faults"),
+    Rule("xray-vqa generate ", says="pairs"),
+    Rule("xray-vqa train configs/train_demo.yaml"),
+    Rule("xray-vqa train configs/train_stcray.yaml", codes=(2,), says="needs a CUDA GPU"),  # there is none
+    Rule("xray-vqa evaluate ", says="item_f1"),
+    Rule("xray-vqa serve ", serves=True),
+    Rule("bash scripts/test_api.sh", says="ok    /api/v1/inspect: 200"),
+)
+
+
+WALKS = {WORKFLOW: RULES, QUICKSTART: QUICK_RULES}
+
+
+def rule_of(command: str, document: Path) -> Rule:
+    rule = next((rule for rule in WALKS[document] if re.match(rule.begins, flat(command))), None)
+    assert rule is not None, f"no rule covers this command of {document.name}: {command}"
     return rule
 
 
-def test_every_command_has_a_rule_and_every_rule_a_command():
-    used = {rule_of(command).begins for command in commands_of(WORKFLOW)}
-    assert sorted(rule.begins for rule in RULES if rule.begins not in used) == []
+@pytest.mark.parametrize("document", WALKS, ids=lambda path: path.name)
+def test_every_command_has_a_rule_and_every_rule_a_command(document):
+    used = {rule_of(command, document).begins for command in commands_of(document)}
+    assert sorted(rule.begins for rule in WALKS[document] if rule.begins not in used) == []
 
 
 def test_the_document_keeps_every_command_that_users_rely_on():
@@ -299,10 +350,6 @@ def project(tmp_path) -> Path:
 
 @pytest.fixture
 def walk(project):
-    (project / "data/download_stcray.py").rename(project / "data/real_download_stcray.py")
-    (project / "data/download_stcray.py").write_text(STAND_IN_FOR_THE_HUB)
-    config_path = project / "configs/train_stcray.yaml"
-    config_path.write_text(yaml.safe_dump({**yaml.safe_load(config_path.read_text()), **SHORT_RUN}))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -313,12 +360,15 @@ def walk(project):
     walk.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_every_command_of_the_document_runs_in_order(walk):
+def shorten(config_path: Path, **settings: object) -> None:
+    config_path.write_text(yaml.safe_dump({**yaml.safe_load(config_path.read_text()), **settings}))
+
+
+def follow(document: Path, walk: Walk) -> dict[str, str]:
+    """Run every command of a document and return what each one wrote to stdout."""
     said: dict[str, str] = {}
-    for command in commands_of(WORKFLOW):
-        rule = rule_of(command)
+    for command in commands_of(document):
+        rule = rule_of(command, document)
         words = rule.runs(command, walk)
         started = time.monotonic()
         if rule.serves:
@@ -327,11 +377,33 @@ def test_every_command_of_the_document_runs_in_order(walk):
         code, out, err = walk.run(words, rule.answers)
         print(f"{time.monotonic() - started:6.1f} s  exit {code}  {flat(command)[:100]}")
         assert code in rule.codes, f"exit code {code} from: {command}\n{out[-1500:]}\n{err[-3000:]}"
-        assert rule.says in out + err, (
-            f"{rule.says!r} is not in what this says: {command}\n{out[-1500:]}\n{err[-3000:]}"
-        )
+        assert rule.says in out + err, f"{rule.says!r} is not said by: {command}\n{out[-1500:]}\n{err[-3000:]}"
         said[flat(command)] = out
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_command_of_the_quick_start_runs_in_order(walk):
     project = walk.project
+    shorten(project / "configs/train_demo.yaml", max_steps=2, eval_steps=2, save_steps=2)
+    said = follow(QUICKSTART, walk)
+    assert (project / "outputs/demo/report.html").is_file()
+    assert (project / "outputs/mine/calibration.json").is_file()
+    assert (project / "results/mine.html").is_file()
+    assert len(list((project / "outputs/drawn").glob("*.png"))) == 6
+    [answer] = [json.loads(out) for command, out in said.items() if " --json " in command]
+    assert [line["item"] for line in answer["declaration"]] == ["clothing", "scissors"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_command_of_the_workflow_runs_in_order(walk):
+    project = walk.project
+    (project / "data/download_stcray.py").rename(project / "data/real_download_stcray.py")
+    (project / "data/download_stcray.py").write_text(STAND_IN_FOR_THE_HUB)
+    shorten(project / "configs/train_stcray.yaml", **SHORT_RUN)
+    said = follow(WORKFLOW, walk)
 
     for name in ("train", "test"):
         assert (project / "data/stcray" / name / "annotations.json").is_file()
