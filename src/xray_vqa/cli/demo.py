@@ -78,7 +78,7 @@ def _demo_stages(num_train: int, num_test: int, seed: int) -> list[Stage]:
             f"simulate {num_train + num_test} scans of a scanner that nano has never seen",
             "half a minute",
             ["xray-vqa", "data", "synth", "--output-dir", str(data), "--train", str(num_train), "--test", str(num_test),
-             "--profile", "stcray-like", "--seed", str(seed)],
+             "--profile", "configs/scanners/reversed.yaml", "--seed", str(seed)],
         ),
         *(
             Stage(

@@ -18,11 +18,13 @@ COMMANDS = {
     "data": "simulate, download, import and verify scans",
     "generate": "write question-answer pairs about scans",
     "train": "fine-tune a model on a dataset",
+    "merge": "merge an adapter into its base model",
     "evaluate": "measure a model on a test file",
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
     "demo": "run the whole pipeline: scans, pairs, training, evaluation, inspection",
+    "doctor": "say what this machine has and what is missing",
 }
 
 EXIT_CODES: dict[type[BaseException], int] = {

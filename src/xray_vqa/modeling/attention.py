@@ -59,8 +59,8 @@ def _varlen(
 
     starts = cu_seq_lens.to(torch.int32)
     longest = int(max_length) if max_length is not None else int((starts[1:] - starts[:-1]).max())
-    flat = [tensor.squeeze(0).transpose(0, 1).contiguous() for tensor in (query, key, value)]
-    result = varlen_attn(*flat, starts, starts, longest, longest, scale=scaling)
+    q, k, v = (tensor.squeeze(0).transpose(0, 1).contiguous() for tensor in (query, key, value))
+    result = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scaling)
     assert isinstance(result, torch.Tensor)
     return result.unsqueeze(0)
 
@@ -79,8 +79,8 @@ def _grouped(
             continue
         index = torch.tensor(segment_starts, device=query.device)[:, None] + torch.arange(length, device=query.device)
         # (1, heads, segments * length, d) -> (segments, heads, length, d)
-        parts = [tensor[0][:, index].transpose(0, 1) for tensor in (query, key, value)]
-        attended = F.scaled_dot_product_attention(*parts, scale=scaling)
+        q, k, v = (tensor[0][:, index].transpose(0, 1) for tensor in (query, key, value))
+        attended = F.scaled_dot_product_attention(q, k, v, scale=scaling)
         result[0][:, index] = attended.transpose(0, 1)
     return result.transpose(1, 2)
 

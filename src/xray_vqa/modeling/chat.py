@@ -30,7 +30,8 @@ class PromptEncoder:
         self.box_close_id = self._single(prompts.BOX_CLOSE)
         self.end_id = self._single(prompts.END_OF_ANSWER)
         self.image_pad_id = self._single(prompts.IMAGE_PAD)
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_id
+        pad_id = tokenizer.pad_token_id
+        self.pad_id = pad_id if isinstance(pad_id, int) else self.end_id
         self._encode = lru_cache(maxsize=4096)(self._encode_uncached)
         before, after = self._encode(prompts.prefix_text(0)), self._encode(prompts.prefix_text(1))
         self._image_start = next(at for at, token in enumerate(after) if token == self.image_pad_id)

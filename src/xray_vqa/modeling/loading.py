@@ -31,7 +31,7 @@ CARD_NAME = "xray_vqa.json"
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ModelCard(Strict):
@@ -106,7 +106,8 @@ def load_model(
     capability = torch.cuda.get_device_capability(target) if target.type == "cuda" else None
     chosen = choose_precision("fp32" if is_nano(model_dir) and precision == "auto" else precision, capability)
     logger.info("%s on %s in %s: %s", name, target, chosen.name, chosen.reason)
-    model, spec = _load_weights(model_dir, _DTYPES[chosen.name])
+    model: Any
+    model, spec = _load_weights(model_dir, DTYPES[chosen.name])
     encoder = PromptEncoder(_load_tokenizer(model_dir))
     card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
     digest = digest_of(model_dir)
@@ -209,11 +210,13 @@ def _base_of(adapter_dir: Path) -> str:
     return str(base)
 
 
-def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Qwen2_5_VLForConditionalGeneration, ModelSpec]:
-    config = AutoConfig.from_pretrained(model_dir)
+def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
+    """The Qwen2_5_VLForConditionalGeneration in a folder. transformers' decorators hide `to` from type checkers."""
+    config: Any = AutoConfig.from_pretrained(model_dir)
     spec = spec_of(config.model_type)
     if (model_dir / QUANTIZED_NAME).is_file():
-        model = Qwen2_5_VLForConditionalGeneration(config).to(dtype)
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+        model.to(dtype)
         missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
         if unexpected or set(missing) - {"lm_head.weight"}:
             raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")

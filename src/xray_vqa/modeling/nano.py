@@ -7,7 +7,7 @@ through the code that carries the 7B, and it is not fit for screening.
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
 from xray_vqa.core import prompts
 from xray_vqa.core.geometry import REGIONS
@@ -43,10 +43,10 @@ PROCESSOR = Processor(min_pixels=56 * 56, max_pixels=256 * 28 * 28)
 
 
 def build_config(
-    tokenizer: PreTrainedTokenizerFast, *, vision_depth: int = 10, text_depth: int = 5
+    tokenizer: PreTrainedTokenizerBase, *, vision_depth: int = 10, text_depth: int = 5
 ) -> Qwen2_5_VLConfig:
     """Return nano's configuration for a tokenizer. 13.6 million parameters with the default depths."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    ids = {token: tokenizer.get_vocab()[token] for token in SPECIAL_TOKENS}
     text = {
         "hidden_size": 256,
         "intermediate_size": 704,

@@ -30,7 +30,9 @@ class ModelSpec:
         decoder = rf".*{re.escape(self.language_model)}\..*\.{names}"
         if not vision:
             return decoder
-        tower = rf".*{re.escape(self.vision_tower)}\.blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
+        # The patch embedding too: another scanner's colours are undone best where they come in.
+        visual = re.escape(self.vision_tower)
+        tower = rf".*{visual}\.(patch_embed\.proj|blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj))"
         return rf"({decoder}|{tower})"
 
 

@@ -202,7 +202,7 @@ class TreeTrainer:
 
             rows, columns = self.grid_hw[0] * self.processor.merge_size, self.grid_hw[1] * self.processor.merge_size
             grid = torch.tensor([[1, rows, columns]] * size, device=device)
-            visual = self.model.model.visual
+            visual: Any = self.model.model.visual
             index, window_bounds = get_vision_window_index(
                 grid,
                 spatial_merge_size=visual.spatial_merge_size,
@@ -261,7 +261,8 @@ def pretrain(
     torch.manual_seed(config.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     encoder, processor, _ = make_tools()
-    model = _make_model(config, tokenizer).to(device)
+    model = _make_model(config, tokenizer)
+    model.to(device)
     use_segment_attention(model)
     heads = DenseHeads(model.config.text_config.hidden_size).to(device)
     trainer = TreeTrainer(model, encoder, processor, config, device)
@@ -288,7 +289,7 @@ def pretrain(
     return config.output_dir
 
 
-def _make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
+def _make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     if config.initial_weights:
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(config.initial_weights, dtype=torch.float32)
     return Qwen2_5_VLForConditionalGeneration(
@@ -337,7 +338,9 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         decay = min(config.ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(ema, [p.detach() for p in model.parameters()], 1 - decay)
+        with torch.no_grad():
+            for average, parameter in zip(ema, model.parameters(), strict=True):
+                average.lerp_(parameter, 1 - decay)
         step += 1
         elapsed = time.monotonic() - started
         progress = max(elapsed / (60 * config.max_minutes), step / config.max_steps)

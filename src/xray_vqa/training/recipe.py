@@ -114,7 +114,7 @@ class TreeTrainer(Trainer):
         target = Path(output_dir or str(self.args.output_dir))
         target.mkdir(parents=True, exist_ok=True)
         tree: Any = self.accelerator.unwrap_model(self.model)
-        tree.model.save_pretrained(target)
+        save_trained(tree.model, target)
         torch.save(self.args, target / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -125,6 +125,15 @@ class TreeTrainer(Trainer):
         if best is not None:
             logger.info("going back to the best checkpoint %s (%s)", best, self.state.best_metric)
             load_trained(self.accelerator.unwrap_model(self.model).model, Path(best))
+
+
+def save_trained(model: Any, target: Path) -> None:
+    """Write the trained weights: the adapter's, or all of them."""
+    if hasattr(model, "peft_config"):
+        # Left to itself, PEFT asks the hub whether the base's vocabulary was changed; ours never is.
+        model.save_pretrained(target, save_embedding_layers=False)
+    else:
+        model.save_pretrained(target)
 
 
 def load_trained(model: Any, checkpoint: Path) -> None:
@@ -326,7 +335,7 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
     """Write the adapter (or the model), tokenizer, processor, card and manifest into the output folder."""
     output_dir = config.output_dir
-    loaded.model.save_pretrained(output_dir)
+    save_trained(loaded.model, output_dir)
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":

@@ -1,0 +1,164 @@
+"""Fine-tuning as a user runs it: a tiny model, a real command, a kill, and the same end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from xray_vqa.core.jsonl import write_jsonl
+from xray_vqa.core.manifest import make_manifest, read_manifest, write_manifest
+from xray_vqa.core.records import PairMetadata, ScanRecord, VQAPair
+from xray_vqa.dataset.layout import write_split
+from xray_vqa.modeling.loading import load_model, read_card
+
+SIZE = (168, 112)
+
+
+@pytest.fixture
+def pairs_path(tmp_path: Path) -> Path:
+    """Twelve scans with a box or none, and a question about each."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "data"
+    records = []
+    for number in range(12):
+        path = root / "train" / "images" / f"{number:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8)).save(path)
+        present = number % 2 == 0
+        records.append(
+            ScanRecord(
+                image_id=number, image_filename=path.name, image_path=f"train/images/{path.name}", width=SIZE[0],
+                height=SIZE[1], categories=["Gun"] if present else [], bboxes=[(10, 20, 60, 50)] if present else [],
+                group=f"bag-{number}",
+            )
+        )  # fmt: skip
+    write_split(root, "train", records)
+    write_manifest(root, make_manifest("synth", annotated_categories=["Gun", "Knife"]))
+    pairs = tmp_path / "pairs.jsonl"
+    metadata = PairMetadata(image_id=0, question_type="presence", generated_by="template")
+    write_jsonl(
+        pairs,
+        [
+            VQAPair(
+                image_path=r.image_path, question="Is there a gun?", answer="Yes." if r.categories else "No.",
+                metadata=metadata,
+            ).model_dump()
+            for r in records
+        ],
+    )  # fmt: skip
+    write_manifest(pairs, make_manifest("generate", dataset_root="data", split="train"))
+    return pairs
+
+
+def command(model_dir: Path, pairs: Path, output: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "xray_vqa", "train", "configs/train_demo.yaml", f"model_name={model_dir}",
+        f"train_file={pairs}", f"output_dir={output}", "max_steps=8", "eval_steps=2", "save_steps=2",
+        "per_device_train_batch_size=2", "logging_steps=1", "lora.r=4", "load_best_model_at_end=false", *more,
+    ]  # fmt: skip
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False)
+
+
+def losses(output: Path) -> dict[int, float]:
+    """The loss of each step that `train.log` tells."""
+    found = {}
+    for line in (output / "train.log").read_text().splitlines():
+        if "figures: step" in line and '"loss"' in line:
+            step, _, figures = line.split("step ", 1)[1].partition(" ")
+            found[int(step.split("/")[0])] = json.loads(figures)["loss"]
+    return found
+
+
+def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(tiny_model_dir, pairs_path, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run(*command(tiny_model_dir, pairs_path, whole))
+    assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(
+        command(tiny_model_dir, pairs_path, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint-4" / "trainer_state.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "adapter_model.safetensors").is_file()
+    again = run(*command(tiny_model_dir, pairs_path, killed))
+    assert again.returncode == 0, again.stderr
+    assert "going on from" in again.stderr
+    assert losses(killed) == pytest.approx(losses(whole), abs=1e-4)  # the same scans in the same order
+    ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (killed, whole))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path):
+    output = tmp_path / "out"
+    done = run(*command(tiny_model_dir, pairs_path, output))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(output)
+    assert list((output / "logs").glob("events.out.tfevents.*"))
+    assert sorted(losses(output)) == list(range(1, 9))
+    assert losses(output)[8] < losses(output)[1]
+    card = read_card(output)
+    assert card is not None
+    assert card.covered_categories == list(read_card(tiny_model_dir).covered_categories)  # type: ignore[union-attr]
+    assert read_manifest(output).counts["images"] == 11  # a tenth, here one, is held out
+    apart, merged = (load_model(str(output), device="cpu", merge=merge) for merge in (False, True))
+    ids = torch.arange(20, 60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(apart.model(input_ids=ids).logits, merged.model(input_ids=ids).logits, atol=1e-4, rtol=0)
+
+
+def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_path, tmp_path):
+    output = tmp_path / "out"
+    assert run(*command(tiny_model_dir, pairs_path, output)).returncode == 0
+    pairs_path.write_text(pairs_path.read_text().replace("Is there a gun?", "Gun?"))
+    again = run(*command(tiny_model_dir, pairs_path, output))
+    assert again.returncode == 2
+    assert "another data" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("learning_rat=1e-4", "did you mean 'learning_rate'"),
+        ("lora.rank=8", "unknown key 'lora.rank'"),
+        ("image_resolution=448", "processor"),
+        ("nonsense", "no such checkpoint"),
+    ],
+)
+def test_a_wrong_word_stops_before_training(tiny_model_dir, pairs_path, tmp_path, word, message):
+    done = run(*command(tiny_model_dir, pairs_path, tmp_path / "out", word))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_needs_a_gpu_says_so(pairs_path, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = run(*command(Path("Qwen/Qwen2.5-VL-7B-Instruct"), pairs_path, tmp_path / "out"))
+    assert done.returncode == 2
+    assert "GPU" in done.stderr
+    assert "nano" in done.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(tiny_model_dir, pairs_path, tmp_path):
+    output = tmp_path / "out"
+    done = run(*command(tiny_model_dir, pairs_path, output, "--dry-run"))
+    assert done.returncode == 0, done.stderr
+    assert "learning_rate" in done.stdout
+    assert "8 updates" in done.stdout
+    assert not (output / "run.json").exists()
+    assert os.environ.get("WORLD_SIZE") is None
