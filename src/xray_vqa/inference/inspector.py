@@ -29,12 +29,15 @@ class Inspector:
         """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
         self.info = info = self.engine.start()
         if not self.is_calibrated(info):
-            found = "has a calibration of something else"
+            found = "has a calibration of something else: no bag can be cleared; run `xray-vqa evaluate --calibrate`"
             if info.calibration is None:
-                found = "has no calibration"
+                found = "has no calibration: no bag can be cleared; run `xray-vqa evaluate --calibrate`"
             elif info.is_calibrated:
-                found = "has a calibration that lacks required categories"
-            logger.warning("%s %s: no bag can be cleared; run `xray-vqa evaluate --calibrate`", info.model_name, found)
+                found = (
+                    "has a calibration that lacks required categories: no bag can be cleared; calibrate on scans that "
+                    "label them, or change required_categories in the policy"
+                )
+            logger.warning("%s %s", info.model_name, found)
         uncovered = [name for name in self.policy.required_categories if name not in info.covered_categories]
         if uncovered:
             logger.warning("%s does not cover %s: no bag can be cleared", info.model_name, ", ".join(uncovered))

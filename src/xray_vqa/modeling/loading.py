@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,8 @@ def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
 def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) -> Any:
     from peft import PeftModel
 
+    # PEFT 0.21 still asks for a property by the name that transformers 5.23 has given up; nothing for a user to mend.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     try:
         loaded = PeftModel.from_pretrained(model, str(adapter_dir))
     except (OSError, RuntimeError, ValueError, KeyError) as error:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 def _check_machine(config: TrainConfig) -> None:
     if config.model_name != "nano" and not Path(config.model_name).exists() and not torch.cuda.is_available():
         raise ConfigError(
-            f"{config.model_name} needs a CUDA GPU with 16 GB or more and this machine has none; with "
+            f"{config.model_name} needs a CUDA GPU (its weights alone take 16.6 GB in bf16) and this machine has none; with "
             "model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
         )
     if config.deepspeed is not None:
@@ -273,6 +274,7 @@ def _make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
         return loaded.model
     from peft import LoraConfig, get_peft_model
 
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # see loading
     lora = config.lora
     targets = loaded.spec.lora_targets(lora.target_modules, vision=lora.vision)
     model = get_peft_model(
@@ -300,6 +302,8 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
             "greater_is_better": config.greater_is_better,
         }
     warmup = {"warmup_steps": config.warmup_ratio} if config.warmup_ratio else {}
+    # Said only where it is wanted: newer versions of transformers warn of the name even for its default.
+    checkpointing = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
     return TrainingArguments(
         output_dir=str(config.output_dir),
         num_train_epochs=config.num_train_epochs,
@@ -313,7 +317,6 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
         max_grad_norm=config.max_grad_norm,
         bf16=loaded.precision.name == "bf16",
         fp16=loaded.precision.name == "fp16",
-        gradient_checkpointing=config.gradient_checkpointing,
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         save_total_limit=config.save_total_limit,
@@ -328,6 +331,7 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         **warmup,
+        **checkpointing,
         **evaluation,
     )
 
