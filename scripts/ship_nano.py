@@ -26,7 +26,13 @@ def main() -> None:
     state = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}  # tied
     error = save_quantized(state, NANO_DIR)
     model.config.save_pretrained(NANO_DIR)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json", CARD_NAME):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "preprocessor_config.json",
+        CARD_NAME,
+    ):
         shutil.copyfile(source / name, NANO_DIR / name)
     size_mb = sum(path.stat().st_size for path in NANO_DIR.iterdir()) / 2**20
     print(f"{NANO_DIR}: {size_mb:.1f} MiB, largest relative error of a matrix {error:.4f}")

@@ -117,7 +117,9 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
     apart, merged = (load_model(str(output), device="cpu", merge=merge) for merge in (False, True))
     ids = torch.arange(20, 60)[None]
     with torch.no_grad():
-        torch.testing.assert_close(apart.model(input_ids=ids).logits, merged.model(input_ids=ids).logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            apart.model(input_ids=ids).logits, merged.model(input_ids=ids).logits, atol=1e-4, rtol=0
+        )
 
 
 def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_path, tmp_path):

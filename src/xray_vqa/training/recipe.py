@@ -215,8 +215,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 def _check_machine(config: TrainConfig) -> None:
     if config.model_name != "nano" and not Path(config.model_name).exists() and not torch.cuda.is_available():
         raise ConfigError(
-            f"{config.model_name} needs a CUDA GPU (its weights alone take 16.6 GB in bf16) and this machine has none; with "
-            "model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
+            f"{config.model_name} needs a CUDA GPU (its weights alone take 16.6 GB in bf16) and this machine has none; "
+            "with model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
         )
     if config.deepspeed is not None:
         require("deepspeed", extra="deepspeed")
