@@ -136,7 +136,6 @@ def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_pa
     [
         ("learning_rat=1e-4", "did you mean 'learning_rate'"),
         ("lora.rank=8", "unknown key 'lora.rank'"),
-        ("image_resolution=448", "processor"),
         ("nonsense", "no such checkpoint"),
     ],
 )
