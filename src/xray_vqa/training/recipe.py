@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from xray_vqa.config.loading import require
@@ -195,6 +195,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         return None
     checkpoint = checkpoint or _newest_checkpoint(config.output_dir)
     _remember_run(config, data, checkpoint)
+    set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = _make_trainable(config, loaded)
     arguments = _training_arguments(config, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
