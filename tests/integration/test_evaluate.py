@@ -134,6 +134,7 @@ def test_calibration_is_written_beside_the_model_before_predicting(workplace):
     calibration = read_calibration(workplace)
     assert calibration is not None
     assert calibration.num_scans == 6  # a tenth of 60
+    assert not calibration.simulated
     assert set(calibration.thresholds) == {"Knife", "Gun"}
     scored = results_of(workplace)
     assert scored["scored"]["calibrated"] is True
@@ -141,6 +142,14 @@ def test_calibration_is_written_beside_the_model_before_predicting(workplace):
         calibration.thresholds["Knife"], abs=1e-6
     )
     assert scored["screening"]["categories"]["Knife"]["threshold_from"] == "calibration"
+
+
+def test_a_calibration_says_that_simulated_scans_are_among_those_it_was_fitted_on(workplace):
+    path = workplace / "data/stcray/train/annotations.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([{**record, "source": "synth/sixray-white-like@3"} for record in records]))
+    assert evaluate("--calibrate") == 0
+    assert read_calibration(workplace).simulated
 
 
 def test_a_killed_run_goes_on_with_the_same_command(workplace):

@@ -99,3 +99,5 @@ def say_model(name: str) -> None:
             "",
             f"calibrated on {calibration.measured_on} ({calibration.identity.engine}, {calibration.identity.dtype})",
         )
+        if calibration.simulated:
+            say("", "these may be simulated scans: it can clear no bag unless the policy is one for trials")

@@ -39,6 +39,8 @@ class Calibration(Strict):
     measured_on: str
     """Which scans: dataset, split and number."""
     num_scans: int = Field(ge=0)
+    simulated: bool = True
+    """Whether simulated scans are or may be among them. Such thresholds are used but clear no bag (see the policy)."""
     num_positives: dict[str, int] = {}
     notes: list[str] = []
 

@@ -49,6 +49,8 @@ class Policy(Strict):
     """At least this when something was declared that may not be carried at all."""
     absent_declaration: DeclarationRule = "accept"
     """When no declaration was made, as on a cabin lane."""
+    clear_on_simulated_calibration: bool = False
+    """Whether a bag may be cleared by thresholds from simulated scans. For trials on simulated scans alone."""
     empty_declaration: DeclarationRule = "accept"
     """When the traveller declared that there is nothing to declare."""
 

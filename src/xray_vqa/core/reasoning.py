@@ -11,7 +11,7 @@ _WHY_NOT_CLEAR = {
     "input_is_a_scan": "The image does not look like a scan of a bag.",
     "every_required_category_scored": "Not every required category could be scored.",
     "every_required_category_covered": "The model was not trained on every required category.",
-    "calibration_matches": "The model has no calibration that fits it, so its scores cannot clear a bag.",
+    "calibration_matches": "The model has no calibration on real scans that fits it, so its scores cannot clear a bag.",
     "declaration_accepted": "The declaration is missing or empty, which this lane does not accept.",
 }
 

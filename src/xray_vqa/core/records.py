@@ -26,6 +26,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+SIMULATED_SOURCES = ("synth/", "tip/")
+"""How `ScanRecord.source` begins where the simulator made a scan or projected threats into it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """Ground truth on a scan: a category and, where the source draws one, its box in pixels of the scan."""
@@ -88,6 +92,11 @@ class ScanRecord(Strict):
         if unknown:
             raise ValueError(f"unknown categories {unknown}; use the taxonomy's spelling or {UNLISTED}")
         return self
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether anything on it was simulated: the whole scan, or threats that were projected into a real one."""
+        return self.source.startswith(SIMULATED_SOURCES)
 
     @property
     def size_wh(self) -> tuple[int, int]:

@@ -156,7 +156,9 @@ def just_above(level: float, scores: FloatArray) -> float:
     return min(over, float(np.nextafter(1.0, 0.0)))
 
 
-def fit_calibration(predictions: Sequence[ScanPrediction], info: EngineInfo, measured_on: str) -> Calibration:
+def fit_calibration(
+    predictions: Sequence[ScanPrediction], info: EngineInfo, measured_on: str, *, simulated: bool
+) -> Calibration:
     """Return the calibration of an engine from its predictions on the development scans.
 
     A category that the model does not cover or the dataset does not annotate gets no threshold.
@@ -184,6 +186,7 @@ def fit_calibration(predictions: Sequence[ScanPrediction], info: EngineInfo, mea
         thresholds=thresholds,
         measured_on=measured_on,
         num_scans=len(predictions),
+        simulated=simulated,
         num_positives=positives,
         notes=notes,
     )

@@ -114,7 +114,8 @@ def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, ro
     predictions = predict(engine, without, data, path, point, variant="development", place=False)
     digest = next(iter(data.inputs.values()))[:12]
     measured_on = f"{len(predictions)} development scans of {root.name}/train (annotations {digest})"
-    calibration = fit_calibration(predictions, info, measured_on)
+    simulated = any(scan.record.is_simulated for scan in data.scans)
+    calibration = fit_calibration(predictions, info, measured_on, simulated=simulated)
     save_calibration(weights_dir_of(settings.engine, settings.model), calibration)
     return replace(info, calibration=calibration)
 

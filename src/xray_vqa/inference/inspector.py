@@ -28,10 +28,14 @@ class Inspector:
     def start(self) -> EngineInfo:
         """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
         self.info = info = self.engine.start()
-        if not self.is_calibrated(info):
+        if not self.may_clear_by_scores(info):
             found = "has a calibration of something else: no bag can be cleared; run `xray-vqa evaluate --calibrate`"
             if info.calibration is None:
                 found = "has no calibration: no bag can be cleared; run `xray-vqa evaluate --calibrate`"
+            elif info.is_calibrated and info.calibration.simulated:
+                found = (
+                    "is calibrated on simulated scans: no bag can be cleared; calibrate on scans of your own scanner"
+                )
             elif info.is_calibrated:
                 found = (
                     "has a calibration that lacks required categories: no bag can be cleared; calibrate on scans that "
@@ -90,13 +94,16 @@ class Inspector:
         scores = dict.fromkeys(self.policy.required_categories, MISSING)
         return self._answer(scan, scores, (), {}, (fault,), started if started is not None else time.perf_counter())
 
-    def is_calibrated(self, info: EngineInfo) -> bool:
+    def may_clear_by_scores(self, info: EngineInfo) -> bool:
         """Whether every required category has a threshold that somebody measured or set, for exactly what runs.
 
-        A calibration on scans that say nothing of explosives leaves them at a default that nobody has tried.
+        A calibration on scans that say nothing of explosives leaves them at a default that nobody has tried, and one
+        on simulated scans says nothing of a real scanner: nano cleared real bags with knives in them by its own.
         """
         calibration = info.calibration if info.is_calibrated else None
-        return calibration is not None and all(
+        if calibration is None or (calibration.simulated and not self.policy.clear_on_simulated_calibration):
+            return False
+        return all(
             name in calibration.thresholds or self.policy.rule(name).threshold is not None
             for name in self.policy.required_categories
         )
@@ -152,7 +159,7 @@ class Inspector:
             engine_faults=engine_faults,
             declared_items=scan.declared_items,
             covered_categories=covered,
-            calibrated=bool(self.info and self.is_calibrated(self.info)),
+            calibrated=bool(self.info and self.may_clear_by_scores(self.info)),
         )
         decision = decide(self.policy, evidence)
         return Inspection(

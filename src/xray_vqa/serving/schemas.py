@@ -152,7 +152,7 @@ class ReadyBody(Strict):
     model_version: str
     device: str
     calibrated: bool
-    """Without a calibration that fits the model exactly, no bag is cleared."""
+    """Without a calibration on real scans that fits the model exactly, no bag is cleared."""
     can_clear: bool
     """Whether model and policy together allow `clear` at all."""
     covered_categories: list[str]

@@ -173,7 +173,7 @@ class InspectionService:
         required = policy.required_categories
         covered = info.covered_categories if info else ()
         uncovered = [name for name in required if name not in covered]
-        calibrated = bool(info and self.inspector.is_calibrated(info))
+        calibrated = bool(info and self.inspector.may_clear_by_scores(info))
         return ReadyBody(
             ready=state is EngineState.READY and writable,
             engine=state.value,

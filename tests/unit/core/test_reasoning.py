@@ -58,7 +58,8 @@ def test_a_bag_that_could_not_be_assessed_never_reads_like_an_empty_one():
 
 def test_a_clean_scan_that_cannot_be_cleared_says_why():
     assert reasoning(calibrated=False) == (
-        "No prohibited item detected. The model has no calibration that fits it, so its scores cannot clear a bag."
+        "No prohibited item detected. "
+        "The model has no calibration on real scans that fits it, so its scores cannot clear a bag."
     )
     assert "not trained on every required category" in reasoning(covered_categories=frozenset({"Gun"}))
     assert "does not look like a scan" in reasoning(input_faults=("blank",))

@@ -130,7 +130,7 @@ def development(num_positive: int, num_clean: int, seed: int = 0):
 
 
 def test_covered_and_annotated_categories_get_a_threshold_and_no_other():
-    calibration = fit_calibration(development(20, 40), make_info(("Gun", "Hammer")), "toy scans")
+    calibration = fit_calibration(development(20, 40), make_info(("Gun", "Hammer")), "toy scans", simulated=False)
     assert set(calibration.thresholds) == {"Gun"}  # Knife is not covered, Hammer not annotated
     assert calibration.num_positives == {"Gun": 20, "Knife": 0}
     assert calibration.num_scans == 60
@@ -138,7 +138,7 @@ def test_covered_and_annotated_categories_get_a_threshold_and_no_other():
 
 
 def test_a_base_model_that_covers_nothing_gets_no_threshold():
-    calibration = fit_calibration(development(20, 40), make_info(()), "toy scans")
+    calibration = fit_calibration(development(20, 40), make_info(()), "toy scans", simulated=False)
     assert calibration.thresholds == {}
     assert calibration.scale > 0
 
@@ -146,20 +146,20 @@ def test_a_base_model_that_covers_nothing_gets_no_threshold():
 def test_scores_that_cannot_be_read_make_no_calibration():
     lost = [make_prediction(k, ("Gun",), {"Gun": 9.0}) for k in range(10)]
     with pytest.raises(DatasetError, match="10 scores could not"):
-        fit_calibration(lost, make_info(), "toy scans")
+        fit_calibration(lost, make_info(), "toy scans", simulated=False)
 
 
 def test_thresholds_part_what_scores_part():
     predictions = development(30, 60)
-    calibration = fit_calibration(predictions, make_info(), "toy scans")
+    calibration = fit_calibration(predictions, make_info(), "toy scans", simulated=False)
     flagged = [calibration.correct(p.probability("Gun") or 0.0) >= calibration.thresholds["Gun"] for p in predictions]
     assert flagged == [bool(p.present) for p in predictions]
 
 
 def test_scores_that_cannot_be_read_are_left_out_and_told():
     predictions = [*development(20, 40), make_prediction(5000, ("Gun",), {"Gun": 9.0, "Knife": 9.0})]
-    with_lost = fit_calibration(predictions, make_info(), "toy scans")
-    without = fit_calibration(predictions[:-1], make_info(), "toy scans")
+    with_lost = fit_calibration(predictions, make_info(), "toy scans", simulated=False)
+    without = fit_calibration(predictions[:-1], make_info(), "toy scans", simulated=False)
     assert with_lost.thresholds == without.thresholds
     assert any("2 scores could not be read" in note for note in with_lost.notes)
 
@@ -176,9 +176,9 @@ def test_any_development_set_gives_usable_thresholds(rows):
     predictions = [make_prediction(k, there, {"Gun": a, "Knife": b}) for k, (there, a, b) in enumerate(rows)]
     if not any(there for there, *_ in rows):
         with pytest.raises(DatasetError, match="nothing to calibrate on"):
-            fit_calibration(predictions, make_info(), "anything")
+            fit_calibration(predictions, make_info(), "anything", simulated=False)
         return
-    calibration = fit_calibration(predictions, make_info(), "anything")
+    calibration = fit_calibration(predictions, make_info(), "anything", simulated=False)
     assert set(calibration.thresholds) == {"Gun", "Knife"}
     for threshold in calibration.thresholds.values():
         assert 0 < threshold < 1

@@ -49,8 +49,8 @@ class CalibratedEngine(ScriptedEngine):
 
 
 def calibration_of(**changes) -> Calibration:
-    values = {"identity": IDENTITY, "thresholds": {"Knife": 0.2}, "measured_on": "here", "num_scans": 1, **changes}
-    return Calibration(**values)
+    values = {"identity": IDENTITY, "thresholds": {"Knife": 0.2}, "measured_on": "here", "num_scans": 1}
+    return Calibration(**{**values, "simulated": False, **changes})
 
 
 def test_answers_come_in_the_order_of_the_scans():
@@ -255,3 +255,18 @@ def test_a_calibration_without_a_required_category_clears_no_bag(caplog):
     decision = inspector.inspect([make_scan()])[0].decision
     assert decision.action.value == "manual_inspection"
     assert decision.reasons == ("calibration_matches",)
+
+
+def test_a_calibration_on_simulated_scans_is_used_but_clears_no_bag(caplog):
+    calibration = calibration_of(thresholds=dict.fromkeys(CATEGORIES, 0.2), simulated=True)
+    engine = CalibratedEngine([ScriptedReading({"Knife": 0.3}), ScriptedReading(), ScriptedReading()], calibration)
+    inspector = Inspector(engine, load_policy())
+    with caplog.at_level("WARNING"):
+        inspector.start()
+    assert "simulated" in caplog.text
+    found, clean = inspector.inspect([make_scan()])[0], inspector.inspect([make_scan()])[0]
+    assert [finding.category for finding in found.findings] == ["Knife"]
+    assert (clean.decision.action.value, clean.decision.reasons) == ("manual_inspection", ("calibration_matches",))
+    trial = Inspector(engine, load_policy().model_copy(update={"clear_on_simulated_calibration": True}))
+    trial.start()
+    assert trial.inspect([make_scan()])[0].decision.action.value == "clear"

@@ -75,7 +75,11 @@ class ScriptedEngine:
         if self._start_error:
             raise self._start_error
         calibration = Calibration(
-            identity=IDENTITY, thresholds=dict.fromkeys(CATEGORIES, 0.5), measured_on="a script", num_scans=0
+            identity=IDENTITY,
+            thresholds=dict.fromkeys(CATEGORIES, 0.5),
+            measured_on="a script",
+            num_scans=0,
+            simulated=False,
         )
         return EngineInfo(IDENTITY, "scripted", "none", self._covered, calibration if self._calibrated else None)
 
