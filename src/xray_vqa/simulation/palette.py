@@ -15,7 +15,6 @@ NUM_Z, Z_MIN, Z_MAX = 64, 5.0, 30.0
 NUM_LEVELS, LEVEL_P_MAX = 1024, 9.0
 METAL_Z = 28.0
 _TONE_COMPRESSION = 0.09  # mild dynamic-range compression: dense metal keeps its structure
-_THIN_P = 0.045
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +80,14 @@ def colour_by_z(palette: PaletteSettings, shift_z: float, hue_deg: float, satura
     return np.clip(turned, 0, 255)
 
 
-def z_index_table(opaque_from: float, thin_bias: float) -> NDArray[np.uint8]:
+def z_index_table(opaque_from: float, thin_bias: float, thin_below: float) -> NDArray[np.uint8]:
     """Return the palette row for (p_high, ratio), flattened, with the display's two rules.
 
     Behind too much matter the ratio means nothing and the colour fades to metal; very thin matter is read too high.
     """
     p = detector.p_grid()[:, None]
     opaque = _smoothstep((p - opaque_from) / 1.3)
-    z = detector.atomic_number_table() * (1 - opaque) + METAL_Z * opaque + thin_bias * np.exp(-p / _THIN_P)
+    z = detector.atomic_number_table() * (1 - opaque) + METAL_Z * opaque + thin_bias * np.exp(-p / thin_below)
     return np.clip((z - Z_MIN) / (Z_MAX - Z_MIN) * (NUM_Z - 1), 0, NUM_Z - 1).astype(np.uint8).ravel()
 
 
@@ -127,6 +126,6 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
         tone=tone,
         air_below=settings.air_below,
         quiet_p=draw(settings.quiet_p),
-        z_index=z_index_table(draw(settings.opaque_from), draw(settings.thin_bias)),
+        z_index=z_index_table(draw(settings.opaque_from), draw(settings.thin_bias), draw(settings.thin_below)),
         colours=np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3)),
     )

@@ -89,6 +89,8 @@ class SensorSettings(_Model):
     """Log signal from which the atomic number is no longer trusted and fades to the metal end of the palette."""
     thin_bias: Range = (1.4, 2.8)
     """Atomic numbers by which very thin objects are read too high (offset and scatter errors): yellow-green fabric."""
+    thin_below: Range = (0.04, 0.09)
+    """Log signal over which that bias falls to a third."""
     quiet_p: Range = (0.003, 0.010)
     """Mean log signal around a pixel below which it is shown as empty belt: noise is seen on things, not beside
     them."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.primitives import Array, Item, rotation_x, rotation_y, rotation_z
-from xray_vqa.simulation.shapes import BAGS, BENIGN, THREATS, Interior, build_bag, build_item, find_shape
+from xray_vqa.simulation.shapes import BAGS, BENIGN, CLOTHING, THREATS, Interior, build_bag, build_item, find_shape
 
 GENERATOR_VERSION = 1
 """Raised when the same spec and profile give another picture."""
@@ -125,8 +125,9 @@ class _Packer:
     def _fits(self, points: Array, x: float, y: float) -> bool:
         room = self.interior
         power = room.squareness
-        u, v = np.abs((points[:, 0] + x) / room.half_x), np.abs((points[:, 1] + y) / room.half_y)
-        return bool((u**power + v**power).max() <= 1.0)
+        u = (points[:, 0] + x) / room.half_x
+        v = (points[:, 1] + y) / (room.half_y * (1 - room.narrowing * np.clip(u, 0, 1)))
+        return bool((np.abs(u) ** power + np.abs(v) ** power).max() <= 1.0)
 
     def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5
               ) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
@@ -244,14 +245,12 @@ def sample_scene(
 
     room = interior.half_x * interior.half_y / (23 * 16)
     rigid = bag_name in ("carton", "tray")
-    if rigid:
-        num_clothes = int(rng.integers(0, 2))
-    elif rng.random() < 0.5:  # packed for a journey: clothes fill the bag
-        num_clothes = int(rng.integers(4, 6 + level))
-    else:
-        num_clothes = int(rng.integers(0, 2 + level))
-    for _ in range(num_clothes):
-        add("benign/clothes", 1.0)
+    packed = rng.random() < (0.15 if rigid else 0.6)  # for a journey: clothes fill the bag
+    num_clothes = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * room))
+    spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
+    for spot in spots[np.arange(num_clothes) % len(spots)]:
+        near = (float(spot[0] * interior.half_x), float(spot[1] * interior.half_y)) if packed else None
+        add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0)
     keys, weights = _benign_weights()
     large_left = 1 + level
     num_goods = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * room))
@@ -293,6 +292,8 @@ def sample_scene(
     )
 
 
+_SPOTS = np.array([(x, y) for x in (-0.85, -0.3, 0.3, 0.85) for y in (-0.8, 0.0, 0.8)])
+"""Where clothes are laid in a packed bag, in shares of its half sizes."""
 _COVERS = tuple(
     f"benign/{name}"
     for name in (
@@ -311,9 +312,9 @@ def _frame_bag(
     """Return the pixel width at which the bag fills most of the frame, and where it lies."""
     points = bag.hull @ rotation_z(yaw).T
     extent = np.ptp(points[:, :2], axis=0) * 1.04
-    fill = float(rng.uniform(0.74, 0.97))
+    fill = float(rng.uniform(0.84, 0.99) if rng.random() < 0.8 else rng.uniform(0.6, 0.84))
     pixel_cm = max(extent[0] / size_wh[0], extent[1] / size_wh[1]) / fill
-    pixel_cm = max(pixel_cm, 44.0 / size_wh[0])  # a small bag is not magnified without end
+    pixel_cm = max(pixel_cm, 30.0 / size_wh[0])  # a small bag is not magnified without end
     pixel_cm = round(float(pixel_cm), 4)
     slack = np.maximum(np.array(size_wh) * pixel_cm - extent, 0) / 2
     middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2

@@ -3,13 +3,16 @@
 from xray_vqa.simulation.shapes import (  # noqa: F401  (imported for what they register)
     bags,
     blades,
+    clothing,
     electronics,
     firearms,
     household,
     improvised,
     small_threats,
+    soft_bags,
     tools,
 )
+from xray_vqa.simulation.shapes.clothing import CLOTHING
 from xray_vqa.simulation.shapes.registry import (
     BAGS,
     BENIGN,
@@ -21,4 +24,4 @@ from xray_vqa.simulation.shapes.registry import (
     find_shape,
 )
 
-__all__ = ["BAGS", "BENIGN", "THREATS", "Interior", "Shape", "build_bag", "build_item", "find_shape"]
+__all__ = ["BAGS", "BENIGN", "CLOTHING", "THREATS", "Interior", "Shape", "build_bag", "build_item", "find_shape"]

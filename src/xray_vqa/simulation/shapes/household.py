@@ -23,31 +23,6 @@ from xray_vqa.simulation.shapes.parts import add_cell
 from xray_vqa.simulation.shapes.registry import benign
 
 
-@benign("clothes", weight=0.0, large=True, declared_as="clothes")
-def clothes(b: Builder) -> None:
-    """A folded garment: uneven layers, seams, buttons. scene.py draws it apart from the other goods, hence weight 0."""
-    width, height, thick = b.between(14, 38), b.between(12, 28), b.between(1.0, 5)
-    fabric, density = ("cotton", b.between(0.6, 1.6)) if b.chance(0.75) else ("nylon", b.between(0.12, 0.35))
-    layers = b.count(1, 4)
-    for _ in range(layers):
-        outline = blob(
-            b.rng, width * b.between(0.7, 1), height * b.between(0.7, 1), 26, 0.09, b.between(2.2, 6)
-        ) + b.rng.normal(0, 1.0, 2)
-        texture = Texture(b.between(0.4, 1.1), b.count(0, 5), b.between(0.3, 1.4), b.count(0, 255))
-        b.prism(outline, -thick / layers, thick / layers, fabric, density, rounding=b.between(0.8, 3), texture=texture)
-    for _ in range(b.count(1, 7)):
-        y = b.between(-0.4, 0.4) * height
-        seam = smooth(np.c_[np.linspace(-width * 0.4, width * 0.4, 4), np.full(4, y) + b.rng.normal(0, 1.4, 4)], 4)
-        seam = seam @ rotation_z(b.pick((0, 0, np.pi / 2, 0.6)))[:2, :2].T
-        b.wire(seam, b.between(0.12, 0.4), fabric, density=density * b.between(0.8, 1.8))
-    if b.chance(0.3):
-        button = b.pick(("abs", "abs", "zinc"))
-        for i in range(b.count(2, 6)):
-            b.cylinder((width * 0.3 * (i / 3 - 1), b.between(-0.3, 0.3), thick / 2), "z", 0.5, 0.13, button)
-    if b.chance(0.2):
-        b.wire(np.c_[np.linspace(-width * 0.35, width * 0.35, 6), b.rng.normal(0, 0.4, 6)], 0.2, "zinc", density=0.5)
-
-
 @benign("water bottle", weight=1.0, declared_as="bottled water")
 def plastic_bottle(b: Builder) -> None:
     """A plastic bottle, part full."""

@@ -29,6 +29,8 @@ class Interior:
     z_high: float
     squareness: float = 6.0
     """Exponent of the superellipse that a thing must stay in: 2 is an ellipse, 10 nearly a rectangle."""
+    narrowing: float = 0.0
+    """Share by which the room is narrower at its +x end than in the middle, as in the dome of a backpack."""
 
 
 @dataclass(frozen=True)
