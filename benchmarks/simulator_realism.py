@@ -133,7 +133,9 @@ def main() -> int:
         print(f"{'':<16}{'real p25':>10}{'p50':>10}{'p75':>10}{'simulated':>12}")
         for name, row in rows.items():
             mark = "" if row["inside"] else "  outside"
-            print(f"{name:<16}{row['real_p25']:>10}{row['real_p50']:>10}{row['real_p75']:>10}{row['simulated_p50']:>12}{mark}")
+            print(
+                f"{name:<16}{row['real_p25']:>10}{row['real_p50']:>10}{row['real_p75']:>10}{row['simulated_p50']:>12}{mark}"
+            )
         result[profile] = {"num_real": len(real[kind]), "num_simulated": len(ours), "statistics": rows}
     if args.json:
         machine = {"machine": platform.platform(), "python": platform.python_version(), "xray_vqa": package_version()}

@@ -47,7 +47,8 @@ def seconds(*command: str, times: int = 5) -> float:
 
 
 def request_body() -> bytes:
-    from xray_vqa.simulation.simulate import sample_scene, simulate
+    from xray_vqa.simulation.packing import sample_scene
+    from xray_vqa.simulation.simulate import simulate
 
     scan = simulate(sample_scene(5, size_wh=SIZE_WH), "sixray-white-like").image
     stream = io.BytesIO()

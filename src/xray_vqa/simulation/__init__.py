@@ -1,12 +1,10 @@
 """Dual-energy X-ray baggage simulator: scenes with exact boxes and masks, looks of several scanners.
 
-    from xray_vqa.simulation.simulate import ScanStream, sample_scene, simulate spec = sample_scene(seed=7)
-    # what lies in the bag, plain data scan = simulate(spec, "sixray-white-like")       # picture, boxes, masks,
-    factors for scan in ScanStream(seed=(0, worker)): ...    # endless and fast, for training
+    spec = sample_scene(seed=7)                        # packing: what lies in the bag, plain data
+    scan = simulate(spec, "sixray-white-like")         # simulate: picture, boxes, masks, factors
+    for scan in ScanStream(seed=(0, worker)): ...      # simulate: endless and fast, for training
 
-materials, detector: physics tables. primitives, shapes/: objects. scene: what lies where. view, raster: chord lengths.
-    sensor, palette,
-profile: from line integrals to colours. simulate: the front door. writer: scans on disk. bake: makes the tables, by
-    hand.
-Nothing is imported here: numba takes a second to load.
+From the bag to the picture: shapes/ and primitives (objects), packing and scene (what lies where), view and raster
+(lengths along the rays), materials and detector (physics tables, made by bake), sensor, palette and profile (from line
+integrals to colours). writer puts scans on disk. Nothing is imported here: numba takes a second to load.
 """

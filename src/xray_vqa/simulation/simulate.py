@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +15,15 @@ from xray_vqa.core.geometry import Box
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.caption import describe
 from xray_vqa.simulation.detector import attenuate, coefficients, log_readings
+from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, NUM_VARIANTS, SceneDraft, VariantPool, draft_scene
 from xray_vqa.simulation.palette import Look, draw_look
+from xray_vqa.simulation.primitives import rotation_z
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
-from xray_vqa.simulation.scene import NUM_VARIANTS, PlacedItem, SceneSpec, VariantPool, location_cell, sample_scene
+from xray_vqa.simulation.scene import VISIBLE_SHARES, PlacedItem, SceneSpec, location_cell
 from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, Sensor
 from xray_vqa.simulation.shapes import build_bag, build_item
-from xray_vqa.simulation.view import open_view
+from xray_vqa.simulation.view import ViewName, into_view, open_view
 
 MASK_P_HIGH = 0.012
 """A threat's mask is where its own log signal in the rear detector exceeds this."""
@@ -30,6 +32,7 @@ NOTICEABLE_LEVELS = 8.0
 MIN_VISIBLE_SHARE = 0.25
 """A threat of which less is visible is taken out of picture and annotation."""
 MIN_MASK_PIXELS = 24
+MAX_REDRAWN = 8
 _COPPER_WEIGHT = 15.0  # thin copper attenuates the front detector this many times as much as polyethylene
 
 
@@ -52,12 +55,16 @@ class SimulatedScan:
     """(threats, height, width) bool, in the order of the annotations; an annotation's box bounds its mask."""
     occlusion: tuple[float, ...]
     """For each threat the share (0 to 1) of the attenuation along its pixels that other things own."""
+    visible: tuple[float, ...]
+    """For each threat the share (0 to 1) of its pixels that change the picture noticeably."""
     factors: dict[str, Any]
     co_items: tuple[str, ...]
     """Harmless things in the bag, without repeats, in alphabetical order."""
     caption: str
     profile_name: str
     spec: SceneSpec
+    """Replays the scan: simulate(spec, profile)."""
+    view: ViewName = "top"
 
 
 class Renderer:
@@ -71,99 +78,183 @@ class Renderer:
         self._p = np.empty((2, height, width), np.float32)
         self._sensor = Sensor(size_wh)
 
-    def render(self, spec: SceneSpec, profile: ScannerProfile) -> SimulatedScan:
-        """Return the picture of a scene."""
-        look = draw_look(profile, spec.look_seed)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
+    def render(self, spec: SceneSpec, profile: ScannerProfile, view: ViewName = "top") -> SimulatedScan:
+        """Return the picture of a scene, from above or from the side.
+
+        From above a threat that a person could not see is in neither picture nor annotations. From the side everything
+        is as the view from above has it.
+        """
+        look = _look_of(spec, profile)
+        self._draw_harmless(spec, view)
+        threats = [crop for placed in spec.threats if (crop := self._crop(placed, spec, view))]
+        for crop in threats:
+            self._add(crop)
+        return self._finish(spec, profile, look, threats, view)
+
+    def render_draft(self, draft: SceneDraft, profile: ScannerProfile) -> SimulatedScan:
+        """Return the picture of a draft, each threat at the place that hides it as far as the draft wants."""
+        spec = draft.spec
+        look = _look_of(spec, profile)
+        low, high = VISIBLE_SHARES[spec.concealment]
+        self._draw_harmless(spec, "top")
+        threats: list[_Crop] = []
+        for places in draft.candidates:
+            best: _Crop | None = None
+            best_miss = 1.0
+            for placed in places:
+                crop = self._crop(placed, spec, "top")
+                if crop is None:
+                    continue
+                self._add(crop)
+                share = self._visible_share(crop, look)
+                self._add(crop, sign=-1)
+                miss = max(low - share, share - high, 0.0)
+                if best is None or miss < best_miss:
+                    best, best_miss = crop, miss
+                if miss == 0:
+                    break
+            if best is not None:
+                self._add(best)
+                threats.append(best)
+        spec = spec.model_copy(update={"threats": tuple(crop.placed for crop in threats)})
+        return self._finish(spec, profile, look, threats, "top")
+
+    def main_concealers(self, scan: SimulatedScan) -> tuple[str | None, ...]:
+        """Return for each threat the harmless thing that attenuates most in its mask; None where nothing lies there."""
+        most: list[tuple[float, str | None]] = [(0.0, None)] * len(scan.masks)
+        for placed in scan.spec.clutter:
+            crop = self._crop(placed, scan.spec, scan.view)
+            if crop is None:
+                continue
+            own = crop.polyethylene + _COPPER_WEIGHT * crop.copper
+            for index, mask in enumerate(scan.masks):
+                share = float(own[mask[crop.rows, crop.columns]].sum())
+                if share > most[index][0]:
+                    most[index] = (share, placed.label)
+        return tuple(label for _, label in most)
+
+    def _draw_harmless(self, spec: SceneSpec, view: ViewName) -> None:
+        """Start over with the bag and all harmless things."""
         self._total.clear()
-        self._draw(self._total, spec.bag, spec, is_bag=True)
+        self._draw(self._total, spec.bag, spec, view)
         for placed in spec.clutter:
-            self._draw(self._total, placed, spec)
-        threats = self._add_threats(spec, look)
-        attenuate(self._total.polyethylene, self._total.copper, coefficients(), self._p)
-        image = self._sensor.develop(self._p, look, spec.noise_seed)
-        width, height = self.size_wh
-        masks = np.zeros((len(threats), height, width), bool)
-        for index, threat in enumerate(threats):
-            masks[index, threat.rows, threat.columns] = threat.mask
-        return _assemble(spec, profile, image, masks, threats)
+            self._draw(self._total, placed, spec, view)
 
     def _draw(
-        self, target: LineIntegrals, placed: PlacedItem, spec: SceneSpec, is_bag: bool = False
+        self, target: LineIntegrals, placed: PlacedItem, spec: SceneSpec, view: ViewName
     ) -> tuple[int, int, int, int] | None:
+        is_bag = placed is spec.bag
         item = build_bag(placed.shape, placed.variant)[0] if is_bag else build_item(placed.shape, placed.variant)
-        view = open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
-        return target.draw(item, placed.rotation(), np.array(placed.position_cm), placed.scale, placed.density, view)
+        rays = open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
+        rotation, position = into_view(view, placed.rotation(), np.array(placed.position_cm))
+        return target.draw(item, rotation, position, placed.scale, placed.density, rays)
 
-    def _add_threats(self, spec: SceneSpec, look: Look) -> list[_RenderedThreat]:
-        """Add those threats to the total that stay visible among all else, and return them."""
-        candidates = []
-        for placed in spec.threats:
-            bounds = self._draw(self._single, placed, spec)
-            if bounds is None:
-                continue
-            rows, columns = slice(bounds[1], bounds[3] + 1), slice(bounds[0], bounds[2] + 1)
-            own_a, own_b = self._single.polyethylene[rows, columns].copy(), self._single.copper[rows, columns].copy()
-            self._single.polyethylene[rows, columns] = 0
-            self._single.copper[rows, columns] = 0
-            self._total.polyethylene[rows, columns] += own_a
-            self._total.copper[rows, columns] += own_b
-            candidates.append(_RenderedThreat(placed, rows, columns, own_a, own_b))
-        kept = []
-        for threat in candidates:
-            measured = self._measure(threat, look)
-            if measured is None:
-                self._total.polyethylene[threat.rows, threat.columns] -= threat.polyethylene
-                self._total.copper[threat.rows, threat.columns] -= threat.copper
-            else:
-                kept.append(measured)
-        return kept
+    def _crop(self, placed: PlacedItem, spec: SceneSpec, view: ViewName) -> _Crop | None:
+        """Return what one object adds to the line integrals, cut to where it does; None outside the picture."""
+        bounds = self._draw(self._single, placed, spec, view)
+        if bounds is None:
+            return None
+        rows, columns = slice(bounds[1], bounds[3] + 1), slice(bounds[0], bounds[2] + 1)
+        polyethylene, copper = self._single.polyethylene[rows, columns], self._single.copper[rows, columns]
+        crop = _Crop(placed, rows, columns, polyethylene.copy(), copper.copy())
+        polyethylene[:] = 0
+        copper[:] = 0
+        return crop
 
-    def _measure(self, threat: _RenderedThreat, look: Look) -> _RenderedThreat | None:
-        """Return the threat with its mask, box and occlusion; None if a person could not see it."""
-        own_p = log_readings(threat.polyethylene, threat.copper)
-        mask = own_p[1] > MASK_P_HIGH
+    def _add(self, crop: _Crop, sign: int = 1) -> None:
+        self._total.polyethylene[crop.rows, crop.columns] += sign * crop.polyethylene
+        self._total.copper[crop.rows, crop.columns] += sign * crop.copper
+
+    def _shown(self, crop: _Crop, look: Look) -> tuple[int, int]:
+        """Return how many of an object's pixels change the picture noticeably, and how many could by themselves."""
+        total_a = self._total.polyethylene[crop.rows, crop.columns]
+        total_b = self._total.copper[crop.rows, crop.columns]
+        with_it = look.brightness(_luminance(log_readings(total_a, total_b)))
+        without = look.brightness(_luminance(log_readings(total_a - crop.polyethylene, total_b - crop.copper)))
+        own_p = crop.own_p()
+        could_show = (own_p[1] > MASK_P_HIGH) & (255 - look.brightness(_luminance(own_p)) > NOTICEABLE_LEVELS)
+        return int((could_show & (np.abs(without - with_it) > NOTICEABLE_LEVELS)).sum()), int(could_show.sum())
+
+    def _visible_share(self, crop: _Crop, look: Look) -> float:
+        shown, could = self._shown(crop, look)
+        return shown / max(could, 1)
+
+    def _finish(
+        self, spec: SceneSpec, profile: ScannerProfile, look: Look, threats: list[_Crop], view: ViewName
+    ) -> SimulatedScan:
+        """Take hidden threats out, expose, and put picture and truth together."""
+        measured: list[_Measured] = []
+        for crop in threats:
+            found = self._measure(crop, look)
+            if found is not None and (view == "side" or found.is_seen):
+                measured.append(found)
+            elif view == "top":
+                self._add(crop, sign=-1)
+        attenuate(self._total.polyethylene, self._total.copper, coefficients(), self._p)
+        image = self._sensor.develop(self._p, look, spec.noise_seed + (view == "side"))
+        width, height = self.size_wh
+        masks = np.zeros((len(measured), height, width), bool)
+        for mask, threat in zip(masks, measured, strict=True):
+            mask[threat.crop.rows, threat.crop.columns] = threat.mask
+        return _assemble(spec, profile, image, masks, measured, view)
+
+    def _measure(self, crop: _Crop, look: Look) -> _Measured | None:
+        """Return a threat's mask, box, occlusion and visible share; None where its mask is next to nothing."""
+        mask = crop.own_p()[1] > MASK_P_HIGH
         columns = np.flatnonzero(mask.any(0))
         rows = np.flatnonzero(mask.any(1))
         if not len(rows) or mask.sum() < MIN_MASK_PIXELS:
             return None
-        total_a = self._total.polyethylene[threat.rows, threat.columns]
-        total_b = self._total.copper[threat.rows, threat.columns]
-        with_it = look.brightness(_luminance(log_readings(total_a, total_b)))
-        without = look.brightness(_luminance(log_readings(total_a - threat.polyethylene, total_b - threat.copper)))
-        alone = 255 - look.brightness(_luminance(own_p))
-        could_show = mask & (alone > NOTICEABLE_LEVELS)
-        num_shown = int((could_show & (np.abs(without - with_it) > NOTICEABLE_LEVELS)).sum())
-        num_could = int(could_show.sum())
-        if num_shown < MIN_MASK_PIXELS or num_shown < MIN_VISIBLE_SHARE * num_could:
-            return None
-        box = Box(
-            float(threat.columns.start + columns[0]),
-            float(threat.rows.start + rows[0]),
-            float(columns[-1] - columns[0] + 1),
-            float(rows[-1] - rows[0] + 1),
-        )
-        own, total = threat.polyethylene + _COPPER_WEIGHT * threat.copper, total_a + _COPPER_WEIGHT * total_b
+        shown, could = self._shown(crop, look)
+        total_a = self._total.polyethylene[crop.rows, crop.columns]
+        total_b = self._total.copper[crop.rows, crop.columns]
+        own, total = crop.polyethylene + _COPPER_WEIGHT * crop.copper, total_a + _COPPER_WEIGHT * total_b
         occlusion = 1 - float(own[mask].sum() / max(total[mask].sum(), 1e-6))
-        return replace(
-            threat,
+        return _Measured(
+            crop=crop,
             mask=mask,
-            box=box,
+            box=Box(
+                float(crop.columns.start + columns[0]),
+                float(crop.rows.start + rows[0]),
+                float(columns[-1] - columns[0] + 1),
+                float(rows[-1] - rows[0] + 1),
+            ),
             occlusion=round(min(max(occlusion, 0.0), 1.0), 3),
-            hidden=round(1 - num_shown / num_could, 3),
+            visible=round(shown / max(could, 1), 3),
+            is_seen=shown >= MIN_MASK_PIXELS and shown >= MIN_VISIBLE_SHARE * could,
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _RenderedThreat:
+class _Crop:
+    """What one object adds to the two line integrals, (rows, columns) float32 each."""
+
     placed: PlacedItem
     rows: slice
     columns: slice
     polyethylene: NDArray[np.float32]
     copper: NDArray[np.float32]
-    mask: NDArray[np.bool_] | None = None
-    box: Box | None = None
-    occlusion: float = 0.0
-    hidden: float = 0.0
+
+    def own_p(self) -> NDArray[np.float32]:
+        """Return the log readings of the object by itself, (2, rows, columns) float32."""
+        return log_readings(self.polyethylene, self.copper)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """A threat with its truth."""
+
+    crop: _Crop
+    mask: NDArray[np.bool_]
+    box: Box
+    occlusion: float
+    visible: float
+    is_seen: bool
+    """Whether a person could see it."""
+
+
+def _look_of(spec: SceneSpec, profile: ScannerProfile) -> Look:
+    return draw_look(profile, spec.look_seed)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
 
 
 def _luminance(p: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -175,34 +266,36 @@ def _assemble(
     profile: ScannerProfile,
     image: NDArray[np.uint8],
     masks: NDArray[np.bool_],
-    threats: list[_RenderedThreat],
+    threats: list[_Measured],
+    view: ViewName,
 ) -> SimulatedScan:
-    annotations = tuple(SimulatedAnnotation(t.placed.label, t.box) for t in threats if t.box is not None)
+    annotations = tuple(SimulatedAnnotation(threat.crop.placed.label, threat.box) for threat in threats)
     co_items = tuple(sorted({placed.label for placed in spec.clutter}))
     _, room = build_bag(spec.bag.shape, spec.bag.variant)
     bag_x, bag_y, _ = spec.bag.position_cm
     poses = []
     for threat in threats:
-        x, y = threat.placed.position_cm[0] - bag_x, threat.placed.position_cm[1] - bag_y
+        placed = threat.crop.placed
+        offset = rotation_z(-spec.bag.phi)[:2, :2] @ (placed.position_cm[0] - bag_x, placed.position_cm[1] - bag_y)
         poses.append({
-            "shape": threat.placed.shape,
-            "cell": location_cell(x, y, room.half_x, room.half_y),
-            "phi_deg": round(float(np.rad2deg(threat.placed.phi)) % 360, 1),
-            "theta_deg": round(float(np.rad2deg(threat.placed.theta)), 1),
-            "hidden": threat.hidden,
+            "shape": placed.shape,
+            "cell": location_cell(offset[0], offset[1], room.half_x, room.half_y),
+            "phi_deg": round(float(np.rad2deg(placed.phi)) % 360, 1),
+            "theta_deg": round(float(np.rad2deg(placed.theta)), 1),
+            "visible": threat.visible,
         })  # fmt: skip
     factors = {
         "bag": spec.bag.label,
         "clutter_level": spec.clutter_level,
         "concealment": spec.concealment,
         "threats": poses,
-        "num_taken_out": len(spec.threats) - len(threats),
     }
     return SimulatedScan(
         image=image,
         annotations=annotations,
         masks=masks,
-        occlusion=tuple(t.occlusion for t in threats),
+        occlusion=tuple(threat.occlusion for threat in threats),
+        visible=tuple(threat.visible for threat in threats),
         factors=factors,
         co_items=co_items,
         caption=describe(
@@ -210,21 +303,24 @@ def _assemble(
         ),
         profile_name=profile.name,
         spec=spec,
+        view=view,
     )
 
 
 @lru_cache(maxsize=4)
-def _shared_renderer(size_wh: tuple[int, int]) -> Renderer:
+def shared_renderer(size_wh: tuple[int, int]) -> Renderer:
+    """Return this process's renderer of a size; not for use from two threads."""
     return Renderer(size_wh)
 
 
-def simulate(spec: SceneSpec, profile: ScannerProfile | str) -> SimulatedScan:
+def simulate(spec: SceneSpec, profile: ScannerProfile | str, view: ViewName = "top") -> SimulatedScan:
     """Return the picture that a scanner takes of a scene, with exact boxes and masks.
 
     The same spec and profile give the same bytes on one machine; across machines fast floating point may move a value
     by a level. Threats that would not be visible are in neither picture nor annotations.
     """
-    return _shared_renderer(spec.size_wh).render(spec, load_profile(profile) if isinstance(profile, str) else profile)
+    chosen = load_profile(profile) if isinstance(profile, str) else profile
+    return shared_renderer(spec.size_wh).render(spec, chosen, view)
 
 
 class RefreshedPool(VariantPool):
@@ -265,7 +361,7 @@ class ScanStream:
         size_wh: tuple[int, int] = (504, 392),
         *,
         categories: Sequence[str] = CATEGORIES,
-        clean_share: float = 0.25,
+        clean_share: float = DEFAULT_CLEAN_SHARE,
         start: int = 0,
         num_variants: int = 24,
         lifetime: int = 2400,
@@ -292,14 +388,26 @@ class ScanStream:
         self._lifetime = lifetime
 
     def scan(self, index: int) -> SimulatedScan:
-        """Return scan number `index`."""
-        rng = np.random.default_rng((*self.seed, index))
-        profile = self.profiles[int(rng.integers(len(self.profiles)))]
-        pool = RefreshedPool(self.seed, index, self._num_variants, self._lifetime)
-        spec = sample_scene(
-            rng, size_wh=self.size_wh, clean_share=self.clean_share, categories=self.categories, pool=pool
-        )
-        return simulate(spec, profile)
+        """Return scan number `index`.
+
+        A scene in which a threat finds no place, or none where it can be seen, is drawn anew, so that bags with and
+        without threats keep their shares; `factors["num_redrawn"]` counts it.
+        """
+        renderer = shared_renderer(self.size_wh)
+        for attempt in range(MAX_REDRAWN + 1):
+            rng = np.random.default_rng((*self.seed, index, attempt) if attempt else (*self.seed, index))
+            profile = self.profiles[int(rng.integers(len(self.profiles)))]
+            pool = RefreshedPool(self.seed, index, self._num_variants, self._lifetime)
+            draft = draft_scene(
+                rng, size_wh=self.size_wh, clean_share=self.clean_share, categories=self.categories, pool=pool
+            )
+            scan = renderer.render_draft(draft, profile)
+            scan.factors["num_redrawn"] = attempt
+            if len(scan.annotations) == draft.num_wanted:
+                break
+        else:
+            scan.factors["num_missing"] = draft.num_wanted - len(scan.annotations)
+        return scan
 
     def draw(self) -> SimulatedScan:
         """Return the next scan."""

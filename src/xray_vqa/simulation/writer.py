@@ -1,7 +1,7 @@
 """Simulated scans on disk, in the layout of dataset/layout.py: by several processes, resumable at any moment.
 
-Scan i of a split is a function of (seed, split, i) and the settings alone, whatever the number of workers. Each
-finished scan is an image (written to a temporary name, then renamed) and then one line in
+Bag i of a split is a function of (seed, split, i) and the settings alone, whatever the number of workers. Each finished
+bag is one image a view (written to a temporary name, then renamed) and then their lines in
 `<split>/annotations.partial.jsonl`; the same command later goes on from those lines. The annotation file is written
 when a split is whole.
 """
@@ -10,13 +10,16 @@ when a split is whole.
 
 from __future__ import annotations
 
+import errno
 import io
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +39,24 @@ from xray_vqa.core.manifest import (
 from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import annotations_path, read_split, write_split
-from xray_vqa.errors import DatasetError
+from xray_vqa.errors import ConfigError, DatasetError, Incomplete
+from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
 from xray_vqa.simulation.shapes import BENIGN
-from xray_vqa.simulation.simulate import ScanStream, SimulatedScan
+from xray_vqa.simulation.simulate import ScanStream, SimulatedScan, shared_renderer, simulate
 
 JPEG_QUALITY = 92
 LICENCE = "CC0-1.0"
 PARTIAL_NAME = "annotations.partial.jsonl"
+MAX_IMAGES = 1_000_000
+"""What six-digit file names hold in each split, and more than a folder should."""
+ImageFormat = Literal["jpg", "png"]
+Honesty = Literal["honest", "partial", "fraudulent"]
 
 
 class SynthSettings(BaseModel):
-    """What a simulated dataset depends on, apart from how many scans it has."""
+    """What a simulated dataset depends on, apart from how many bags it has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -56,14 +64,18 @@ class SynthSettings(BaseModel):
     profiles: tuple[str, ...] = PROFILE_NAMES
     """Names of scanner profiles or paths of their files."""
     size_wh: tuple[int, int] = DEFAULT_SIZE_WH
-    clean_share: float = Field(0.25, ge=0, le=1)
+    clean_share: float = Field(DEFAULT_CLEAN_SHARE, ge=0, le=1)
     """Share of bags without a threat."""
     masks: bool = False
     """Store run-length encoded masks."""
+    views: int = Field(1, ge=1, le=2)
+    """2: every bag is also seen from the side, as a scan of its own in the same group."""
+    image_format: ImageFormat = "jpg"
 
 
 @lru_cache(maxsize=4)
-def _open_stream(settings: SynthSettings, split: Split) -> ScanStream:
+def open_stream(settings: SynthSettings, split: Split) -> ScanStream:
+    """Return the bags of one split."""
     return ScanStream(
         (settings.seed, SPLITS.index(split)), settings.profiles, settings.size_wh, clean_share=settings.clean_share
     )
@@ -77,92 +89,158 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": [int(s) for s in mask.shape], "counts": [0, *runs] if flat[0] else runs}
 
 
-def declare(scan: SimulatedScan) -> list[str]:
-    """Return what the traveller would say is in the bag: most of the harmless goods, by their everyday names."""
+def declare(scan: SimulatedScan) -> tuple[Honesty, list[str]]:
+    """Return what the traveller says is in the bag, and how true that is.
+
+    Half are honest and name all harmless goods by their everyday names; some forget a few; some name other things, as
+    those who want to hide what they carry do. Threats are never declared.
+    """
     rng = np.random.default_rng(scan.spec.noise_seed)
     goods = sorted({shape.declared_as for shape in map(BENIGN.__getitem__, scan.co_items) if shape.declared_as})
-    return [name for name in goods if rng.random() < 0.8]
+    honesty: Honesty = ("honest", "partial", "fraudulent")[int(rng.choice(3, p=(0.5, 0.35, 0.15)))]
+    if honesty == "partial":
+        goods = [name for name in goods if rng.random() < 0.6]
+    elif honesty == "fraudulent":
+        absent = sorted({shape.declared_as for shape in BENIGN.values() if shape.declared_as} - set(goods))
+        others = [absent[int(index)] for index in rng.choice(len(absent), min(3, len(absent)), replace=False)]
+        goods = sorted({*(name for name in goods if rng.random() < 0.3), *others})
+    return honesty, goods
 
 
-def write_scan(root: Path, split: Split, image_id: int, settings: SynthSettings) -> ScanRecord:
-    """Simulate one scan, write its image, and return its record."""
-    source = _open_stream(settings, split)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
-    scan = source.scan(image_id)
+def encode_image(image: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
+    """Return the bytes of a (height, width, 3) uint8 picture."""
     buffer = io.BytesIO()
-    Image.fromarray(scan.image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    name = f"{image_id:06d}.jpg"
-    with replacing(root / split / "images" / name) as stream:
-        stream.write(buffer.getvalue())
-    height, width = scan.image.shape[:2]
-    profile = next(p for p in source.profiles if p.name == scan.profile_name)
-    return ScanRecord(
-        image_id=image_id,
-        image_filename=name,
-        image_path=f"{split}/images/{name}",
-        width=width,
-        height=height,
-        sha256=sha256_bytes(buffer.getvalue()),
-        caption=scan.caption,
-        categories=[annotation.category for annotation in scan.annotations],
-        bboxes=[tuple(round(value, 1) for value in annotation.box.as_xywh()) for annotation in scan.annotations],  # type: ignore[misc]
-        group=f"synth-{settings.seed}-{split}-{image_id}",
-        source=f"synth/{profile.name}@{profile.version}",
-        licence=LICENCE,
-        masks=[encode_mask(mask) for mask in scan.masks] if settings.masks else None,
-        occlusion=list(scan.occlusion),
-        factors=scan.factors,
-        co_items=list(scan.co_items),
-        declared_items=declare(scan),
-    )
+    if image_format == "png":
+        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    else:
+        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
-def _write_job(job: tuple[Path, Split, int, SynthSettings]) -> ScanRecord:
-    return write_scan(*job)
+def write_bag(root: Path, split: Split, number: int, settings: SynthSettings) -> list[ScanRecord]:
+    """Simulate one bag, write its image from each view, and return their records."""
+    stream = open_stream(settings, split)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
+    scan = stream.scan(number)
+    profile = next(p for p in stream.profiles if p.name == scan.profile_name)
+    scans = [scan] if settings.views == 1 else [scan, simulate(scan.spec, profile, "side")]
+    names = [f"{number * settings.views + index:06d}.{settings.image_format}" for index in range(settings.views)]
+    honesty, declared_items = declare(scan)
+    return [
+        _write_view(
+            root,
+            seen,
+            settings,
+            ScanRecord(
+                image_id=number * settings.views + index,
+                image_filename=name,
+                image_path=f"{split}/images/{name}",
+                width=settings.size_wh[0],
+                height=settings.size_wh[1],
+                caption=seen.caption,
+                categories=[annotation.category for annotation in seen.annotations],
+                bboxes=[tuple(round(v, 1) for v in annotation.box.as_xywh()) for annotation in seen.annotations],  # type: ignore[misc]
+                group=f"synth-{settings.seed}-{split}-{number}",
+                source=f"synth/{profile.name}@{profile.version}",
+                licence=LICENCE,
+                occlusion=list(seen.occlusion),
+                factors=seen.factors | {"view": seen.view, "declaration": honesty},
+                co_items=list(seen.co_items),
+                declared_items=declared_items,
+                views=[f"{split}/images/{each}" for each in names] if settings.views > 1 else None,
+            ),
+        )
+        for index, (name, seen) in enumerate(zip(names, scans, strict=True))
+    ]
+
+
+def _write_view(root: Path, scan: SimulatedScan, settings: SynthSettings, record: ScanRecord) -> ScanRecord:
+    """Write one image, and return its record with what is known of it only now."""
+    data = encode_image(scan.image, settings.image_format)
+    with replacing(root / record.image_path) as stream:
+        stream.write(data)
+    concealers = shared_renderer(settings.size_wh).main_concealers(scan)
+    for pose, concealer in zip(scan.factors["threats"], concealers, strict=True):
+        pose["concealer"] = concealer
+    masks = [encode_mask(mask) for mask in scan.masks] if settings.masks else None
+    return record.model_copy(update={"sha256": sha256_bytes(data), "masks": masks})
+
+
+def _write_job(job: tuple[Path, Split, int, SynthSettings]) -> list[ScanRecord]:
+    return write_bag(*job)
 
 
 def write_dataset(root: Path, counts: dict[Split, int], settings: SynthSettings, workers: int = 1) -> int:
     """Write a simulated dataset, or what is missing of it.
 
     Args:
-        counts: scans a split.
+        counts: bags a split.
         workers: processes; with 1 everything happens in this one.
 
     Returns:
-        How many scans were made by this call.
+        How many bags were made by this call.
 
     Raises:
         ConfigError: A profile does not exist.
         DatasetError: The folder holds other data or other settings.
+        Incomplete: The disk is full, or a worker process died.
     """
     for profile in settings.profiles:
         load_profile(profile)
+    if sum(counts.values()) * settings.views > MAX_IMAGES:
+        raise ConfigError(f"{sum(counts.values())} bags: a dataset holds {MAX_IMAGES} images at most")
+    try:
+        return _write_missing(root, counts, settings, workers)
+    except BrokenProcessPool:
+        raise Incomplete(
+            f"{root}: a worker process died, as one does that is killed or runs out of memory (count on 400 MB each); "
+            "finished scans are kept, and the same command goes on, with fewer --workers if need be"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Incomplete(f"{root}: the disk is full; make room, and the same command goes on from here") from error
+
+
+def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings, workers: int) -> int:
     _claim(root, settings)
-    done = {split: _finished(root, split, count) for split, count in counts.items()}
-    jobs = [(root, split, i, settings) for split, count in counts.items() for i in range(count) if i not in done[split]]
+    done = {split: _finished(root, split, count * settings.views) for split, count in counts.items()}
+    jobs = [
+        (root, split, number, settings)
+        for split, count in counts.items()
+        for number in range(count)
+        if any(number * settings.views + index not in done[split] for index in range(settings.views))
+    ]
     journals = {split: root / split / PARTIAL_NAME for split in counts}
     with (
         _mapping(workers, len(jobs)) as mapped,
-        tqdm(total=len(jobs), unit="scan", desc="simulate", disable=not jobs) as bar,
+        tqdm(total=len(jobs), unit="bag", desc="simulate", disable=not jobs) as bar,
     ):
-        for job, record in zip(jobs, mapped(_write_job, jobs), strict=True):
+        for job, records in zip(jobs, mapped(_write_job, jobs), strict=True):
             split = job[1]
             with journals[split].open("ab") as journal:
-                journal.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
-            done[split][record.image_id] = record
+                journal.writelines(record.model_dump_json(exclude_none=True).encode() + b"\n" for record in records)
+            done[split].update({record.image_id: record for record in records})
             bar.update()
     for split, count in counts.items():
-        write_split(root, split, [done[split][i] for i in range(count)])
+        write_split(root, split, [done[split][i] for i in range(count * settings.views)])
         journals[split].unlink(missing_ok=True)
-    write_manifest(root, _manifest(settings, counts))
+    made = [record.factors or {} for split in counts for record in done[split].values() if _is_first_view(record)]
+    redrawn = {name: sum(factors.get(name, 0) for factors in made) for name in ("num_redrawn", "num_missing")}
+    images = {split: count * settings.views for split, count in counts.items()}
+    write_manifest(root, _manifest(settings, images, redrawn))
     return len(jobs)
 
 
-def _manifest(settings: SynthSettings, counts: dict[Split, int]) -> Any:
+def _is_first_view(record: ScanRecord) -> bool:
+    return record.views is None or record.image_path == record.views[0]
+
+
+def _manifest(settings: SynthSettings, counts: dict[Split, int], redrawn: dict[str, int]) -> Any:
     profiles = [load_profile(name) for name in settings.profiles]
     return make_manifest(
         "synth",
         seed=settings.seed,
-        counts=dict(counts),
+        counts={**counts, **{name: count for name, count in redrawn.items() if count}},
         annotated_categories=list(CATEGORIES),
         config={
             **settings.model_dump(mode="json"),
@@ -176,7 +254,7 @@ def _claim(root: Path, settings: SynthSettings) -> None:
     """Write the manifest of a new folder; refuse one that holds something else."""
     root.mkdir(parents=True, exist_ok=True)
     if (root / MANIFEST_NAME).is_file():
-        found, wanted = read_manifest(root), _manifest(settings, {})
+        found, wanted = read_manifest(root), _manifest(settings, {}, {})
         if found.stage != "synth" or found.config != wanted.config:
             differing = sorted(
                 k for k in {*found.config, *wanted.config} if found.config.get(k) != wanted.config.get(k)
@@ -188,7 +266,7 @@ def _claim(root: Path, settings: SynthSettings) -> None:
     elif any((root / split).exists() for split in SPLITS):
         raise DatasetError(f"{root}: holds train/ or test/ but no {MANIFEST_NAME}; choose another --output-dir")
     else:
-        write_manifest(root, _manifest(settings, {}))
+        write_manifest(root, _manifest(settings, {}, {}))
 
 
 def _finished(root: Path, split: Split, count: int) -> dict[int, ScanRecord]:
@@ -217,9 +295,11 @@ def _mapping(workers: int, num_jobs: int) -> Iterator[Any]:
     if workers <= 1 or num_jobs < 8:
         yield map
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, num_jobs)) as pool:
-
-        def mapped(function: Any, jobs: Sequence[Any]) -> Iterable[Any]:
-            return pool.imap(function, jobs, chunksize=4)
-
-        yield mapped
+    context = multiprocessing.get_context("spawn")
+    # Unlike multiprocessing's own pool, this one notices a worker that was killed instead of waiting for it for ever.
+    with ProcessPoolExecutor(min(workers, num_jobs), mp_context=context) as pool:
+        try:
+            yield partial(pool.map, chunksize=4)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.profile import PROFILE_NAMES
-from xray_vqa.simulation.scene import SceneSpec, sample_scene
+from xray_vqa.simulation.scene import SceneSpec
 from xray_vqa.simulation.shapes import BAGS, THREATS
 from xray_vqa.simulation.simulate import ScanStream, simulate
 

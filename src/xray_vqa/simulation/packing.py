@@ -1,0 +1,324 @@
+"""Packs bags: draws scenes from seeds.
+
+The factors follow the protocol that STCray's sample names show: clutter level, concealment, location cell and two
+angles. They are drawn independently of the threat's category, so that no category owns a level, a place or a bag.
+How far a threat is hidden shows only in the picture, so a draft holds several places for each and the renderer takes
+one that is hidden as far as was drawn.
+"""
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.simulation.primitives import Array, Item, rotation_x, rotation_y, rotation_z
+from xray_vqa.simulation.scene import CLUTTER_LEVELS, DEFAULT_SIZE_WH, PlacedItem, SceneSpec
+from xray_vqa.simulation.shapes import BAGS, BENIGN, CLOTHING, THREATS, Interior, build_bag, build_item, find_shape
+
+DEFAULT_CLEAN_SHARE = 0.2
+"""Share of bags without a threat."""
+NUM_VARIANTS = 1 << 30
+_PLACING_TRIES = 12
+_NUM_CANDIDATES = (5, 6, 8)
+"""By concealment, how many places are tried for a threat."""
+
+
+class VariantPool:
+    """Hands out variant seeds, never the same again; ScanStream has one that repeats, so that objects can be kept."""
+
+    def draw(self, key: str, rng: np.random.Generator) -> int:
+        """Return a variant seed for a shape."""
+        return int(rng.integers(NUM_VARIANTS))
+
+    def draw_look(self, rng: np.random.Generator) -> int:
+        """Return a look seed."""
+        return int(rng.integers(NUM_VARIANTS))
+
+
+@dataclass(frozen=True, slots=True)
+class SceneDraft:
+    """A packed bag in which each threat has yet to take one of several places."""
+
+    spec: SceneSpec
+    """The scene without threats."""
+    candidates: tuple[tuple[PlacedItem, ...], ...]
+    """Places for each threat."""
+    num_wanted: int
+    """How many threats were to be put in; more than there are candidates where one fitted nowhere."""
+
+    def settled(self) -> SceneSpec:
+        """Return the scene with each threat at its first place, however far that hides it."""
+        return self.spec.model_copy(update={"threats": tuple(places[0] for places in self.candidates)})
+
+
+@lru_cache(maxsize=1)
+def _benign_weights() -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    shapes = [shape for shape in BENIGN.values() if shape.weight > 0]
+    weights = np.array([shape.weight for shape in shapes])
+    return tuple(shape.key for shape in shapes), weights / weights.sum()
+
+
+def _draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float]:
+    """Return two tilts: most things lie flat (sigma 7 degrees), some lean, a few stand on edge."""
+    if rng.random() < flat_share:
+        return float(rng.normal(0, 0.12)), float(rng.normal(0, 0.12))
+    if rng.random() < 0.6:
+        return float(rng.normal(0, 0.55)), float(rng.normal(0, 0.4))
+    return float(np.pi / 2 + rng.normal(0, 0.2)), float(rng.normal(0, 0.2))
+
+
+class _Packer:
+    """Places objects inside one bag."""
+
+    def __init__(self, rng: np.random.Generator, interior: Interior, bag: PlacedItem, pool: VariantPool) -> None:
+        self.rng, self.interior, self.bag, self.pool = rng, interior, bag, pool
+        self.packed: list[PlacedItem] = []
+        self._places: list[tuple[float, float]] = []
+        self._room = interior.half_x * interior.half_y / (23 * 16)
+        self._bag_turn = rotation_z(bag.phi)  # not mirrored with the bag: the room inside is symmetric
+        self._bag_shift = np.array(bag.position_cm)
+
+    def _fits(self, points: Array, x: float, y: float) -> bool:
+        room = self.interior
+        power = room.squareness
+        u = (points[:, 0] + x) / room.half_x
+        v = (points[:, 1] + y) / (room.half_y * (1 - room.narrowing * np.clip(u, 0, 1)))
+        return bool((np.abs(u) ** power + np.abs(v) ** power).max() <= 1.0)
+
+    def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5,
+              variant: int | None = None) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
+        """Return the object at a place where it fits, with its place in the bag's frame; None if there is none.
+
+        Args:
+            near, spread: a point in the bag's frame that it should lie close to, and how close, cm.
+            variant: which object of this shape; drawn if not given.
+        """
+        rng, room = self.rng, self.interior
+        variant = self.pool.draw(key, rng) if variant is None else variant
+        item = build_item(key, variant)
+        mirrored = bool(rng.random() < 0.5)
+        scale = float(rng.uniform(0.93, 1.07))
+        hull = item.hull.astype(float) * scale * (1, -1 if mirrored else 1, 1)
+        for attempt in range(_PLACING_TRIES):
+            theta, pitch = _draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
+            phi = float(rng.uniform(0, 2 * np.pi))
+            if attempt >= _PLACING_TRIES // 2:  # a long thing fits along the bag
+                phi = float(rng.choice((0.0, np.pi)) + rng.normal(0, 0.12))
+            turn = rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch)
+            points = hull @ turn.T
+            low, high = points.min(0), points.max(0)
+            if high[2] - low[2] > room.z_high - room.z_low + 1.0 and attempt < _PLACING_TRIES - 1:
+                continue
+            x_range, y_range = (
+                (-room.half_x - low[0], room.half_x - high[0]),
+                (-room.half_y - low[1], room.half_y - high[1]),
+            )
+            if x_range[0] > x_range[1] or y_range[0] > y_range[1]:
+                continue
+            if near is not None:
+                x, y = np.clip(
+                    rng.normal(near, spread * (1 + 0.3 * attempt)), (x_range[0], y_range[0]), (x_range[1], y_range[1])
+                )
+            else:
+                x, y = rng.uniform(*x_range), rng.uniform(*y_range)
+            if not self._fits(points, x, y):
+                continue
+            z_low, z_high = room.z_low - low[2], room.z_high - high[2]
+            z = rng.uniform(z_low, z_high) if z_high > z_low else (z_low + z_high) / 2
+            position = self._bag_turn @ np.array([x, y, z]) + self._bag_shift
+            placed = PlacedItem(
+                shape=key,
+                variant=variant,
+                position_cm=(float(position[0]), float(position[1]), float(position[2])),
+                phi=phi + self.bag.phi,
+                theta=theta,
+                pitch=pitch,
+                mirrored=mirrored,
+                scale=scale,
+                density=float(rng.uniform(0.85, 1.15)),
+            )
+            return placed, (float(x), float(y))
+        return None
+
+    def add(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5) -> None:
+        """Put a harmless thing in where it fits; one that fits nowhere stays out."""
+        found = self.place(key, flat_share, near, spread)
+        if found is not None:
+            self.packed.append(found[0])
+            self._places.append(found[1])
+
+    def pack_clothes(self, *, rigid: bool) -> None:
+        """Fill the bag with clothes, as for a journey, or put in a few or none."""
+        rng, room = self.rng, self.interior
+        packed = rng.random() < (0.15 if rigid else 0.6)
+        count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._room))
+        spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
+        for spot in spots[np.arange(count) % len(spots)]:
+            near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None
+            self.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0)
+
+    def pack_goods(self, level: int) -> None:
+        """Put in goods by the clutter level (1 to 4), now and then with a heap of tools and parts."""
+        rng, room = self.rng, self.interior
+        keys, weights = _benign_weights()
+        large_left = 1 + level
+        count = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * self._room))
+        for index in rng.choice(len(keys), count, p=weights):
+            shape = find_shape(keys[int(index)])
+            if shape.large:
+                if large_left <= 0:
+                    continue
+                large_left -= 1
+            self.add(shape.key, 0.92 if shape.large else 0.8)
+        if rng.random() < 0.18:  # dense metal clutter in one place
+            centre = (float(rng.uniform(-0.5, 0.5) * room.half_x), float(rng.uniform(-0.5, 0.5) * room.half_y))
+            for _ in range(int(rng.integers(2, 6))):
+                self.add(str(rng.choice(_TOOL_BAG)), 0.6, centre, 5.0)
+
+    def offer(self, category: str, cell: tuple[int, int], hiding: int) -> tuple[PlacedItem, ...]:
+        """Return places for one threat in a cell (row, column) of the bag; to hide it far, a cover is laid there first.
+
+        All are of one object, which is another one where the first does not fit.
+        """
+        rng, room = self.rng, self.interior
+        centre = ((cell[1] - 1) * room.half_x * 2 / 3, (cell[0] - 1) * room.half_y * 2 / 3)
+        spread = room.half_x / 5
+        for _ in range(2 if hiding == 2 else 0):
+            self.add(str(rng.choice(_COVERS)), 0.9, centre, spread)
+        if hiding and self._places:  # behind the thing that lies nearest
+            centre = min(self._places, key=lambda at: (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2)
+            spread = 3.0 if hiding == 1 else 2.0
+        sub_types = THREATS[category]
+        weights = np.array([shape.weight for shape in sub_types])
+        for _ in range(4):
+            shape = sub_types[int(rng.choice(len(sub_types), p=weights / weights.sum()))]
+            variant = self.pool.draw(shape.key, rng)
+            found = [self.place(shape.key, 0.8, centre, spread, variant) for _ in range(_NUM_CANDIDATES[hiding])]
+            places = tuple(place[0] for place in found if place is not None)
+            if places:
+                return places
+        return ()
+
+
+def sample_scene(seed: int | Sequence[int] | np.random.Generator, **settings: object) -> SceneSpec:
+    """Draw a scene as `draft_scene` does, each threat at the first place that was found for it."""
+    return draft_scene(seed, **settings).settled()  # type: ignore[arg-type]
+
+
+def draft_scene(
+    seed: int | Sequence[int] | np.random.Generator,
+    *,
+    size_wh: tuple[int, int] = DEFAULT_SIZE_WH,
+    clean_share: float = DEFAULT_CLEAN_SHARE,
+    categories: Sequence[str] = CATEGORIES,
+    threats: Sequence[str] | None = None,
+    bag: str | None = None,
+    clutter_level: int | None = None,
+    concealment: int | None = None,
+    pool: VariantPool | None = None,
+) -> SceneDraft:
+    """Draw a scene, with several places for each threat.
+
+    Args:
+        seed: what the scene depends on, together with the other arguments.
+        clean_share: share of bags without a threat.
+        categories: what threats are drawn from, all equally likely.
+        threats: categories to put in, instead of drawing them; () for a clean bag.
+        bag, clutter_level, concealment: fix a factor instead of drawing it.
+        pool: where variant seeds come from.
+    """
+    rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
+    pool = pool or VariantPool()
+    bag_name = bag or _draw_bag(rng)
+    level = int(clutter_level or rng.choice(CLUTTER_LEVELS))
+    hiding = int(rng.choice((0, 1, 2), p=(0.5, 0.28, 0.22)) if concealment is None else concealment)
+    if threats is None:
+        count = 0 if rng.random() < clean_share else int(rng.choice((1, 2, 3), p=(0.72, 0.2, 0.08)))
+        threats = tuple(categories[int(i)] for i in rng.integers(len(categories), size=count))
+    cells = [(int(row), int(column)) for row, column in rng.integers(3, size=(len(threats), 2))]
+
+    placed_bag, interior, pixel_cm = _place_bag(rng, bag_name, size_wh, pool)
+    packer = _Packer(rng, interior, placed_bag, pool)
+    packer.pack_clothes(rigid=bag_name in ("carton", "tray"))
+    packer.pack_goods(level)
+    candidates = [packer.offer(category, cell, hiding) for category, cell in zip(threats, cells, strict=True)]
+    return SceneDraft(
+        SceneSpec(
+            size_wh=size_wh,
+            pixel_cm=pixel_cm,
+            bag=placed_bag,
+            clutter=tuple(packer.packed),
+            threats=(),
+            clutter_level=level,
+            concealment=hiding,
+            noise_seed=int(rng.integers(NUM_VARIANTS)),
+            look_seed=pool.draw_look(rng),
+        ),
+        tuple(places for places in candidates if places),
+        len(threats),
+    )
+
+
+def _draw_bag(rng: np.random.Generator) -> str:
+    names = tuple(BAGS)
+    weights = np.array([BAGS[name].weight for name in names])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+
+
+def _place_bag(
+    rng: np.random.Generator, name: str, size_wh: tuple[int, int], pool: VariantPool
+) -> tuple[PlacedItem, Interior, float]:
+    """Return a bag as it lies on the belt, the room in it, and the width of a column in cm."""
+    key = BAGS[name].key
+    variant = pool.draw(key, rng)
+    item, interior = build_bag(key, variant)
+    yaw = float(rng.normal(0, 0.06) if rng.random() < 0.75 else rng.normal(0, 0.35))
+    yaw += float(rng.choice((0.0, np.pi, np.pi / 2, -np.pi / 2), p=(0.42, 0.42, 0.08, 0.08)))
+    pixel_cm, shift = _frame_bag(rng, item, yaw, size_wh)
+    placed = PlacedItem(
+        shape=key,
+        variant=variant,
+        position_cm=(*shift, 0.0),
+        phi=yaw,
+        theta=0.0,
+        mirrored=bool(rng.random() < 0.5),
+        density=float(rng.uniform(0.7, 1.4)),
+    )
+    return placed, interior, pixel_cm
+
+
+_SPOTS = np.array([(x, y) for x in (-0.85, -0.3, 0.3, 0.85) for y in (-0.8, 0.0, 0.8)])
+"""Where clothes are laid in a packed bag, in shares of its half sizes."""
+_COVERS = tuple(
+    f"benign/{name}"
+    for name in (
+        "laptop", "radio", "tablet", "cable", "metal parts", "book", "folded clothes", "shoe", "charger",
+        "food box", "documents", "socket set", "water bottle",
+    )
+)  # fmt: skip
+_TOOL_BAG = tuple(
+    f"benign/{name}" for name in ("metal parts", "metal parts", "bolts", "socket set", "cable", "keys", "gear", "motor")
+)
+
+
+def _frame_bag(
+    rng: np.random.Generator, bag: Item, yaw: float, size_wh: tuple[int, int]
+) -> tuple[float, tuple[float, float]]:
+    """Return the pixel width at which the bag fills most of the frame, and where it lies."""
+    points = bag.hull @ rotation_z(yaw).T
+    extent = np.ptp(points[:, :2], axis=0) * 1.04
+    fill = float(rng.uniform(0.84, 0.99) if rng.random() < 0.8 else rng.uniform(0.6, 0.84))
+    pixel_cm = max(extent[0] / size_wh[0], extent[1] / size_wh[1]) / fill
+    pixel_cm = max(pixel_cm, 30.0 / size_wh[0])  # a small bag is not magnified without end
+    pixel_cm = round(float(pixel_cm), 4)
+    slack = np.maximum(np.array(size_wh) * pixel_cm - extent, 0) / 2
+    middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
+    shift = rng.uniform(-0.6, 0.6, 2) * slack - middle
+    return pixel_cm, (float(shift[0]), float(shift[1]))
