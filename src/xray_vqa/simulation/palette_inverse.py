@@ -69,9 +69,7 @@ def typical_look(profile: ScannerProfile, hue_deg: float = 0.0, saturation: floa
         for name, value in profile.sensor.model_dump().items()
         if isinstance(value, tuple) and name not in ("hue_smoothing", "sharpen_radius")
     }
-    whole = {
-        name: (round(sum(getattr(profile.sensor, name)) / 2),) * 2 for name in ("hue_smoothing", "sharpen_radius")
-    }
+    whole = {name: (-(-sum(getattr(profile.sensor, name)) // 2),) * 2 for name in ("hue_smoothing", "sharpen_radius")}
     sensor = SensorSettings.model_validate({**profile.sensor.model_dump(), **middle, **whole})
     look = draw_look(profile.model_copy(update={"sensor": sensor}), 0)
     table = colour_by_z(profile.palette, shift_z=0.0, hue_deg=hue_deg, saturation=saturation)

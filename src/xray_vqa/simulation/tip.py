@@ -8,6 +8,8 @@ a slightly different palette) stays on it, dimmed by what now lies over it. So w
 nothing changes, and beyond the threat's margin no byte does. Where threats go is placement.py's affair.
 """
 
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -166,17 +168,26 @@ def margin_pixels(look: Look) -> int:
     return 1 + max(look.hue_smoothing, look.sharpen_radius)
 
 
-def project(host: Host, threats: Sequence[Threat], noise_seed: int) -> NDArray[np.uint8]:
-    """Return the picture that the scanner would have taken with these threats in the bag.
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A scan with threats in it."""
+
+    image: NDArray[np.uint8]
+    """(height, width, 3) uint8 RGB; equal to the host's where `touched` is false."""
+    p: NDArray[np.float32]
+    """(2, height, width) float32 readings; equal to the host's where `touched` is false."""
+    touched: NDArray[np.bool_]
+    """(height, width) bool, the threats' masks and their margin."""
+
+
+def project(host: Host, threats: Sequence[Threat], noise_seed: int) -> Projection:
+    """Return what the scanner would have shown with these threats in the bag.
 
     Args:
         threats: in any order; they may overlap.
         noise_seed: of the noise that lost photons add.
-
-    Returns:
-        (height, width, 3) uint8 RGB, equal to the host's outside the threats' masks and their margin.
     """
-    image = host.image.copy()
+    image, p = host.image.copy(), host.p.copy()
     width, height = host.size_wh
     own = np.zeros((2, height, width), np.float32)
     mask = np.zeros((height, width), bool)
@@ -185,28 +196,19 @@ def project(host: Host, threats: Sequence[Threat], noise_seed: int) -> NDArray[n
         own[(1, *threat.window)] += threat.copper
         mask[threat.window] |= threat.mask
     if not mask.any():
-        return image
+        return Projection(image, p, mask)
     look = host.fit.look
     margin = margin_pixels(look)
-    touched = ndimage.binary_dilation(mask, np.ones((3, 3), bool), iterations=margin)
+    touched = np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), bool), iterations=margin))
     rows, columns = (np.flatnonzero(touched.any(axis)) for axis in (1, 0))
     top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
     window = slice(top, rows[-1] + margin + 1), slice(left, columns[-1] + margin + 1)
     rng = np.random.default_rng(noise_seed)
-    change = _change_of_readings(host.p[(slice(None), *window)], own[(slice(None), *window)], look, host.noise, rng)
-    touched = touched[window]
-    image[window][touched] = _recolour(host, window, change)[touched]
-    return image
-
-
-def project_readings(host: Host, threats: Sequence[Threat], noise_seed: int) -> NDArray[np.float32]:
-    """Return the raw readings, (2, height, width) float32, with these threats in the bag."""
-    width, height = host.size_wh
-    own = np.zeros((2, height, width), np.float32)
-    for threat in threats:
-        own[(0, *threat.window)] += threat.polyethylene
-        own[(1, *threat.window)] += threat.copper
-    return host.p + _change_of_readings(host.p, own, host.fit.look, host.noise, np.random.default_rng(noise_seed))
+    change = _change_of_readings(p[(slice(None), *window)], own[(slice(None), *window)], look, host.noise, rng)
+    here = touched[window]
+    image[window][here] = _recolour(host, window, change)[here]
+    p[(slice(None), *window)] += change * here
+    return Projection(image, p, touched)
 
 
 def _change_of_readings(
