@@ -118,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {name:<12}{count:>8}")
         print(f"  inserted: {', '.join(f'{name} {count}' for name, count in report['threats'].items()) or 'nothing'}")
     print(f"took {time.monotonic() - start:.0f} s", file=sys.stderr)
+    if counts["projected"] < counts["wanted"]:
+        print(f"{counts['projected']} scans got threats, {counts['wanted']} were asked for", file=sys.stderr)
     for name in ("refused", "no_place", "unreadable"):
         if report[name]:
             first = report[name][0]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from xray_vqa.simulation.detector import NUM_P, NUM_RATIO, P_MAX, RATIO_MAX, RATIO_MIN, log_readings
 from xray_vqa.simulation.palette import (
@@ -31,8 +31,8 @@ from xray_vqa.simulation.palette import (
 from xray_vqa.simulation.profile import ScannerProfile, SensorSettings
 from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW
 
-HUES_DEG = (0.0, -10.0, -5.0, 5.0, 10.0)
-SATURATIONS = (1.0, 0.7, 0.85, 1.15)
+HUES_DEG = (0.0, -9.0, -6.0, -3.0, 3.0, 6.0, 9.0)
+SATURATIONS = (1.0, 0.7, 0.8, 0.9, 1.1)
 AIR_TOLERANCE = 10
 """Grey levels in any channel by which a pixel must differ from air to be foreground."""
 NUM_SAMPLED = 3000
@@ -72,7 +72,8 @@ def typical_look(profile: ScannerProfile, hue_deg: float = 0.0, saturation: floa
     }
     whole = {name: (-(-sum(getattr(profile.sensor, name)) // 2),) * 2 for name in ("hue_smoothing", "sharpen_radius")}
     sensor = SensorSettings.model_validate({**profile.sensor.model_dump(), **middle, **whole})
-    look = draw_look(profile.model_copy(update={"sensor": sensor}), 0)
+    middling = profile.model_copy(update={"sensor": sensor})
+    look = draw_look(middling, 0)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
     table = colour_by_z(profile.palette, shift_z=0.0, hue_deg=hue_deg, saturation=saturation)
     return replace(look, colours=colours_by_level(table, look.tone))
 
@@ -91,7 +92,7 @@ class InversePalette:
         _, first = np.unique(keys, return_index=True)
         rows = likely_first[first // NUM_LEVELS]
         self._entries = (rows * NUM_LEVELS + first % NUM_LEVELS).astype(np.int32)
-        self._tree = cKDTree(flat[first].astype(np.float32))
+        self._tree = KDTree(flat[first].astype(np.float32))
         self._table = np.full(_NUM_BINS**3, -1, np.int32)
 
     def entries(self, colours: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -109,7 +110,7 @@ class InversePalette:
         return self._table[keys]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # some 2 MB each
 def _inverse(profile: ScannerProfile, hue_deg: float, saturation: float) -> InversePalette:
     return InversePalette(profile, hue_deg, saturation)
 
@@ -143,12 +144,12 @@ class PaletteFit:
     def colours(self, entries: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the colours, (..., 3) float32 RGB, that the picture shows palette entries in."""
         scale = np.array(self.air, np.float32) / self._inverse.background
-        return self.look.colours[entries] * scale
+        return (self.look.colours[entries] * scale).astype(np.float32)
 
 
 def foreground(image: NDArray[np.uint8], air: tuple[float, float, float]) -> NDArray[np.bool_]:
     """Return where a picture shows more than air, (height, width) bool."""
-    return (np.abs(image.astype(np.float32) - np.array(air, np.float32)) > AIR_TOLERANCE).any(-1)
+    return np.any(np.abs(image.astype(np.float32) - np.array(air, np.float32)) > AIR_TOLERANCE, axis=-1)  # type: ignore[return-value]
 
 
 def fit_palette(image: NDArray[np.uint8], profiles: Sequence[ScannerProfile]) -> PaletteFit:

@@ -75,7 +75,7 @@ def find_bags(host: Host, pixel_cm: float | None = None) -> Bags:
     radius = max(2, round(0.006 * max(signal.shape)))
     disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius + 0.5
     filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(signal > BAG_SIGNAL, radius), disc))
-    inside = np.asarray(ndimage.binary_opening(filled, disc, iterations=3))[radius:-radius, radius:-radius]
+    inside = np.asarray(ndimage.binary_opening(filled, disc, iterations=3), bool)[radius:-radius, radius:-radius]
     labels = np.asarray(ndimage.label(inside)[0])  # type: ignore[index]
     longest, kept = 0, np.zeros_like(inside)
     for number, found in enumerate(ndimage.find_objects(labels), start=1):
@@ -84,7 +84,7 @@ def find_bags(host: Host, pixel_cm: float | None = None) -> Bags:
             continue
         kept |= one
         longest = max(longest, found[0].stop - found[0].start, found[1].stop - found[1].start)
-    shrunk = np.asarray(ndimage.binary_erosion(kept, disc, iterations=2))
+    shrunk = np.asarray(ndimage.binary_erosion(kept, disc, iterations=2), bool)
     whole = np.repeat(np.repeat(shrunk, step, axis=0), step, axis=1)[:height, :width]
     return Bags(whole, pixel_cm or BAG_LENGTH_CM / (longest * step or max(height, width)))
 

@@ -199,7 +199,7 @@ def project(host: Host, threats: Sequence[Threat], noise_seed: int) -> Projectio
         return Projection(image, p, mask)
     look = host.fit.look
     margin = margin_pixels(look)
-    touched = np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), bool), iterations=margin))
+    touched = np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), bool), iterations=margin), bool)
     rows, columns = (np.flatnonzero(touched.any(axis)) for axis in (1, 0))
     top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
     window = slice(top, rows[-1] + margin + 1), slice(left, columns[-1] + margin + 1)
@@ -224,14 +224,12 @@ def _change_of_readings(
     before = np.maximum(np.exp(-p), np.float32(1e-4))
     direct = np.maximum(before - scatter, 0)
     after = before - direct * (1 - blurred)
-    quantum, electronic = noise * _REAR_SHARE, look.electronic_noise * _REAR_SHARE
-
-    def variance(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (quantum**2 * signal + electronic**2) / signal**2
-
-    extra = np.sqrt(np.maximum(variance(after) - variance(before), 0))
+    quantum, electronic = np.float32(noise) * _REAR_SHARE, np.float32(look.electronic_noise) * _REAR_SHARE
+    variance_before = (quantum**2 * before + electronic**2) / before**2
+    variance_after = (quantum**2 * after + electronic**2) / after**2
+    extra = np.sqrt(np.maximum(variance_after - variance_before, 0))
     grain = rng.standard_normal(p.shape).astype(np.float32)
-    return np.log(before / after) + np.minimum(extra, np.float32(0.5)) * grain
+    return (np.log(before / after) + np.minimum(extra, np.float32(0.5)) * grain).astype(np.float32)
 
 
 def _recolour(host: Host, window: tuple[slice, slice], change: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -49,9 +49,6 @@ TIP_VERSION = 1
 """Raised when the same seed and scan give another picture."""
 REPORT_NAME = "tip_report.json"
 PARTIAL_NAME = "tip.partial.jsonl"
-READINGS_KEY = "p"
-"""Name of the array in `<image stem>.npz` beside a scan: (2, height, width), -ln(signal / air signal), front detector
-first."""
 
 
 class TipSettings(Strict):
@@ -115,12 +112,14 @@ def open_host_set(root: Path) -> HostSet:
     """
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder; give a dataset that `xray-vqa data import` wrote, or a folder")
-    found = [split for split in SPLITS if annotations_path(root, split).is_file()]
+    found: list[Split] = [split for split in SPLITS if annotations_path(root, split).is_file()]
     if (root / MANIFEST_NAME).is_file() or found:
         splits = {split: read_split(root, split) for split in found}
         inputs = {f"{split}/annotations.json": sha256_file(annotations_path(root, split)) for split in found}
         faults = tuple(str(fault) for scans in splits.values() for fault in scans.faults)
-        records = {split: splits[split].records if split in splits else () for split in SPLITS}
+        records: dict[Split, tuple[ScanRecord, ...]] = {
+            split: splits[split].records if split in splits else () for split in SPLITS
+        }
         return HostSet(root, records, annotated_categories(root), inputs, faults)
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
@@ -243,7 +242,7 @@ def _project_scans(
 ) -> list[TipOutcome]:
     """Try scans in their order until enough hold a threat; what is in the journal is not done again."""
     scans = host.records[settings.split]
-    wanted = min(settings.count or max(1, round(settings.share * len(scans))), len(scans))
+    wanted = min(_num_wanted(host, settings), len(scans))
     (root / settings.split / "images").mkdir(parents=True, exist_ok=True)
     journal = root / settings.split / PARTIAL_NAME
     done = _read_journal(journal, root)
@@ -263,6 +262,11 @@ def _project_scans(
                 num_projected += 1
                 bar.update()
     return outcomes
+
+
+def _num_wanted(host: HostSet, settings: TipSettings) -> int:
+    """Return how many scans are to get threats."""
+    return settings.count or max(1, round(settings.share * len(host.records[settings.split])))
 
 
 def _rank(scan: ScanRecord, seed: int) -> bytes:
@@ -333,15 +337,18 @@ def project_scan(
 
 
 def _read_readings(path: Path) -> NDArray[np.float32] | None:
-    """Return the raw readings beside a scan, (2, height, width) float32; None where there are none."""
+    """Return the raw readings beside a scan, (2, height, width) float32; None where there are none.
+
+    They are the array `p` of `<image stem>.npz`: -ln(signal / air signal), front detector first.
+    """
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            readings = np.asarray(arrays[READINGS_KEY], np.float32)
+            readings = np.asarray(arrays["p"], np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ScanRefused(
-            f"{path.name} holds no array `{READINGS_KEY}` of numbers, (2, height, width) -ln(signal / air signal), "
+            f"{path.name} holds no array `p` of numbers, (2, height, width) -ln(signal / air signal), "
             "front detector first; export the readings again or remove the file"
         ) from error
     if not np.isfinite(readings).all():
@@ -351,7 +358,7 @@ def _read_readings(path: Path) -> NDArray[np.float32] | None:
 
 def _write_readings(path: Path, p: NDArray[np.float32]) -> None:
     with replacing(path) as stream:
-        np.savez_compressed(stream, **{READINGS_KEY: p})
+        np.savez_compressed(stream, p=p)
 
 
 def _encode(projection: Projection, encoding: JpegEncoding | None, format_name: str) -> bytes:
@@ -477,6 +484,7 @@ def _report(
         "counts": {
             "scans": sum(map(len, records.values())),
             **{split: len(records[split]) for split in SPLITS},
+            "wanted": _num_wanted(host, settings),
             "tried": len(outcomes),
             "projected": results["projected"],
             "threats": sum(inserted.values()),
