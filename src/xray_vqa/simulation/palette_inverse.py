@@ -110,7 +110,7 @@ class InversePalette:
         return self._table[keys]
 
 
-@lru_cache(maxsize=64)  # some 2 MB each
+@lru_cache(maxsize=128)  # some 2 MB each
 def _inverse(profile: ScannerProfile, hue_deg: float, saturation: float) -> InversePalette:
     return InversePalette(profile, hue_deg, saturation)
 

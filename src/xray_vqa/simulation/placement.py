@@ -37,6 +37,8 @@ BAG_LENGTH_CM = 50.0
 """What the longer side of a scan's largest bag is taken to measure where nobody says how large a pixel is."""
 MIN_INSIDE_SHARE = 0.99
 """Share of a threat's mask that has to lie inside a bag."""
+MAX_AIR_SHARE = 0.3
+"""Share of a threat's mask that may lie over a hole in the bag's picture: gaps between touching bags are holes too."""
 MAX_BOX_OVERLAP = 0.3
 """Share of the smaller of two boxes that a threat may have in common with another item's."""
 OPAQUE_SIGNAL = 4.5
@@ -74,7 +76,9 @@ def find_bags(host: Host, pixel_cm: float | None = None) -> Bags:
     signal = ndimage.uniform_filter(signal_of(host.p), 5 * step)[::step, ::step]
     radius = max(2, round(0.006 * max(signal.shape)))
     disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius + 0.5
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(signal > BAG_SIGNAL, radius), disc))
+    filled = ndimage.binary_fill_holes(
+        ndimage.binary_closing(np.pad(signal > BAG_SIGNAL, radius), np.ones((3, 3), bool))
+    )
     inside = np.asarray(ndimage.binary_opening(filled, disc, iterations=3), bool)[radius:-radius, radius:-radius]
     labels = np.asarray(ndimage.label(inside)[0])  # type: ignore[index]
     longest, kept = 0, np.zeros_like(inside)
@@ -157,6 +161,7 @@ class Placer:
         self._host, self._bags = host, bags
         self._taken = list(taken)
         self._behind = equivalent_thickness(host.p)
+        self._signal = ndimage.uniform_filter(signal_of(host.p), 5)
 
     def place(self, category: str, rng: np.random.Generator) -> PlacedThreat | None:
         """Return a threat of a category at a place where it may lie; None if none was found."""
@@ -185,6 +190,8 @@ class Placer:
                 continue
             here = threat.moved(top, left)
             if self._bags.inside[here.window][threat.mask].mean() < MIN_INSIDE_SHARE:
+                continue
+            if (self._signal[here.window][threat.mask] <= BAG_SIGNAL).mean() > MAX_AIR_SHARE:
                 continue
             box = Box(float(left), float(top), float(mask_width), float(mask_height))
             if any(box.overlap(other) > MAX_BOX_OVERLAP * min(box.area, other.area) for other in self._taken):

@@ -40,7 +40,8 @@ MAX_ROUND_TRIP_ERROR = 12.0
 """Grey levels; a scan whose colours no shipped palette explains better than this is refused."""
 MIN_COLOUR = 6.0
 """Mean spread between the channels of the foreground, grey levels; below it a picture shows no material."""
-MIN_FOREGROUND_SHARE = 0.01
+MIN_FOREGROUND_SHARE, MAX_FOREGROUND_SHARE = 0.01, 0.98
+"""Less shows nothing, and more shows no air, whose colour is the zero of all readings."""
 _REAR_SHARE = np.array([1.0, 0.8], np.float32)[:, None, None]  # noise by detector, as in sensor.py
 _MIN_NOISE, _MAX_NOISE = 0.002, 0.06
 
@@ -112,12 +113,14 @@ def open_host(
             scanner gave them; else they are taken from the colours.
 
     Raises:
-        ScanRefused: Hardly anything but air, no colour, or colours that no palette explains.
+        ScanRefused: Hardly anything but air, no air, no colour, or colours that no palette explains.
     """
     fit = fit_palette(image, profiles)
     seen = foreground(image, fit.air)
     if seen.mean() < MIN_FOREGROUND_SHARE:
         raise ScanRefused(f"shows nothing but air (foreground {seen.mean():.1%})")
+    if seen.mean() > MAX_FOREGROUND_SHARE:
+        raise ScanRefused(f"shows no air (foreground {seen.mean():.1%}), so its colours have no zero")
     pixels = image[seen]
     colour = float((pixels.max(1).astype(np.int16) - pixels.min(1)).mean())
     if colour < MIN_COLOUR:

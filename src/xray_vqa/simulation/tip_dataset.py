@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import Field
 from tqdm import tqdm
 
-from xray_vqa.core.images import JpegEncoding, decode_image, image_header, jpeg_encoding
+from xray_vqa.core.images import SUFFIXES, JpegEncoding, decode_image, image_header, jpeg_encoding
 from xray_vqa.core.jsonl import read_json, read_jsonl, replacing, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
@@ -36,7 +36,6 @@ from xray_vqa.core.manifest import (
 )
 from xray_vqa.core.records import SPLITS, ScanRecord, Split, Strict
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
 from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split, store_image, write_split
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable, Incomplete
 from xray_vqa.simulation.placement import PlacedThreat, Placer, find_bags
@@ -56,18 +55,18 @@ class TipSettings(Strict):
 
     split: Split = "train"
     """The split whose scans get threats; the other one goes over unchanged."""
-    count: int | None = Field(None, ge=1)
+    count: int | None = Field(default=None, ge=1)
     """How many scans get threats; overrules `share`."""
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     """Share of the split's scans that get threats."""
     categories: tuple[str, ...] = ()
     """What threats are drawn from; empty for all that the host labels."""
-    max_threats: int = Field(2, ge=1, le=8)
+    max_threats: int = Field(default=2, ge=1, le=8)
     """Threats a scan at most; one is twice as likely as two, and so on."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     profile: str = "auto"
     """Scanner profile by name or path of its file, or `auto` to fit the shipped ones to each scan."""
-    pixel_cm: float | None = Field(None, gt=0)
+    pixel_cm: float | None = Field(default=None, gt=0)
     """Width of a pixel on the belt; by default the largest bag is taken to be 50 cm long."""
     format: Literal["png", "jpg"] = "png"
     only_projected: bool = False
@@ -121,7 +120,9 @@ def open_host_set(root: Path) -> HostSet:
             split: splits[split].records if split in splits else () for split in SPLITS
         }
         return HostSet(root, records, annotated_categories(root), inputs, faults)
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    paths = sorted(
+        path for path in root.rglob("*") if path.suffix.lower() in {*SUFFIXES.values(), ".jpeg"} and path.is_file()
+    )
     if not paths:
         raise ConfigError(f"{root}: neither a dataset (no {MANIFEST_NAME}) nor a folder with images")
     scans: list[ScanRecord] = []

@@ -168,7 +168,7 @@ def test_tip_ends_with_1_where_no_scan_got_a_threat(tmp_path, capsys):
     (tmp_path / "noise/a.png").write_bytes(make_png(1))
     words = ["--output-dir", tmp_path / "out", "--categories", "Gun", "--host-is-clean"]
     assert run("data", "tip", tmp_path / "noise", *words) == 1
-    assert "refused: 1, first a.png: palette round trip" in capsys.readouterr().err
+    assert "refused: 1, first a.png: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
