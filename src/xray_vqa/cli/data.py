@@ -9,6 +9,7 @@ SUBCOMMANDS = {
     "synth": "simulate scans with exact boxes",
     "download": "fetch STCray from the hub, or read a copy of it",
     "import": "bring in scans with COCO or Pascal VOC annotations",
+    "tip": "project simulated threats into real scans",
     "verify": "check a dataset: images, boxes, digests, leaks between the splits",
 }
 
@@ -17,6 +18,7 @@ examples:
   xray-vqa data synth --output-dir data/synth               simulated scans, no network and no licence needed
   xray-vqa data import DIR --output-dir data/mine           your own annotated scans
   xray-vqa data download --output-dir data/stcray           STCray (gated: log in and accept its conditions first)
+  xray-vqa data tip data/mine --output-dir data/tip         simulated threats inside your own scans
   xray-vqa data verify data/mine
 
 `xray-vqa data SUBCOMMAND --help` tells more.

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def counts_of(count: int | None, train: int | None, test: int | None) -> dict[Split, int]:
-    """Return the bags of each split. Raises ConfigError where both ways of saying it were used, or none is asked for."""
+    """Return the bags of each split. Raises ConfigError where it is said in two ways, or none is asked for."""
     if count is not None and (train is not None or test is not None):
         raise ConfigError("--count says how many bags there are in all; leave out --train and --test")
     if count is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from xray_vqa.errors import ImageUnreadable
 
@@ -66,6 +66,34 @@ def image_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[str
     """Return format name and (width, height) from the header alone. Raises ImageUnreadable."""
     image = _open(data, limits)
     return str(image.format), image.size
+
+
+@dataclass(frozen=True, slots=True)
+class JpegEncoding:
+    """How a JPEG file was compressed."""
+
+    quantization: dict[int, list[int]]
+    subsampling: str
+    """`4:4:4`, `4:2:2` or `4:2:0`."""
+
+    def encode(self, image: Image.Image) -> bytes:
+        """Return another image compressed in the same way."""
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", qtables=self.quantization, subsampling=self.subsampling)
+        return stream.getvalue()
+
+
+def jpeg_encoding(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> JpegEncoding | None:
+    """Return how an image was compressed; None where it is no JPEG or its way is not one that Pillow can write.
+
+    Raises:
+        ImageUnreadable: The bytes are no image within the limits.
+    """
+    image = _open(data, limits)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode != "RGB":
+        return None
+    subsampling = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
+    return JpegEncoding(dict(image.quantization), subsampling) if subsampling else None
 
 
 def input_faults(image: Image.Image) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ def contact_sheet(scans: Sequence[SimulatedScan], columns: int = 4) -> Image.Ima
     for index, scan in enumerate(scans):
         tile = Image.fromarray(scan.image)
         draw = ImageDraw.Draw(tile)
-        told = f"{scan.profile_name}  {scan.factors['bag']}  clutter {scan.spec.clutter_level}  hidden {scan.spec.concealment}"
+        spec = scan.spec
+        told = f"{scan.profile_name}  {spec.bag.label}  clutter {spec.clutter_level}  hidden {spec.concealment}"
         draw.text((4, height - 14), told, fill=TEXT_COLOUR)
         for annotation, visible in zip(scan.annotations, scan.visible, strict=True):
             left, top, right, bottom = annotation.box.as_xyxy()

@@ -91,6 +91,16 @@ def z_index_table(opaque_from: float, thin_bias: float, thin_below: float) -> ND
     return np.clip((z - Z_MIN) / (Z_MAX - Z_MIN) * (NUM_Z - 1), 0, NUM_Z - 1).astype(np.uint8).ravel()
 
 
+def colours_by_level(table: NDArray[np.float64], tone: float) -> NDArray[np.uint8]:
+    """Return the colours of a Look, (NUM_Z * NUM_LEVELS, 3) uint8, from a palette by brightness, (NUM_Z, 256, 3)."""
+    p = np.linspace(0, LEVEL_P_MAX, NUM_LEVELS)
+    level = np.clip(255 * np.exp(-tone * p / (1 + _TONE_COMPRESSION * p)), 0, 255)
+    below = np.minimum(level.astype(int), 254)
+    part = (level - below)[None, :, None]
+    colours = table[:, below] * (1 - part) + table[:, below + 1] * part
+    return np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3))
+
+
 @lru_cache(maxsize=256)
 def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
     """Return the look that a seed draws from a profile's ranges."""
@@ -107,11 +117,6 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
         hue_deg=float(rng.uniform(-palette.hue_jitter_deg, palette.hue_jitter_deg)),
         saturation=draw(palette.saturation),
     )
-    p = np.linspace(0, LEVEL_P_MAX, NUM_LEVELS)
-    level = np.clip(255 * np.exp(-tone * p / (1 + _TONE_COMPRESSION * p)), 0, 255)
-    below = np.minimum(level.astype(int), 254)
-    part = (level - below)[None, :, None]
-    colours = table[:, below] * (1 - part) + table[:, below + 1] * part
     return Look(
         blur_x=draw(settings.blur_x),
         blur_y=draw(settings.blur_y),
@@ -127,5 +132,5 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
         air_below=settings.air_below,
         quiet_p=draw(settings.quiet_p),
         z_index=z_index_table(draw(settings.opaque_from), draw(settings.thin_bias), draw(settings.thin_below)),
-        colours=np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3)),
+        colours=colours_by_level(table, tone),
     )

@@ -226,7 +226,7 @@ def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings
         journals[split].unlink(missing_ok=True)
     made = [record.factors or {} for split in counts for record in done[split].values() if _is_first_view(record)]
     redrawn = {name: sum(factors.get(name, 0) for factors in made) for name in ("num_redrawn", "num_missing")}
-    images = {split: count * settings.views for split, count in counts.items()}
+    images: dict[Split, int] = {split: count * settings.views for split, count in counts.items()}
     write_manifest(root, _manifest(settings, images, redrawn))
     return len(jobs)
 

@@ -113,7 +113,7 @@ def test_verify_ends_with_1_where_something_is_wrong(source, tmp_path, capsys):
     assert "train/annotations.json:0:" in captured.err
 
 
-@pytest.mark.parametrize("name", ["synth", "download", "import", "verify"])
+@pytest.mark.parametrize("name", ["synth", "download", "import", "tip", "verify"])
 def test_help_of_each_subcommand_has_examples(name, capsys):
     with pytest.raises(SystemExit) as stop:
         run("data", name, "--help")
@@ -126,7 +126,7 @@ def test_help_of_data_names_the_subcommands(capsys):
         run("data", "--help")
     out = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(name in out for name in ("synth", "download", "import", "verify", "examples:"))
+    assert all(name in out for name in ("synth", "download", "import", "tip", "verify", "examples:"))
 
 
 def test_only_the_chosen_subcommand_is_imported():
@@ -139,6 +139,54 @@ def test_only_the_chosen_subcommand_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- Threat image projection -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    """Four clean simulated scans, as a host whose categories are all labelled."""
+    words = ["--train", 4, "--test", 1, "--size", "256x192", "--clean-share", 1, "--profile", "stcray-like"]
+    assert run("data", "synth", "--output-dir", tmp_path / "host", "--workers", 1, *words) == 0
+    return tmp_path / "host"
+
+
+def test_tip_writes_a_dataset_that_verifies_and_the_same_command_again_does_nothing(simulated, tmp_path, capsys):
+    words = ["data", "tip", simulated, "--output-dir", tmp_path / "out", "--count", 2, "--categories", "Gun,Knife"]
+    assert run(*words, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["counts"]["projected"], report["counts"]["scans"]) == (2, 5)
+    assert run("data", "verify", tmp_path / "out") == 0
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert run(*words) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == written
+
+
+def test_tip_ends_with_1_where_no_scan_got_a_threat(tmp_path, capsys):
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise/a.png").write_bytes(make_png(1))
+    words = ["--output-dir", tmp_path / "out", "--categories", "Gun", "--host-is-clean"]
+    assert run("data", "tip", tmp_path / "noise", *words) == 1
+    assert "refused: 1, first a.png: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{host}/none"], "no such folder"),
+        (["{host}", "--count", "0"], "--count"),
+        (["{host}", "--share", "1.5"], "--share"),
+        (["{host}", "--categories", "Laptop"], "Laptop is no category"),
+        (["{host}", "--profile", "smiths"], "no scanner profile 'smiths'"),
+        (["{host}/train/images"], "labels no category"),
+    ],
+)
+def test_wrong_use_of_tip_ends_with_2_and_says_why(simulated, tmp_path, capsys, words, said):
+    words = [word.format(host=simulated) for word in words]
+    assert run("data", "tip", *words, "--output-dir", tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # --- STCray ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""How true projected threats are, and how well real scans are read back through their colours.
+
+    python benchmarks/tip.py [REAL_DIR] [--scenes N] [--scans N] [--json FILE]
+
+First, simulated scenes with and without a threat: the threat is projected into the picture without it and compared
+with the picture with it, inside the threat's mask, beside the usual shortcuts and beside a second exposure of the same
+bag. Then real scans: palette round trip by kind of background, refusals, and scans a second with two threats and PNG.
+REAL_DIR is searched for images; it defaults to XRAY_VQA_REAL_DIR, and without one only the first part runs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xray_vqa.core.images import decode_image
+from xray_vqa.core.manifest import package_version, sha256_bytes
+from xray_vqa.core.records import ScanRecord
+from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
+from xray_vqa.simulation.packing import sample_scene
+from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
+from xray_vqa.simulation.raster import LineIntegrals
+from xray_vqa.simulation.scene import SceneSpec
+from xray_vqa.simulation.shapes import build_item
+from xray_vqa.simulation.simulate import simulate
+from xray_vqa.simulation.tip import ScanRefused, Threat, open_host, project
+from xray_vqa.simulation.tip_dataset import TIP_VERSION, TipSettings, project_scan
+from xray_vqa.simulation.view import open_view
+
+PROFILES = [load_profile(name) for name in PROFILE_NAMES]
+DEFAULT_JSON = Path(__file__).parent / "results/tip.json"
+
+
+def calibration_loop_ms() -> float:
+    """Return the time of a fixed amount of arithmetic."""
+    started = time.perf_counter()
+    total = 0
+    for number in range(2_000_000):
+        total += number * number
+    return (time.perf_counter() - started) * 1000
+
+
+def threat_of(spec: SceneSpec) -> Threat:
+    """Return the attenuation of a scene's first threat, as large as the picture."""
+    item = spec.threats[0]
+    lines = LineIntegrals(spec.size_wh)
+    shape, view = build_item(item.shape, item.variant), open_view(spec.size_wh, spec.pixel_cm)
+    lines.draw(shape, item.rotation(), np.array(item.position_cm), item.scale, item.density, view)
+    return Threat(0, 0, lines.polyethylene, lines.copper)
+
+
+def measure_truth(num_scenes: int) -> dict[str, object]:
+    """Return the mean error inside the mask (grey levels) of each way to insert a threat."""
+    errors: dict[str, list[float]] = defaultdict(list)
+    by_profile: dict[str, list[float]] = defaultdict(list)
+    seed = num_refused = 0
+    while len(errors["pasted"]) < num_scenes:
+        seed += 1
+        profile = PROFILES[seed % len(PROFILES)]
+        spec = sample_scene(seed, threats=(CATEGORIES[seed % len(CATEGORIES)],))
+        scan = simulate(spec, profile)
+        if not scan.annotations:
+            continue
+        mask = scan.masks[0]
+        truth = scan.image[mask].astype(float)
+        host = simulate(spec.model_copy(update={"threats": ()}), profile).image
+        bare = spec.bag.model_copy(update={"density": 1e-6})
+        alone = simulate(spec.model_copy(update={"bag": bare, "clutter": ()}), profile).image
+        again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
+        threat = threat_of(spec)
+        made = {
+            "multiplied": host * (alone / np.array(profile.palette.orange[-1])),
+            "darker_of_both": np.minimum(host, alone),
+            "pasted": alone,
+            "second_exposure_of_the_truth": again,
+        }
+        for name, profiles in (("projected_profile_known", [profile]), ("projected_profile_fitted", PROFILES)):
+            try:
+                made[name] = project(open_host(host, profiles), [threat], noise_seed=0).image
+            except ScanRefused:
+                num_refused += 1
+        for name, image in made.items():
+            errors[name].append(float(np.abs(image[mask] - truth).mean()))
+        by_profile[profile.name].append(errors["projected_profile_known"][-1])
+    return {
+        "scenes": num_scenes,
+        "refused": num_refused,
+        "error_inside_mask_grey_levels": {name: round(statistics.fmean(e), 2) for name, e in sorted(errors.items())},
+        "projected_profile_known_by_profile": {n: round(statistics.fmean(e), 2) for n, e in sorted(by_profile.items())},
+    }
+
+
+def kind_of(air: tuple[float, float, float]) -> str:
+    level = sum(air) / 3
+    return "white" if level > 245 else "light grey" if level > 212 else "dark grey"
+
+
+def measure_real(real_dir: Path, num_scans: int) -> dict[str, object]:
+    """Return round-trip errors by kind of background, refusals by reason, and scans a second."""
+    paths = sorted(path for path in real_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = paths[:: max(1, len(paths) // num_scans)]
+    errors: dict[str, list[float]] = defaultdict(list)
+    profiles: dict[str, Counter[str]] = defaultdict(Counter)
+    refused: Counter[str] = Counter()
+    for path in paths:
+        try:
+            host = open_host(np.asarray(decode_image(path.read_bytes())), PROFILES)
+        except ScanRefused as error:
+            refused[str(error).split(" (")[0].split(" grey levels")[0].rstrip("0123456789. ")] += 1
+            continue
+        kind = kind_of(host.fit.air)
+        errors[kind].append(host.fit.round_trip_error)
+        profiles[kind][host.fit.profile.name] += 1
+    results: Counter[str] = Counter()
+    settings = TipSettings(count=1, max_threats=2)
+    sizes: list[int] = []
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, path in enumerate(paths[:: max(1, len(paths) // 60)]):
+            data = path.read_bytes()
+            width, height = Image.open(path).size
+            scan = ScanRecord(
+                image_id=number, image_filename=path.name, image_path=path.relative_to(real_dir).as_posix(),
+                width=width, height=height, sha256=sha256_bytes(data), categories=[], bboxes=[],
+            )  # fmt: skip
+            started = time.perf_counter()
+            outcome = project_scan(real_dir, scan, Path(folder), settings, CATEGORIES, PROFILES)
+            seconds += time.perf_counter() - started
+            results[outcome.result] += 1
+            sizes.append(width * height)
+    return {
+        "scans": len(paths),
+        "round_trip_error_grey_levels": {
+            kind: {
+                "scans": len(values),
+                "mean": round(statistics.fmean(values), 2),
+                "p95": round(float(np.quantile(values, 0.95)), 2),
+                "max": max(values),
+                "profiles": dict(profiles[kind].most_common()),
+            }
+            for kind, values in sorted(errors.items())
+        },
+        "refused_share": round(sum(refused.values()) / len(paths), 4),
+        "refused": dict(refused),
+        "projection": {
+            "results": dict(results),
+            "scans_per_second_one_process": round(sum(results.values()) / seconds, 2),
+            "median_pixels": int(statistics.median(sizes)),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default_dir = os.environ.get("XRAY_VQA_REAL_DIR")
+    parser.add_argument("real_dir", nargs="?", type=Path, default=Path(default_dir) if default_dir else None)
+    parser.add_argument("--scenes", type=int, default=200, help="simulated scenes (default %(default)s)")
+    parser.add_argument("--scans", type=int, default=300, help="real scans at most (default %(default)s)")
+    parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="write the figures here (default %(default)s)")
+    args = parser.parse_args()
+    figures = {
+        "tip_version": TIP_VERSION,
+        "truth": measure_truth(args.scenes),
+        "real": measure_real(args.real_dir, args.scans) if args.real_dir else "no folder with real scans was given",
+        "calibration_loop_ms": round(statistics.median(calibration_loop_ms() for _ in range(5)), 1),
+        "conditions": {
+            "command": " ".join([Path(sys.argv[0]).name, *(Path(word).name for word in sys.argv[1:])]),
+            "cores": os.cpu_count(),
+            "xray_vqa": package_version(),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "scipy", "numba", "pillow")},
+            "platform": platform.platform(),
+        },
+    }
+    text = json.dumps(figures, indent=1)
+    print(text)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
