@@ -13,8 +13,8 @@ from xray_vqa.simulation.shapes.registry import threat
 
 @threat("Knife", "kitchen", weight=1.5)
 def kitchen_knife(b: Builder) -> None:
-    """A kitchen knife, 20 to 33 cm."""
-    length, width = b.between(9, 20), b.between(1.8, 4.4)
+    """A kitchen knife, 20 to 34 cm."""
+    length, width = b.between(9, 21), b.between(1.8, 5.0)
     drop = b.between(-0.3, 0.35)
     blade = smooth(
         [
@@ -28,7 +28,7 @@ def kitchen_knife(b: Builder) -> None:
         ],
         3,
     )
-    b.prism(blade, -b.between(0.08, 0.16), 0.13, "stainless", taper=(0.35, 1.0))
+    b.prism(blade, -b.between(0.08, 0.2), 0.13, "stainless", taper=(0.4, 1.0))
     add_grip(
         b,
         0.3,
@@ -38,10 +38,10 @@ def kitchen_knife(b: Builder) -> None:
         b.pick(("polypropylene", "wood", "abs")),
         tang=b.chance(0.7),
     )
-    b.thin_metal(b.between(0.6, 1.1))
+    b.thin_metal(b.between(0.8, 1.3))
 
 
-@threat("Knife", "cleaver", weight=0.6)
+@threat("Knife", "cleaver")
 def cleaver(b: Builder) -> None:
     """A broad chopping knife."""
     length, width = b.between(13, 19), b.between(6, 9)
@@ -55,7 +55,7 @@ def cleaver(b: Builder) -> None:
     if b.chance(0.6):
         b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.14, "stainless", density=-0.95)
     add_grip(b, 0.3, b.between(10, 12.5), 2.6, 2, b.pick(("wood", "polypropylene", "stainless")), tang=True)
-    b.thin_metal(b.between(0.6, 1.0))
+    b.thin_metal(b.between(0.8, 1.3))
 
 
 @threat("Knife", "folding")
@@ -79,7 +79,7 @@ def folding_knife(b: Builder) -> None:
     b.prism(rounded_rectangle(length * 1.15, width * 0.8, 0.6) + centre, -0.12, 0.12, "stainless")
     b.cylinder((-0.2, 0, 0), "z", 0.4, 0.7, "steel")
     b.cylinder((-length * 1.1, 0, 0), "z", 0.25, 0.65, "steel")
-    b.thin_metal(b.between(0.6, 1.1))
+    b.thin_metal(b.between(0.8, 1.3))
 
 
 @threat("Knife", "dagger")
@@ -94,6 +94,44 @@ def dagger(b: Builder) -> None:
     add_grip(b, -0.6, b.between(8.5, 11), 2, 1.7, b.pick(("wood", "leather", "nylon")), tang=True)
     b.ellipsoid((-10.6, 0, 0), (0.9, 1.0, 0.8), b.pick(("steel", "zinc")))
     b.thin_metal(b.between(0.5, 1.0))
+
+
+@threat("Knife", "butterfly", weight=0.6)
+def butterfly_knife(b: Builder) -> None:
+    """A knife between two pierced handles that swing apart, 18 to 24 cm open."""
+    length, width, spread = b.between(8, 10.5), b.between(1.5, 2.1), b.between(0.0, 0.5)
+    blade = [
+        (-0.5, width / 2),
+        (length * 0.6, width / 2),
+        (length, -0.1),
+        (length * 0.7, -width / 2),
+        (-0.5, -width / 2),
+    ]
+    b.prism(smooth(blade, 3), -0.14, 0.14, "stainless", taper=(0.4, 1))
+    for side in (1, -1):
+        turn = rotation_z(-side * spread)
+        handle = rounded_rectangle(length * 1.15, width * 0.55, 0.3) + (-length * 0.56, side * width * 0.33)
+        b.prism(handle, -0.5, 0.5, "zinc", density=0.5, turn=turn)
+        for share in (0.25, 0.5, 0.75):
+            hole = circle(width * 0.17, 8, (-length * 1.1 * share, side * width * 0.33))
+            b.prism(hole, -0.5, 0.5, "zinc", density=-0.5, turn=turn)
+        b.cylinder((-0.2, side * width * 0.3, 0), "z", 0.2, 0.6, "steel")
+
+
+@threat("Knife", "throwing", weight=0.8)
+def one_piece_dagger(b: Builder) -> None:
+    """A slim dagger cut from one plate of steel, 15 to 26 cm, with swept guard horns and a pierced handle."""
+    length, width, grip = b.between(8, 14), b.between(1.2, 2.6), b.between(6.5, 11)
+    horn, sweep = b.between(0.8, 2.4), b.between(-1.5, 1.5)
+    upper = [(length, 0), (length * 0.6, width * 0.5), (0.8, width * 0.32), (0.4 + sweep, width * 0.3 + horn),
+             (-0.4 + sweep, width * 0.3 + horn), (-0.6, 0.45), (-grip * 0.6, 0.65), (-grip, b.between(0.3, 0.8))]  # fmt: skip
+    outline = np.r_[upper, np.array(upper[:0:-1]) * (1, -1)]
+    b.prism(outline, -0.2, 0.2, "steel", density=b.between(0.6, 1.1))
+    for share in (0.35, 0.6, 0.85)[: b.count(0, 3)]:
+        b.prism(circle(0.3, 8, (-grip * share, 0)), -0.2, 0.2, "steel", density=-0.5)
+    if b.chance(0.4):
+        cord = rounded_rectangle(grip * 0.8, 1.9, 0.5) - (grip * 0.5, 0)
+        b.prism(cord, -0.6, 0.6, b.pick(("nylon", "leather", "wood")), rounding=0.5)
 
 
 @threat("Cutter", "snap-off", weight=2.0)

@@ -159,7 +159,7 @@ _OPEN_JAW = np.array(
 )
 
 
-@threat("Wrench", "combination", weight=2.0)
+@threat("Wrench", "combination", weight=2.4)
 def combination_wrench(b: Builder) -> None:
     """A spanner: open jaw at one end, ring or second jaw at the other, 10 to 26 cm."""
     k = b.between(0.6, 1.3)
@@ -187,7 +187,36 @@ def combination_wrench(b: Builder) -> None:
         b.prism(
             turned_2d(_OPEN_JAW * (-0.85 * k, k * 0.85), 0.25) + (-length / 2 + 0.2, 0), -0.45 * k, 0.45 * k, "steel"
         )
-    b.thin_metal(b.between(0.4, 1.0))
+    b.thin_metal(b.between(0.5, 1.1))
+
+
+@threat("Wrench", "double open", weight=1.2)
+def double_open_wrench(b: Builder) -> None:
+    """A flat spanner with an open jaw of its own size at each end, 10 to 28 cm."""
+    k = b.between(0.6, 1.3)
+    length, thick = b.between(9, 17) * k, b.between(0.22, 0.4) * k
+    width = b.between(1.2, 2.0) * k
+    b.prism(rounded_rectangle(length + 1, width, 0.3), -thick, thick, "steel")
+    if b.chance(0.5):
+        b.prism(rounded_rectangle(length * 0.75, width * 0.5, 0.3), 0.4 * thick, thick, "steel", density=-1)
+    lean = b.pick((1, -1)) * b.between(0.2, 0.3)
+    for side, size in ((1, 1.0), (-1, b.between(0.7, 0.95))):
+        jaw = turned_2d(_OPEN_JAW * k * size * (1.0, b.between(0.9, 1.15)), lean) + (length / 2, 0)
+        b.prism(jaw * (side, side), -1.2 * thick, 1.2 * thick, "steel")
+    b.thin_metal(b.between(0.5, 1.1))
+
+
+@threat("Wrench", "ring", weight=0.6)
+def ring_wrench(b: Builder) -> None:
+    """A spanner with a ring at each end, 12 to 30 cm."""
+    k = b.between(0.6, 1.2)
+    length, width = b.between(11, 19) * k, b.between(0.8, 1.3) * k
+    b.prism(rounded_rectangle(length, width, 0.4), -0.35 * k, 0.35 * k, "steel")
+    for side, size in ((1, 1.0), (-1, b.between(0.65, 0.95))):
+        outer, at = b.between(1.2, 1.6) * k * size, (side * length / 2 + side * k * size, 0.0)
+        b.prism(circle(outer, 16, at), -0.55 * k, 0.55 * k, "steel")
+        b.prism(circle(outer * b.between(0.6, 0.72), 12, at), -0.55 * k, 0.55 * k, "steel", density=-1)
+    b.thin_metal(b.between(0.5, 1.1))
 
 
 @threat("Wrench", "adjustable")
@@ -213,7 +242,7 @@ def adjustable_wrench(b: Builder) -> None:
     b.thin_metal(b.between(0.4, 0.9))
 
 
-@threat("Wrench", "pipe", weight=0.8)
+@threat("Wrench", "pipe", weight=0.5)
 def pipe_wrench(b: Builder) -> None:
     """A pipe wrench with a hooked upper jaw."""
     k = b.between(0.75, 1.1)
