@@ -2,11 +2,16 @@
 
 from xray_vqa.simulation.shapes import (  # noqa: F401  (imported for what they register)
     bags,
+    batteries,
     blades,
     electronics,
     firearms,
+    food,
+    hardware,
     household,
     improvised,
+    lookalikes,
+    sharp_small,
     small_threats,
     tools,
 )

@@ -174,7 +174,8 @@ def _grip_outline(back: float, wide: float, lean: float, depth: float) -> np.nda
     front = back + wide
     return np.array([
         (front, -0.6), (front - 0.3, -2.0), (front - 0.6 * lean - 0.4, 0.6 * -depth), (front - lean, -depth),
-        (back - lean - 0.2, -depth + 0.2), (back - 0.6 * lean - 0.1, 0.6 * -depth), (back + 0.5, -2.2), (back - 0.6, -0.6),
+        (back - lean - 0.2, -depth + 0.2), (back - 0.6 * lean - 0.1, 0.6 * -depth),
+        (back + 0.5, -2.2), (back - 0.6, -0.6),
     ])  # fmt: skip
 
 
