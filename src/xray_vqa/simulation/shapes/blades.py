@@ -51,7 +51,7 @@ def cleaver(b: Builder) -> None:
         taper=(0.5, 1),
     )
     if b.chance(0.6):
-        b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.14, "stainless", density=-0.95)
+        b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.11, "stainless", density=-1)
     add_grip(b, 0.3, b.between(10, 12.5), 2.6, 2, b.pick(("wood", "polypropylene", "stainless")), tang=True)
     b.thin_metal(b.between(0.8, 1.3))
 

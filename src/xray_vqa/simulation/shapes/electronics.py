@@ -214,8 +214,8 @@ def torch(b: Builder) -> None:
 @benign("toothbrush", weight=0.4, declared_as="toiletries", resembles=("Injection", "Shaving Razor"))
 def electric_toothbrush(b: Builder) -> None:
     """An electric toothbrush or shaver."""
-    b.tube((0, 0, 0), "x", 1.3, 6, 0.2, "abs")
-    add_cell(b, "AA", (-1.5, 0, 0))
+    b.tube((0, 0, 0), "x", b.between(1.2, 1.6), b.between(5.6, 7.5), b.between(0.15, 0.25), "abs")
+    add_cell(b, "AA", (b.between(-2.5, -1.5), 0, 0))
     b.cylinder((2.8, 0, 0), "x", 0.9, 1.3, "steel", density=0.4)
     b.cylinder((2.8, 0, 0), "x", 0.6, 1.2, "copper", density=0.3)
     b.wire([(6, 0, 0), (12, 0, 0)], 0.35, "abs")

@@ -21,12 +21,11 @@ def steel_pistol(b: Builder) -> None:
         [(back, 0), (front * b.between(0.6, 0.95), 0), (front * 0.6, -0.9 * k), (back, -1.1 * k)], -0.7, 0.7, "steel"
     )
     grip = _grip_outline(back / k + 1.2, wide, lean, depth) * k
-    middle = grip.mean(0)
     b.prism(grip, -0.85 * k, 0.85 * k, "steel", density=b.between(0.6, 1.0))
-    b.prism(middle + (grip - middle) * (0.62, 0.88), -0.85 * k, 0.85 * k, "steel", density=-0.55)
+    b.prism(_inset(grip, 0.62, 0.88), -0.85 * k, 0.85 * k, "steel", density=-0.55)
     b.prism(grip, -1.5 * k, 1.5 * k, b.pick(("wood", "nylon", "rubber")), density=0.6, rounding=0.5)
     if b.chance(0.85):
-        _add_magazine(b, middle + (grip - middle) * (0.6, 0.95), 0.85 * k)
+        _add_magazine(b, _inset(grip, 0.6, 0.95), 0.85 * k)
     _add_trigger_guard(b, back + (1.2 + wide) * k, 4.2 * k, b.between(2.2, 2.9) * k, "steel")
     if b.chance(0.7):
         _add_hammer_spur(b, back, k)
@@ -46,9 +45,8 @@ def polymer_pistol(b: Builder) -> None:
     for x in (back + 1.5 * k, -0.5 * k):  # rails
         b.box((x, -0.3 * k, 0), (1.6 * k, 0.3 * k, 0.9 * k), "steel", density=0.5)
     grip = _grip_outline(back / k + 1.0, wide, lean, depth) * k
-    middle = grip.mean(0)
     b.prism(grip, -1.45 * k, 1.45 * k, "nylon", density=1.2, rounding=0.4)
-    inner = middle + (grip - middle) * (0.72, 0.96)
+    inner = _inset(grip, 0.72, 0.96)
     b.prism(inner, -1.1 * k, 1.1 * k, "nylon", density=-1.2)
     if b.chance(0.9):
         _add_magazine(b, inner, 1.0 * k)
@@ -68,9 +66,8 @@ def compact_pistol(b: Builder) -> None:
     grip = _grip_outline(back / k + 0.8, wide, lean, depth) * k
     b.prism([(back, 0), (front * 0.9, 0), (front * 0.9, -0.8 * k), (back, -1.2 * k)], -0.9 * k, 0.9 * k, frame, density)
     b.prism(grip, -1.2 * k, 1.2 * k, frame, density, rounding=0.3)
-    middle = grip.mean(0)
     if b.chance(0.9):
-        _add_magazine(b, middle + (grip - middle) * (0.6, 0.97), 0.8 * k)
+        _add_magazine(b, _inset(grip, 0.6, 0.97), 0.8 * k)
     _add_trigger_guard(b, back + (0.8 + wide) * k, 3.6 * k, b.between(2.0, 2.5) * k, frame)
     if b.chance(0.5):
         _add_hammer_spur(b, back, 0.8 * k)
@@ -89,12 +86,11 @@ def thin_barrelled_pistol(b: Builder) -> None:
         np.array([(-0.5, 0), (0.5, 0), (0.1, 1.4), (-0.2, 1.4)]) * k + ((1.4 + barrel) * k, 2 * k), -0.2, 0.2, "steel"
     )
     grip = _grip_outline(-6.2, b.between(3.8, 4.6), b.between(3.0, 5.2), b.between(7.5, 9.5)) * k
-    middle = grip.mean(0)
     b.prism(grip, -0.9 * k, 0.9 * k, "steel", density=b.between(0.5, 0.9))
-    b.prism(middle + (grip - middle) * (0.6, 0.85), -0.9 * k, 0.9 * k, "steel", density=-0.45)
+    b.prism(_inset(grip, 0.6, 0.85), -0.9 * k, 0.9 * k, "steel", density=-0.45)
     b.prism(grip, -1.4 * k, 1.4 * k, b.pick(("wood", "nylon")), density=0.7, rounding=0.5)
     if b.chance(0.7):
-        _add_magazine(b, middle + (grip - middle) * (0.55, 1.0), 0.75 * k)
+        _add_magazine(b, _inset(grip, 0.55, 1.0), 0.75 * k)
     _add_trigger_guard(b, -2.0 * k, 3.8 * k, b.between(2.2, 2.8) * k, "steel")
     if b.chance(0.5):
         b.cylinder((-5 * k, 2.4 * k, 0), "z", 0.9 * k, 1.0 * k, "steel", density=0.6)
@@ -173,17 +169,25 @@ def _grip_outline(back: float, wide: float, lean: float, depth: float) -> np.nda
     """Return the outline of a grip that hangs from y = -0.6 and leans backwards, (8, 2)."""
     front = back + wide
     return np.array([
-        (front, -0.6), (front - 0.3, -2.0), (front - 0.6 * lean - 0.4, 0.6 * -depth), (front - lean, -depth),
-        (back - lean - 0.2, -depth + 0.2), (back - 0.6 * lean - 0.1, 0.6 * -depth),
-        (back + 0.5, -2.2), (back - 0.6, -0.6),
+        (front, -0.6), (front - 0.15 * lean - 0.3, -2.0), (front - 0.6 * lean - 0.4, -0.6 * depth),
+        (front - lean, -depth), (back - lean - 0.2, -depth + 0.2), (back - 0.6 * lean - 0.1, -0.6 * depth),
+        (back - 0.15 * lean + 0.3, -2.2), (back - 0.6, -0.6),
     ])  # fmt: skip
+
+
+def _inset(grip: np.ndarray, narrow: float, short: float) -> np.ndarray:
+    """Return a grip's outline made narrower and shorter along its own slanted axis."""
+    top, foot = grip[[0, -1]].mean(0), grip[[3, 4]].mean(0)
+    middle, slope = (top + foot) / 2, (foot - top)[0] / (foot - top)[1]
+    y = middle[1] + short * (grip[:, 1] - middle[1])
+    aside = grip[:, 0] - middle[0] - slope * (grip[:, 1] - middle[1])
+    return np.c_[middle[0] + slope * (y - middle[1]) + narrow * aside, y]
 
 
 def _add_magazine(b: Builder, outline: np.ndarray, half: float) -> None:
     """Add a magazine of the outline, steel walls with nothing to a full column of cartridges inside."""
-    middle = outline.mean(0)
     b.prism(outline, -half, half, "steel", density=0.8)
-    b.prism(middle + (outline - middle) * (0.85, 0.97), -half + 0.12, half - 0.12, "steel", density=-0.8)
+    b.prism(_inset(outline, 0.85, 0.97), -half + 0.12, half - 0.12, "steel", density=-0.8)
     top, foot = outline[[0, -1]].mean(0), outline[[3, 4]].mean(0)
     for i in range(b.count(0, 8)):
         x, y = top + (foot - top) * (i + 0.8) / 9

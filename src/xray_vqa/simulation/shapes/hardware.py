@@ -48,10 +48,10 @@ def metal_parts(b: Builder) -> None:
 @benign("socket set", weight=0.3, resembles=("Wrench", "Bullet"))
 def socket_set(b: Builder) -> None:
     """A row of sockets in a plastic tray."""
-    count, axis = b.count(4, 9), b.pick(("z", "z", "x"))
+    count, axis, wall = b.count(4, 9), b.pick(("z", "z", "x")), b.between(0.25, 0.42)
     for i in range(count):
         radius = 0.7 + 0.08 * i
-        b.tube(((i - count / 2) * 2.6, 0, 0), axis, radius, 1.3, 0.35 * radius, "steel", density=0.6)
+        b.tube(((i - count / 2) * 2.6, 0, 0), axis, radius, 1.3, wall * radius, "steel", density=0.6)
     tray = rounded_rectangle(count * 2.8, 5, 0.8) - (1.3, 0)
     b.prism(tray, -1.8, -1.4, "polypropylene")
     b.prism(tray, 1.4, 1.7, "polypropylene")

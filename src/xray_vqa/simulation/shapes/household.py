@@ -277,10 +277,11 @@ def umbrella(b: Builder) -> None:
 @benign("glasses", weight=0.7, declared_as="glasses", resembles=("Scissors",))
 def glasses(b: Builder) -> None:
     """Spectacles, loose or in a case."""
-    rim = b.pick(("nickel", "abs"))
+    rim, lens = b.pick(("nickel", "abs")), b.pick(("abs", "abs", "glass"))
+    width, height = b.between(2.2, 2.7), b.between(1.6, 2.3)
     for side in (1, -1):
-        b.ring((side * 3, 0, 0), 2.5, 0.12, rim, radius_2=1.9, num_pieces=14)
-        b.cylinder((side * 3, 0, 0), "z", 2.4, 0.12, b.pick(("abs", "abs", "glass")), radius_2=1.8)
+        b.ring((side * 3, 0, 0), width, 0.12, rim, radius_2=height, num_pieces=14)
+        b.cylinder((side * 3, 0, 0), "z", width - 0.1, 0.12, lens, radius_2=height - 0.1)
         b.wire([(side * 5.5, 0, 0), (side * 5.7, -7, -1)], 0.14, rim)
     if b.chance(0.5):
         outline = rounded_rectangle(16, 6.5, 2.5)

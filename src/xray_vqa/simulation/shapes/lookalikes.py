@@ -60,9 +60,10 @@ def water_pistol(b: Builder) -> None:
         (-8, -7.6),
     ]
     outline = smooth(np.array(body) * k, 2, closed=True)
-    b.hollow_prism(outline, -1.5 * k, 1.5 * k, 0.22, "abs", rounding=0.5)
+    b.prism(outline, -1.5 * k, 1.5 * k, "abs", density=0.25, rounding=0.8)
     if b.chance(0.6):
-        b.prism(outline * 0.8 - (0.6, 0.4), -1.2 * k, 1.2 * k, "water", density=b.between(0.2, 1.0), rounding=0.5)
+        tank = rounded_rectangle(9 * k, 1.8 * k, 0.6) + np.array([-1.5, 2.2]) * k
+        b.prism(tank, -1.2 * k, 1.2 * k, "water", density=b.between(0.3, 1.0), rounding=0.5)
     b.wire(np.array([(-7, 2.4), (7.6, 2.2)]) * k, 0.25, "polypropylene")
     b.tube((-2 * k, 1.6 * k, 0), "x", 0.6 * k, 1.6 * k, 0.15, "polypropylene")
     b.wire(smooth(np.array([(1.4, 0.4), (1.6, -2), (-0.4, -2.8), (-2.8, -2.2)]) * k, 3), 0.35 * k, "abs")
@@ -183,8 +184,9 @@ def lipsticks(b: Builder) -> None:
 @benign("hex keys", weight=0.3, resembles=("Screwdriver", "Wrench"))
 def hex_keys(b: Builder) -> None:
     """A set of hexagon keys, small to large."""
+    growth = b.between(0.9, 1.4)
     for i in range(b.count(3, 7)):
-        reach, gauge = 4.5 + 1.1 * i, 0.1 + 0.05 * i
+        reach, gauge = 4.5 + growth * i, 0.1 + 0.05 * i
         b.wire(
             [(-reach / 2, 0.9 * i, 0), (reach / 2, 0.9 * i, 0), (reach / 2 + 0.2, 0.9 * i + 1.6, 0.3)], gauge, "steel"
         )

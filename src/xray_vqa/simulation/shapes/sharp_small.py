@@ -40,7 +40,7 @@ def snap_off_cutter(b: Builder) -> None:
     out, half = b.between(0.3, 4.5), width * 0.36
     tip = length / 2 + out
     b.prism([(-length * 0.3, half), (tip + 1.2, half), (tip, -half), (-length * 0.3, -half)], -0.03, 0.03, "steel")
-    for x in np.arange(-length * 0.28, tip, b.between(0.7, 1.2)):  # score lines
+    for x in np.arange(0.7 - length * 0.3, tip, b.between(0.7, 1.2)):  # score lines
         b.prism([(x, half), (x + 0.1, half), (x - 0.5, -half), (x - 0.6, -half)], -0.025, 0.025, "steel", density=-0.8)
     b.prism(rounded_rectangle(length * 0.82, width * 0.62, 0.2), -0.05, 0.05, "steel")
     b.prism(rounded_rectangle(length * 0.8, width * 0.3, 0.1), -0.05, 0.05, "steel", density=-1)
@@ -89,8 +89,8 @@ def razor_blade(b: Builder) -> None:
         turn = rotation_z(b.between(-0.6, 0.6) * min(i, 1))
         half = b.between(0.010, 0.016)
         b.prism(rounded_rectangle(4.3, 2.2, 0.25), -half, half, "steel", centre=centre, turn=turn)
-        b.prism(rounded_rectangle(3.2, 0.3, 0.1), -half, half, "steel", density=-1, centre=centre, turn=turn)
-        for x in (-1, 1):
+        b.prism(rounded_rectangle(1.4, 0.3, 0.1), -half, half, "steel", density=-1, centre=centre, turn=turn)
+        for x in (-1.1, 1.1):
             b.prism(circle(0.25, 10, (x, 0)), -half, half, "steel", density=-1, centre=centre, turn=turn)
         for y in (-0.98, 0.98):
             b.prism(
@@ -114,7 +114,7 @@ def trapezoid_blade(b: Builder) -> None:
             taper=(0.3, 1),
         )
         for x in (-0.7, 0.7):
-            b.prism(circle(0.25, 8, (x, 0.5)), -0.035, 0.035, "steel", density=-0.9, centre=centre, turn=turn)
+            b.prism(circle(0.25, 8, (x, 0.5)), -0.025, 0.025, "steel", density=-1, centre=centre, turn=turn)
 
 
 @threat("Blade", "strip blade")
@@ -190,16 +190,16 @@ def safety_cutter(b: Builder) -> None:
     """A flat safety cutter with a finger hole and a short edge in its hook, 9 to 15 cm."""
     length, width = b.between(8, 13), b.between(2.6, 3.6)
     shell, density = b.pick((("abs", 1.0), ("nylon", 1.0), ("aluminium", 0.4)))
-    body = rounded_rectangle(length, width, 1.0)
-    b.prism(body, -0.45, 0.45, shell, density, rounding=0.2)
+    body = rounded_rectangle(length, width, 0.4)
+    b.prism(body, -0.45, 0.45, shell, density)
     b.prism(circle(width * 0.32, 12, (-length / 2 + width * 0.6, 0)), -0.45, 0.45, shell, -density)
     notch = [
         (length / 2 - 2.2, -width * 0.1),
-        (length / 2 + 0.1, -width * 0.1),
-        (length / 2 + 0.1, -width * 0.3),
+        (length / 2, -width * 0.1),
+        (length / 2, -width * 0.3),
         (length / 2 - 1.6, -width * 0.3),
     ]
-    b.prism(notch, -0.46, 0.46, shell, -density)
+    b.prism(notch, -0.45, 0.45, shell, -density)
     b.prism(
         [(length / 2 - 3, 0.5), (length / 2 - 0.4, 0.5), (length / 2 - 1.2, -0.9), (length / 2 - 2.4, -0.9)],
         -0.03,

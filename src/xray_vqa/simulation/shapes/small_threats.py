@@ -41,14 +41,14 @@ def disposable_lighter(b: Builder) -> None:
 @threat("Lighter", "flip-top")
 def flip_lighter(b: Builder) -> None:
     """A metal lighter with a hinged lid, shut or open."""
-    metal = b.pick(("brass", "zinc", "stainless"))
-    b.hollow_prism(rounded_rectangle(5.7, 3.7, 0.3), -0.62, 0.62, 0.06, metal)
+    metal, wall, length = b.pick(("brass", "zinc", "stainless")), b.between(0.05, 0.08), b.between(5.3, 6.0)
+    b.hollow_prism(rounded_rectangle(length, 3.7, 0.3), -0.62, 0.62, wall, metal)
     b.box((-1, 0, 0), (1.7, 1.6, 0.5), "cotton", density=2)
     b.prism(rounded_rectangle(2.0, 1.8, 0.2) + (1.6, 0), -0.4, 0.4, "stainless", density=0.3)
     b.cylinder((1.8, 0.7, 0), "z", 0.4, 0.35, "steel")
     b.box((0.45, 1.9, 0), (0.6, 0.12, 0.5), "steel")
     if b.chance(0.4):
-        b.hollow_prism(rounded_rectangle(2.0, 3.7, 0.3) + (3.2, 3.0), -0.62, 0.62, 0.06, metal)
+        b.hollow_prism(rounded_rectangle(2.0, 3.7, 0.3) + (3.2, 3.0), -0.62, 0.62, wall, metal)
 
 
 @threat("Lighter", "stick", weight=0.8)

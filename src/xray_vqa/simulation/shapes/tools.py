@@ -37,7 +37,7 @@ def claw_hammer(b: Builder) -> None:
     b.box((0, 0.3 * k, 0), (1.2 * k, 1.5 * k, 1.1 * k), "steel")
     claw = np.array([(1, -1), (1.2, -3), (-0.6, -6.4), (-1.2, -6.6), (-0.4, -3.4), (-1.2, -1)])
     b.prism(smooth(claw * k, 3, closed=True), -0.9 * k, 0.9 * k, "steel", density=0.7)
-    b.prism(np.array([(-0.9, -6.6), (-0.1, -3.2), (0.2, -3.2), (-0.2, -6.4)]) * k, -0.3, 0.3, "steel", density=-0.6)
+    b.prism(np.array([(-0.85, -6.1), (-0.1, -3.6), (0.25, -3.6), (-0.65, -6.0)]) * k, -0.3, 0.3, "steel", density=-0.6)
     _add_hammer_handle(b, k, b.between(18, 28) * k)
     b.thin_metal(b.between(0.4, 0.9))
 
@@ -295,7 +295,7 @@ def screwdriver(b: Builder) -> None:
     for i in range(6):
         angle = i * np.pi / 3
         b.cylinder(
-            (-grip * 0.55, radius * np.cos(angle), radius * np.sin(angle)),
+            (-grip * 0.55, 0.76 * radius * np.cos(angle), 0.76 * radius * np.sin(angle)),
             "x",
             radius * 0.22,
             grip * 0.33,
