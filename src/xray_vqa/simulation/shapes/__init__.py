@@ -2,12 +2,17 @@
 
 from xray_vqa.simulation.shapes import (  # noqa: F401  (imported for what they register)
     bags,
+    batteries,
     blades,
     clothing,
     electronics,
     firearms,
+    food,
+    hardware,
     household,
     improvised,
+    lookalikes,
+    sharp_small,
     small_threats,
     soft_bags,
     tools,

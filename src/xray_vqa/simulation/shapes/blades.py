@@ -1,4 +1,4 @@
-"""Knife, Cutter, Blade, Shaving Razor, Scissors, Other Sharp Item."""
+"""Knife, Scissors, Other Sharp Item."""
 
 # ruff: noqa: RUF005  (an array plus a tuple is addition)
 
@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, circle, rotation_y, rotation_z, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import Builder, circle, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.parts import add_grip, add_spring
 from xray_vqa.simulation.shapes.registry import threat
 
 
 @threat("Knife", "kitchen", weight=1.5)
 def kitchen_knife(b: Builder) -> None:
-    """A kitchen knife, 20 to 33 cm."""
-    length, width = b.between(9, 20), b.between(1.8, 4.4)
+    """A kitchen knife, 20 to 34 cm."""
+    length, width = b.between(9, 21), b.between(1.8, 5.0)
     drop = b.between(-0.3, 0.35)
     blade = smooth(
         [
@@ -28,20 +28,18 @@ def kitchen_knife(b: Builder) -> None:
         ],
         3,
     )
-    b.prism(blade, -b.between(0.08, 0.16), 0.13, "stainless", taper=(0.35, 1.0))
-    add_grip(
-        b,
-        0.3,
-        b.between(9, 12.5),
-        b.between(2, 2.8),
-        b.between(1.4, 2),
-        b.pick(("polypropylene", "wood", "abs")),
-        tang=b.chance(0.7),
-    )
-    b.thin_metal(b.between(0.6, 1.1))
+    b.prism(blade, -b.between(0.08, 0.2), 0.13, "stainless", taper=(0.4, 1.0))
+    if b.chance(0.2):  # all of steel, the grip a hollow shell
+        b.hollow_prism(
+            rounded_rectangle(b.between(9, 12), b.between(1.8, 2.6), 0.8) - (4.8, 0), -0.7, 0.7, 0.1, "stainless"
+        )
+    else:
+        add_grip(b, 0.3, b.between(9, 12.5), b.between(2, 2.8), b.between(1.4, 2),
+                 b.pick(("polypropylene", "wood", "abs")), tang=b.chance(0.8))  # fmt: skip
+    b.thin_metal(b.between(0.8, 1.3))
 
 
-@threat("Knife", "cleaver", weight=0.6)
+@threat("Knife", "cleaver")
 def cleaver(b: Builder) -> None:
     """A broad chopping knife."""
     length, width = b.between(13, 19), b.between(6, 9)
@@ -53,9 +51,9 @@ def cleaver(b: Builder) -> None:
         taper=(0.5, 1),
     )
     if b.chance(0.6):
-        b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.14, "stainless", density=-0.95)
+        b.cylinder((length - 1.5, width * 0.33, 0), "z", b.between(0.3, 0.6), 0.11, "stainless", density=-1)
     add_grip(b, 0.3, b.between(10, 12.5), 2.6, 2, b.pick(("wood", "polypropylene", "stainless")), tang=True)
-    b.thin_metal(b.between(0.6, 1.0))
+    b.thin_metal(b.between(0.8, 1.3))
 
 
 @threat("Knife", "folding")
@@ -79,7 +77,7 @@ def folding_knife(b: Builder) -> None:
     b.prism(rounded_rectangle(length * 1.15, width * 0.8, 0.6) + centre, -0.12, 0.12, "stainless")
     b.cylinder((-0.2, 0, 0), "z", 0.4, 0.7, "steel")
     b.cylinder((-length * 1.1, 0, 0), "z", 0.25, 0.65, "steel")
-    b.thin_metal(b.between(0.6, 1.1))
+    b.thin_metal(b.between(0.8, 1.3))
 
 
 @threat("Knife", "dagger")
@@ -96,172 +94,43 @@ def dagger(b: Builder) -> None:
     b.thin_metal(b.between(0.5, 1.0))
 
 
-@threat("Cutter", "snap-off", weight=2.0)
-def snap_off_cutter(b: Builder) -> None:
-    """A box cutter with a snap-off blade, 12 to 17 cm."""
-    length, width = b.between(11, 16), b.between(1.6, 3.2)
-    body = smooth(
-        [
-            (-length / 2, -width * 0.4),
-            (-length / 2, width * 0.4),
-            (0, width * 0.5),
-            (length / 2, width * 0.36),
-            (length / 2 + 0.8, width * 0.1),
-            (length / 2, -width * 0.36),
-            (0, -width * 0.42),
-        ],
-        3,
-        closed=True,
-    )
-    shell, density = ("abs", 1.0) if b.chance(0.75) else ("zinc", 0.3)
-    b.prism(body, -0.7, 0.7, shell, density, rounding=0.4)
-    b.prism(rounded_rectangle(length * 0.9, width * 0.45, 0.2), -0.45, 0.45, shell, -density)
-    out, half = b.between(0.3, 4.5), width * 0.36
-    tip = length / 2 + out
-    b.prism([(-length * 0.3, half), (tip + 1.2, half), (tip, -half), (-length * 0.3, -half)], -0.03, 0.03, "steel")
-    for x in np.arange(-length * 0.28, tip, b.between(0.7, 1.2)):  # score lines
-        b.prism([(x, half), (x + 0.1, half), (x - 0.5, -half), (x - 0.6, -half)], -0.025, 0.025, "steel", density=-0.8)
-    b.prism(rounded_rectangle(length * 0.82, width * 0.62, 0.2), -0.05, 0.05, "steel")
-    b.prism(rounded_rectangle(length * 0.8, width * 0.3, 0.1), -0.05, 0.05, "steel", density=-1)
-    b.box((b.between(-3, 2), width * 0.42, 0), (0.9, 0.3, 0.45), "steel", density=0.6)
-    b.cylinder((-length * 0.4, 0, 0), "z", 0.3, 0.7, "steel")
+@threat("Knife", "butterfly", weight=0.6)
+def butterfly_knife(b: Builder) -> None:
+    """A knife between two pierced handles that swing apart, 18 to 24 cm open."""
+    length, width, spread = b.between(8, 10.5), b.between(1.5, 2.1), b.between(0.0, 0.5)
+    blade = [
+        (-0.5, width / 2),
+        (length * 0.6, width / 2),
+        (length, -0.1),
+        (length * 0.7, -width / 2),
+        (-0.5, -width / 2),
+    ]
+    b.prism(smooth(blade, 3), -0.14, 0.14, "stainless", taper=(0.4, 1))
+    for side in (1, -1):
+        turn = rotation_z(-side * spread)
+        handle = rounded_rectangle(length * 1.15, width * 0.55, 0.3) + (-length * 0.56, side * width * 0.33)
+        b.prism(handle, -0.5, 0.5, "zinc", density=0.5, turn=turn)
+        for share in (0.25, 0.5, 0.75):
+            hole = circle(width * 0.17, 8, (-length * 1.1 * share, side * width * 0.33))
+            b.prism(hole, -0.5, 0.5, "zinc", density=-0.5, turn=turn)
+        b.cylinder((-0.2, side * width * 0.3, 0), "z", 0.2, 0.6, "steel")
 
 
-@threat("Cutter", "carpet")
-def carpet_cutter(b: Builder) -> None:
-    """A sturdy knife with a trapezoid blade at its nose."""
-    length, width = b.between(13, 17), b.between(2.6, 3.6)
-    body = smooth(
-        [
-            (-length / 2, -width * 0.35),
-            (-length / 2, width * 0.4),
-            (0, width * 0.45),
-            (length / 2, width * 0.5),
-            (length / 2, -width * 0.1),
-            (length * 0.2, -width * 0.5),
-            (-length * 0.2, -width * 0.35),
-        ],
-        3,
-        closed=True,
-    )
-    shell, density = ("zinc", 0.25) if b.chance(0.6) else ("abs", 1.0)
-    b.prism(body, -0.9, 0.9, shell, density, rounding=0.5)
-    b.prism(body * 0.8, -0.6, 0.6, shell, -density)
-    b.prism(
-        [(length * 0.3, 0.9), (length / 2 + 2.2, 0.9), (length / 2 + 0.9, -0.9), (length * 0.3 + 1, -0.9)],
-        -0.04,
-        0.04,
-        "steel",
-    )
-    for _ in range(b.count(0, 3)):
-        x = b.between(-length * 0.35, -length * 0.15)
-        b.prism(np.array([(-2.8, 0.9), (2.8, 0.9), (1.6, -0.9), (-1.6, -0.9)]) * 0.8 + (x, 0), -0.035, 0.035, "steel")
-    b.cylinder((b.between(-1, 1), 0, 0), "z", 0.35, 0.95, "steel")
-    b.box((b.between(0, 3), width * 0.4, 0), (0.9, 0.3, 0.4), "steel", density=0.6)
-
-
-@threat("Blade", "razor blade", weight=2.0)
-def razor_blade(b: Builder) -> None:
-    """One to four double-edged razor blades, loose or fanned."""
-    for i in range(b.count(1, 4)):
-        centre = np.array([b.between(-1.4, 1.4), b.between(-1.4, 1.4), 0.05 * i]) * min(i, 1)
-        turn = rotation_z(b.between(-0.6, 0.6) * min(i, 1))
-        half = b.between(0.010, 0.016)
-        b.prism(rounded_rectangle(4.3, 2.2, 0.25), -half, half, "steel", centre=centre, turn=turn)
-        b.prism(rounded_rectangle(3.2, 0.3, 0.1), -half, half, "steel", density=-1, centre=centre, turn=turn)
-        for x in (-1, 1):
-            b.prism(circle(0.25, 10, (x, 0)), -half, half, "steel", density=-1, centre=centre, turn=turn)
-        for y in (-0.98, 0.98):
-            b.prism(
-                rounded_rectangle(4.3, 0.25, 0.05) + (0, y), -half, half, "steel", density=2, centre=centre, turn=turn
-            )
-
-
-@threat("Blade", "trapezoid blade")
-def trapezoid_blade(b: Builder) -> None:
-    """One to five loose trapezoid blades."""
-    for i in range(b.count(1, 5)):
-        centre = np.array([b.between(-1.5, 1.5), b.between(-1.8, 1.8), 0.1 * i]) * min(i, 1)
-        turn = rotation_z(b.between(-1, 1) * min(i, 1))
-        b.prism(
-            [(-2.9, 0.95), (2.9, 0.95), (1.7, -0.95), (-1.7, -0.95)],
-            -0.035,
-            0.035,
-            "steel",
-            centre=centre,
-            turn=turn,
-            taper=(0.3, 1),
-        )
-        for x in (-0.7, 0.7):
-            b.prism(circle(0.25, 8, (x, 0.5)), -0.035, 0.035, "steel", density=-0.9, centre=centre, turn=turn)
-
-
-@threat("Blade", "strip blade")
-def strip_blade(b: Builder) -> None:
-    """A spare snap-off blade or scalpel blade, 8 to 13 cm."""
-    length, half = b.between(7, 13), b.between(0.45, 1.0)
-    b.prism(
-        [(-length / 2, half), (length / 2 + 1, half), (length / 2, -half), (-length / 2, -half)],
-        -0.035,
-        0.035,
-        "steel",
-        density=1.2,
-    )
-    for x in np.arange(-length / 2 + 1.2, length / 2, b.between(0.7, 1.2)):
-        b.prism([(x, half), (x + 0.12, half), (x - 0.4, -half), (x - 0.52, -half)], -0.03, 0.03, "steel", density=-0.9)
-    b.prism(circle(0.3, 10, (-length / 2 + 0.6, 0)), -0.035, 0.035, "steel", density=-1.2)
-
-
-@threat("Shaving Razor", "safety razor")
-def safety_razor(b: Builder) -> None:
-    """A metal razor with a T-shaped head and a knurled handle."""
-    length = b.between(7.5, 11)
-    metal = b.pick(("zinc", "brass", "stainless"))
-    b.tube((0, 0, 0), "x", b.between(0.42, 0.62), length / 2, 0.2, metal, density=0.7)
-    for x in np.linspace(-length * 0.45, length * 0.1, b.count(6, 14)):
-        b.ring((x, 0, 0), 0.55, 0.07, metal, turn=rotation_y(np.pi / 2), num_pieces=8)
-    b.box((length / 2 + 0.6, 0, 0), (0.45, 2.1, 0.28), metal, density=0.8, turn=rotation_y(b.between(0, 0.5)))
-    b.box((length / 2 + 0.7, 0, 0.25), (0.9, 2.1, 0.02), "steel")
-
-
-@threat("Shaving Razor", "cartridge razor", weight=1.5)
-def cartridge_razor(b: Builder) -> None:
-    """A plastic razor with two to five narrow blades across its head."""
-    length = b.between(8, 12)
-    path = smooth([(-length / 2, 0), (-length / 6, b.between(0.2, 0.9)), (length / 4, 0.2), (length / 2, -0.3)], 5)
-    b.wire(path, b.between(0.4, 0.6), b.pick(("polypropylene", "abs", "rubber")))
+@threat("Knife", "throwing", weight=0.8)
+def one_piece_dagger(b: Builder) -> None:
+    """A slim dagger cut from one plate of steel, 15 to 26 cm, with swept guard horns and a pierced handle."""
+    length, width, grip = b.between(8, 14), b.between(1.2, 2.6), b.between(6.5, 11)
+    horn, sweep = b.between(0.8, 2.4), b.between(-1.5, 1.5)
+    upper = [(length, 0), (length * 0.6, width * 0.5), (0.8, width * 0.32), (0.4 + sweep, width * 0.3 + horn),
+             (-0.4 + sweep, width * 0.3 + horn), (-0.6, 0.45), (-grip * 0.6, 0.65),
+             (-grip, b.between(0.3, 0.8))]  # fmt: skip
+    outline = np.r_[upper, np.array(upper[:0:-1]) * (1, -1)]
+    b.prism(outline, -0.2, 0.2, "steel", density=b.between(0.6, 1.1))
+    for share in (0.35, 0.6, 0.85)[: b.count(0, 3)]:
+        b.prism(circle(0.3, 8, (-grip * share, 0)), -0.2, 0.2, "steel", density=-0.5)
     if b.chance(0.4):
-        b.wire(path[5:-3], 0.22, "zinc")
-    head = length / 2 + 0.5
-    b.box((head, -0.3, 0), (0.6, 2.0, 0.35), "abs")
-    for i in range(b.count(2, 5)):
-        b.box((head - 0.4 + 0.25 * i, -0.3, 0.1), (0.12, 1.8, 0.02), "steel", turn=rotation_y(0.6))
-    b.box((head, -0.3, 0.3), (0.55, 0.08, 0.1), "steel", density=0.8)
-    b.box((head + 0.9, -0.3, 0), (0.15, 1.9, 0.2), "rubber")
-
-
-@threat("Shaving Razor", "straight razor", weight=0.7)
-def straight_razor(b: Builder) -> None:
-    """A folding barber's razor."""
-    length, angle = b.between(6.5, 8), b.between(0.2, 2.8)
-    b.prism(
-        [(0, 0.9), (length, 0.9), (length + 0.3, -0.9), (0.6, -0.9), (0, -0.2)],
-        -0.2,
-        0.2,
-        "stainless",
-        taper=(0.2, 1),
-        turn=rotation_z(angle),
-    )
-    b.box((-1.6, 0, 0), (1.8, 0.35, 0.2), "stainless", turn=rotation_z(angle))
-    b.prism(
-        rounded_rectangle(length * 1.9, 1.9, 0.9) + (-length * 0.6, 0),
-        -0.5,
-        0.5,
-        b.pick(("abs", "wood", "stainless")),
-        density=b.between(0.4, 0.9),
-        rounding=0.4,
-    )
-    b.cylinder((0, 0, 0), "z", 0.25, 0.6, "steel")
+        cord = rounded_rectangle(grip * 0.8, 1.9, 0.5) - (grip * 0.5, 0)
+        b.prism(cord, -0.6, 0.6, b.pick(("nylon", "leather", "wood")), rounding=0.5)
 
 
 @threat("Scissors", "household", weight=2.0)
@@ -314,6 +183,42 @@ def small_scissors(b: Builder) -> None:
         centre = turn @ np.array([-4.6 * k, -0.9 * k * side, 0])
         b.ring(centre, 1.25 * k, 0.17 * k, "stainless", radius_2=0.95 * k, turn=turn, num_pieces=14)
     b.cylinder((0, 0, 0), "z", 0.28 * k, 0.25, "steel")
+
+
+@threat("Scissors", "shears")
+def tailor_shears(b: Builder) -> None:
+    """Heavy shears of 20 to 30 cm, one bow round, one long for several fingers."""
+    k, opening = b.between(0.85, 1.2), b.between(0.04, 0.35)
+    material, gauge = b.pick((("stainless", 0.4), ("zinc", 0.45), ("abs", 0.6)))
+    for side, reach, bow in ((1, 12.5, 1.5), (-1, 12.0, 2.8)):
+        turn, flip = rotation_z(side * opening), np.array([k, side * k])
+        blade = [(-1.8, -0.7), (-1.2, 1.0), (reach * 0.5, 0.9), (reach, 0.1), (reach + 0.3, -0.15), (2, -0.7)]
+        b.prism(blade * flip, -0.14, 0.14, "stainless", turn=turn, centre=(0, 0, 0.15 * side), taper=(0.8, 1))
+        shank = smooth([(-1, 0), (-3.2, -0.8), (-5, -1.2)] * flip, 3) @ turn[:2, :2].T
+        b.wire(shank, 0.45 * k, "stainless", density=0.8)
+        centre = turn @ np.array([(-5 - bow) * k, -2.0 * k * side, 0])
+        b.ring(centre, (bow + 0.4) * k, gauge * k, material, radius_2=1.5 * k, turn=turn, num_pieces=12)
+    b.cylinder((0, 0, 0), "z", 0.6 * k, 0.45, "steel")
+    b.thin_metal(b.between(0.6, 1.05))
+
+
+@threat("Scissors", "bandage", weight=0.7)
+def bandage_scissors(b: Builder) -> None:
+    """Scissors of 14 to 20 cm with angled blades, one of them blunt-nosed, in steel or plastic grips."""
+    k, opening, bend = b.between(0.85, 1.1), b.between(0.05, 0.35), b.between(0.3, 0.7)
+    plastic = b.chance(0.6)
+    angled = rotation_z(bend)
+    for side in (1, -1):
+        turn, flip = rotation_z(side * opening), np.array([k, side * k])
+        nose = [(7.2, 0.25), (7.6, -0.1)] if side > 0 else [(7.6, 0.45), (8.1, 0.1), (7.8, -0.2)]
+        blade = [(-0.8, -0.5), (-0.6, 0.6), (3, 0.5), *nose, (2, -0.4)]
+        b.prism(blade * flip, -0.1, 0.1, "stainless", turn=angled @ turn, centre=(0, 0, 0.1 * side))
+        shank = smooth([(-0.5, 0), (-2.5, -0.7), (-4, -1.1)] * flip, 3) @ turn[:2, :2].T
+        b.wire(shank, (0.45 if plastic else 0.25) * k, "abs" if plastic else "stainless")
+        centre = turn @ np.array([-5.8 * k, -1.7 * k * side, 0])
+        b.ring(centre, 2.0 * k, (0.45 if plastic else 0.22) * k, "abs" if plastic else "stainless",
+               radius_2=1.3 * k, turn=turn, num_pieces=12)  # fmt: skip
+    b.cylinder((0, 0, 0), "z", 0.4 * k, 0.3, "steel")
 
 
 @threat("Other Sharp Item", "trowel")

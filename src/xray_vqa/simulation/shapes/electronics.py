@@ -63,7 +63,7 @@ def laptop(b: Builder) -> None:
         b.cylinder((b.between(-0.47, 0.47) * width, b.between(-0.46, 0.46) * height, -0.6), "z", 0.15, 0.25, "steel")
 
 
-@benign("phone", weight=1.0, declared_as="mobile phone")
+@benign("phone", weight=1.0, declared_as="mobile phone", resembles=("Powerbank",))
 def phone(b: Builder) -> None:
     """A smartphone."""
     width, height = b.between(13.5, 16.5), b.between(6.6, 8)
@@ -94,7 +94,7 @@ def tablet(b: Builder) -> None:
     add_board(b, (-width * 0.38, 0, 0), width * 0.16, height * 0.8, b.count(18, 32))
 
 
-@benign("charger", weight=1.0, declared_as="charger")
+@benign("charger", weight=1.0, declared_as="charger", resembles=("Powerbank",))
 def charger(b: Builder) -> None:
     """A power supply: plastic brick with transformer and capacitors, and its cable."""
     width, height, thick = b.between(5, 11), b.between(3.6, 5.5), b.between(2.2, 3.2)
@@ -109,7 +109,7 @@ def charger(b: Builder) -> None:
     add_cable(b, wandering_path(b, (width / 2, 0, 0), b.count(6, 14)), b.between(0.14, 0.24))
 
 
-@benign("cable", weight=1.3, declared_as="cables")
+@benign("cable", weight=1.3, declared_as="cables", resembles=("Explosive",))
 def cable_coil(b: Builder) -> None:
     """A coiled cable with a plug at each end."""
     turns, radius, flat = b.count(2, 6), b.between(2.5, 6), b.between(0.4, 1)
@@ -162,7 +162,7 @@ def camera(b: Builder) -> None:
         b.cylinder((1, -0.5, 1.8 + i * 0.7), "z", 2.7, 0.18, "glass")
 
 
-@benign("radio", weight=1.1, large=True, declared_as="electronic device")
+@benign("radio", weight=1.1, large=True, declared_as="electronic device", resembles=("Explosive",))
 def electronic_box(b: Builder) -> None:
     """A router, radio or game console: boards and metal blocks in a case."""
     width, height, thick = b.between(12, 25), b.between(9, 17), b.between(2.2, 5)
@@ -182,7 +182,7 @@ def electronic_box(b: Builder) -> None:
         b.cylinder((b.between(-0.45, 0.45) * width, b.between(-0.42, 0.42) * height, 0), "z", 0.18, 0.5, "steel")
 
 
-@benign("hairdryer", weight=0.45, declared_as="hairdryer")
+@benign("hairdryer", weight=0.45, declared_as="hairdryer", resembles=("Gun", "3D Gun"))
 def hairdryer(b: Builder) -> None:
     """A hairdryer; its outline is that of a pistol, which is the point."""
     radius = b.between(2.8, 3.8)
@@ -196,7 +196,7 @@ def hairdryer(b: Builder) -> None:
     add_cable(b, wandering_path(b, (-2, -radius - 10, 0), b.count(8, 14), heading=-1.5), 0.28)
 
 
-@benign("torch", weight=0.4, declared_as="torch")
+@benign("torch", weight=0.4, declared_as="torch", resembles=("Explosive", "Bullet"))
 def torch(b: Builder) -> None:
     """A hand torch; a metal tube with cells."""
     half, radius = b.between(5, 9), b.between(1.5, 2.2)
@@ -211,11 +211,11 @@ def torch(b: Builder) -> None:
     b.cylinder((half + 2.8, 0, 0), "x", radius * 1.2, 0.15, "glass")
 
 
-@benign("toothbrush", weight=0.4, declared_as="toiletries")
+@benign("toothbrush", weight=0.4, declared_as="toiletries", resembles=("Injection", "Shaving Razor"))
 def electric_toothbrush(b: Builder) -> None:
     """An electric toothbrush or shaver."""
-    b.tube((0, 0, 0), "x", 1.3, 6, 0.2, "abs")
-    add_cell(b, "AA", (-1.5, 0, 0))
+    b.tube((0, 0, 0), "x", b.between(1.2, 1.6), b.between(5.6, 7.5), b.between(0.15, 0.25), "abs")
+    add_cell(b, "AA", (b.between(-2.5, -1.5), 0, 0))
     b.cylinder((2.8, 0, 0), "x", 0.9, 1.3, "steel", density=0.4)
     b.cylinder((2.8, 0, 0), "x", 0.6, 1.2, "copper", density=0.3)
     b.wire([(6, 0, 0), (12, 0, 0)], 0.35, "abs")
@@ -223,7 +223,7 @@ def electric_toothbrush(b: Builder) -> None:
     b.cylinder((12.2, 0, 0), "z", 0.8, 0.5, "nylon", density=0.5)
 
 
-@benign("wire tangle", weight=0.7, declared_as="cables")
+@benign("wire tangle", weight=0.7, declared_as="cables", resembles=("Explosive",))
 def wire_tangle(b: Builder) -> None:
     """A nest of cables, fairy lights or headphones."""
     radius, flat, gauge = b.between(3, 6.5), b.between(0.5, 1), b.between(0.08, 0.2)

@@ -1,4 +1,4 @@
-"""Harmless household goods, clothes and food; several are look-alikes of threats."""
+"""Harmless household goods and clothes; several are look-alikes of threats."""
 
 # ruff: noqa: RUF005  (an array plus a tuple is addition)
 
@@ -71,7 +71,7 @@ def can(b: Builder) -> None:
         b.wire([(-half, 0, 0), (half, 0, 0)], 0.12, "polypropylene")
 
 
-@benign("cosmetics", weight=1.2, declared_as="cosmetics")
+@benign("cosmetics", weight=1.2, declared_as="cosmetics", resembles=("Bullet", "Lighter"))
 def cosmetics(b: Builder) -> None:
     """A tube of cream, a jar, lipsticks."""
     if b.chance(0.45):
@@ -89,7 +89,7 @@ def cosmetics(b: Builder) -> None:
             b.cylinder((0, i * 2.5, 0), "x", 0.7, 2.2, "soap")
 
 
-@benign("keys", weight=0.9, declared_as="keys")
+@benign("keys", weight=0.9, declared_as="keys", resembles=("Nail Cutter",))
 def keys(b: Builder) -> None:
     """A ring of keys."""
     b.ring((0, 0, 0), 1.5, 0.12, "steel", num_pieces=14)
@@ -187,7 +187,7 @@ def shoe(b: Builder) -> None:
         b.box((-k, 0, -3), (5 * k, 0.6, 0.06), "steel")
 
 
-@benign("belt", weight=0.6, declared_as="belt")
+@benign("belt", weight=0.6, declared_as="belt", resembles=("Handcuffs",))
 def belt(b: Builder) -> None:
     """A rolled leather belt with its buckle."""
     t = np.linspace(0, 2 * np.pi * b.between(1.6, 2.6), 56)
@@ -220,7 +220,7 @@ def coat_hanger(b: Builder) -> None:
     b.wire(smooth(np.array([(0, 4), (0, 7), (2, 9.5), (4, 8.5), (4.2, 7)]) * k, 4), 0.14, "steel", density=1.2)
 
 
-@benign("cutlery", weight=0.7, declared_as="cutlery")
+@benign("cutlery", weight=0.7, declared_as="cutlery", resembles=("Knife", "Other Sharp Item"))
 def cutlery(b: Builder) -> None:
     """Spoons and table forks."""
     for i in range(b.count(1, 4)):
@@ -234,72 +234,7 @@ def cutlery(b: Builder) -> None:
         b.prism(np.array([(5.2, 0.4), (-8, 0.8), (-9, 0), (-8, -0.8), (5.2, -0.4)]) + shift[:2], -0.1, 0.1, "stainless")
 
 
-@benign("food box", weight=0.9, declared_as="food")
-def food_box(b: Builder) -> None:
-    """A lunch box, plastic or steel, with food."""
-    width, height, thick = b.between(12, 19), b.between(9, 13), b.between(3, 6)
-    case, wall = ("stainless", 0.06) if b.chance(0.35) else ("polypropylene", 0.18)
-    outline = rounded_rectangle(width, height, 2)
-    b.hollow_prism(outline, -thick / 2, thick / 2, wall, case)
-    b.wire(np.c_[outline * 1.01, np.full(len(outline), thick / 2 - 0.3)], 0.25, case, density=0.5, closed=True)
-    for _ in range(b.count(3, 14)):
-        spot = (b.between(-0.36, 0.36) * width, b.between(-0.34, 0.34) * height, b.between(-0.3, 0) * thick)
-        b.ellipsoid(
-            spot,
-            (b.between(1, 2), b.between(1, 2), b.between(0.6, 1.4)),
-            b.pick(("sugar", "water", "soap")),
-            density=0.8,
-        )
-
-
-@benign("fruit", weight=0.8, declared_as="food")
-def fruit(b: Builder) -> None:
-    """Apples, oranges or bananas."""
-    if b.chance(0.7):
-        for _ in range(b.count(1, 4)):
-            radius, spot = b.between(2.6, 4), (b.between(-4, 4), b.between(-4, 4), 0)
-            b.ellipsoid(spot, (radius, radius, radius * 0.93), "water", density=0.85)
-            b.ellipsoid(spot, (radius * 0.25, radius * 0.4, radius * 0.3), "water", density=-0.3)
-    else:
-        angle = np.linspace(0.4, 2.6, 8)
-        for i in range(b.count(1, 3)):
-            b.wire(np.c_[8 * np.cos(angle), 8 * np.sin(angle) + 2.4 * i, 0 * angle], 1.6, "water", density=0.9)
-
-
-@benign("snacks", weight=0.8, declared_as="food")
-def snacks(b: Builder) -> None:
-    """A bag of biscuits, nuts or sweets."""
-    size = b.between(4.5, 9)
-    b.prism(blob(b.rng, size * 2.2, size * 1.5), -0.04, 0.04, "polypropylene")
-    for _ in range(b.count(8, 28)):
-        spot = (b.between(-0.8, 0.8) * size, b.between(-0.5, 0.5) * size, b.between(-1, 1))
-        b.ellipsoid(
-            spot,
-            (b.between(0.6, 1.4), b.between(0.5, 1.2), b.between(0.4, 0.8)),
-            "sugar",
-            density=0.9,
-            turn=rotation_z(b.between(0, 3)),
-        )
-
-
-@benign("chocolate", weight=0.6, declared_as="food")
-def block_of_food(b: Builder) -> None:
-    """A block of chocolate, cheese or soap: an organic brick, which is what an explosive block looks like."""
-    for i in range(b.count(1, 3)):
-        outline = rounded_rectangle(b.between(8, 17), b.between(4, 7), 0.5) + (b.between(-0.5, 0.5), i * 6)
-        b.prism(
-            outline,
-            -b.between(0.4, 1.8),
-            b.between(0.4, 1.8),
-            b.pick(("sugar", "soap", "water")),
-            density=b.between(0.9, 1.25),
-            rounding=0.3,
-        )
-        if b.chance(0.4):
-            b.prism(outline * 1.02, -0.02, 0.02, "aluminium", density=0.2)
-
-
-@benign("umbrella", weight=0.7, declared_as="umbrella")
+@benign("umbrella", weight=0.7, declared_as="umbrella", resembles=("Screwdriver",))
 def umbrella(b: Builder) -> None:
     """A folded umbrella: shaft, ribs, handle."""
     half = b.between(10, 14)
@@ -314,13 +249,14 @@ def umbrella(b: Builder) -> None:
     b.cylinder((0, 0, 0), "x", 2.2, half * 0.95, "nylon", density=0.25, texture=Texture(0.5, 0, 1.0))
 
 
-@benign("glasses", weight=0.7, declared_as="glasses")
+@benign("glasses", weight=0.7, declared_as="glasses", resembles=("Scissors",))
 def glasses(b: Builder) -> None:
     """Spectacles, loose or in a case."""
-    rim = b.pick(("nickel", "abs"))
+    rim, lens = b.pick(("nickel", "abs")), b.pick(("abs", "abs", "glass"))
+    width, height = b.between(2.2, 2.7), b.between(1.6, 2.3)
     for side in (1, -1):
-        b.ring((side * 3, 0, 0), 2.5, 0.12, rim, radius_2=1.9, num_pieces=14)
-        b.cylinder((side * 3, 0, 0), "z", 2.4, 0.12, b.pick(("abs", "abs", "glass")), radius_2=1.8)
+        b.ring((side * 3, 0, 0), width, 0.12, rim, radius_2=height, num_pieces=14)
+        b.cylinder((side * 3, 0, 0), "z", width - 0.1, 0.12, lens, radius_2=height - 0.1)
         b.wire([(side * 5.5, 0, 0), (side * 5.7, -7, -1)], 0.14, rim)
     if b.chance(0.5):
         outline = rounded_rectangle(16, 6.5, 2.5)
@@ -328,7 +264,7 @@ def glasses(b: Builder) -> None:
         b.box((0, 3.2, 0), (7, 0.05, 1), "steel")
 
 
-@benign("pens", weight=1.0, declared_as="stationery")
+@benign("pens", weight=1.0, declared_as="stationery", resembles=("Injection", "Screwdriver"))
 def pens(b: Builder) -> None:
     """One to five pens: a tube, a refill, a spring, a metal tip."""
     for i in range(b.count(1, 5)):
@@ -396,7 +332,7 @@ def toy(b: Builder) -> None:
                 b.cylinder((x, y, -1), "y", 1.0, 0.4, "rubber")
 
 
-@benign("comb", weight=0.5)
+@benign("comb", weight=0.5, resembles=("Knife", "Shaving Razor"))
 def comb(b: Builder) -> None:
     """A hairbrush or comb."""
     length = b.between(7, 11)
@@ -406,7 +342,7 @@ def comb(b: Builder) -> None:
         b.wire([(x, -0.6, 0), (x, -2.8, 0)], 0.09, bristle, density=0.6 if bristle == "steel" else 1.5)
 
 
-@benign("tube", weight=0.5)
+@benign("tube", weight=0.5, resembles=("Explosive", "Injection"))
 def plastic_tube(b: Builder) -> None:
     """A capped tube: markers, tablets, a cigar. Has the outline of a stick or a pipe."""
     for i in range(b.count(1, 3)):
@@ -424,7 +360,7 @@ def plastic_tube(b: Builder) -> None:
             )
 
 
-@benign("jewellery", weight=0.4, declared_as="jewellery")
+@benign("jewellery", weight=0.4, declared_as="jewellery", resembles=("Handcuffs",))
 def jewellery(b: Builder) -> None:
     """A chain and a few rings."""
     angle = np.linspace(0, 2 * np.pi, 40)

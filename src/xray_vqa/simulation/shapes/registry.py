@@ -38,7 +38,7 @@ class Shape:
     """One kind of object."""
 
     key: str
-    """Unique name, `Gun/pistol`, `benign/laptop`, `bag/suitcase`."""
+    """Unique name, `Gun/revolver`, `benign/laptop`, `bag/suitcase`."""
     label: str
     """What it is called: the threat's category, or a plain noun."""
     build: BuildFunction
@@ -48,6 +48,8 @@ class Shape:
     """Lies flat and only a few fit."""
     declared_as: str | None = None
     """What a traveller would call it on a declaration; None if nobody would name it."""
+    resembles: tuple[str, ...] = ()
+    """Threat categories that a harmless thing can be mistaken for; a hard negative has at least one."""
 
 
 THREATS: dict[str, list[Shape]] = {}
@@ -74,12 +76,12 @@ def threat(category: str, sub_type: str, weight: float = 1.0) -> Callable[[Build
     return add
 
 
-def benign(label: str, weight: float = 1.0, large: bool = False, declared_as: str | None = None
-           ) -> Callable[[BuildFunction], BuildFunction]:  # fmt: skip
-    """Register a builder as a harmless thing."""
+def benign(label: str, weight: float = 1.0, large: bool = False, declared_as: str | None = None,
+           resembles: tuple[str, ...] = ()) -> Callable[[BuildFunction], BuildFunction]:  # fmt: skip
+    """Register a builder as a harmless thing, with the threat categories that it can be mistaken for."""
 
     def add(build: BuildFunction) -> BuildFunction:
-        BENIGN[label] = _register(Shape(f"benign/{label}", label, build, weight, large, declared_as))
+        BENIGN[label] = _register(Shape(f"benign/{label}", label, build, weight, large, declared_as, resembles))
         return build
 
     return add

@@ -1,4 +1,4 @@
-"""Lighter, Injection, Battery, Nail Cutter, Powerbank, Handcuffs, Bullet."""
+"""Lighter, Injection, Nail Cutter, Handcuffs, Bullet."""
 
 # ruff: noqa: RUF005  (an array plus a tuple is addition)
 
@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, rotation_x, rotation_y, rotation_z, rounded_rectangle
-from xray_vqa.simulation.shapes.parts import CELL_SIZES, add_block_cell, add_board, add_cell
+from xray_vqa.simulation.primitives import Builder, rotation_x, rotation_y, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.registry import threat
 
 
@@ -42,14 +41,14 @@ def disposable_lighter(b: Builder) -> None:
 @threat("Lighter", "flip-top")
 def flip_lighter(b: Builder) -> None:
     """A metal lighter with a hinged lid, shut or open."""
-    metal = b.pick(("brass", "zinc", "stainless"))
-    b.hollow_prism(rounded_rectangle(5.7, 3.7, 0.3), -0.62, 0.62, 0.06, metal)
+    metal, wall, length = b.pick(("brass", "zinc", "stainless")), b.between(0.05, 0.08), b.between(5.3, 6.0)
+    b.hollow_prism(rounded_rectangle(length, 3.7, 0.3), -0.62, 0.62, wall, metal)
     b.box((-1, 0, 0), (1.7, 1.6, 0.5), "cotton", density=2)
     b.prism(rounded_rectangle(2.0, 1.8, 0.2) + (1.6, 0), -0.4, 0.4, "stainless", density=0.3)
     b.cylinder((1.8, 0.7, 0), "z", 0.4, 0.35, "steel")
     b.box((0.45, 1.9, 0), (0.6, 0.12, 0.5), "steel")
     if b.chance(0.4):
-        b.hollow_prism(rounded_rectangle(2.0, 3.7, 0.3) + (3.2, 3.0), -0.62, 0.62, 0.06, metal)
+        b.hollow_prism(rounded_rectangle(2.0, 3.7, 0.3) + (3.2, 3.0), -0.62, 0.62, wall, metal)
 
 
 @threat("Lighter", "stick", weight=0.8)
@@ -112,46 +111,6 @@ def vial_and_syringe(b: Builder) -> None:
         b.tube((x + 2.1, y, 0), "x", 0.75, 0.35, 0.08, "aluminium", density=2)
 
 
-@threat("Battery", "round cells", weight=3.0)
-def round_cells(b: Builder) -> None:
-    """One to six round cells side by side or scattered."""
-    size = b.pick(("AA", "AA", "AAA", "18650", "C", "D"))
-    radius = CELL_SIZES[size][0]
-    count = b.count(1, 6 if radius < 1 else 3)
-    for i in range(count):
-        add_cell(b, size, (b.between(-0.4, 0.4), (i - (count - 1) / 2) * 2.12 * radius, 0))
-
-
-@threat("Battery", "block")
-def block_battery(b: Builder) -> None:
-    """One or two 9 V blocks."""
-    for i in range(b.count(1, 2)):
-        add_block_cell(b, (b.between(-0.4, 0.4), 2.9 * i, 0))
-
-
-@threat("Battery", "pack")
-def battery_pack(b: Builder) -> None:
-    """A camera or tool battery: flat cells or a brick of round ones in a plastic case."""
-    if b.chance(0.5):
-        width, height, thick = b.between(4, 7), b.between(3, 5), b.between(0.8, 2)
-        b.hollow_prism(rounded_rectangle(width, height, 0.4), -thick / 2, thick / 2, 0.12, "abs")
-        b.box(
-            (-0.3, 0, 0),
-            (width / 2 - 0.6, height / 2 - 0.3, thick / 2 - 0.2),
-            "lithium_cell",
-            density=b.between(0.8, 1.1),
-        )
-        add_board(b, (width / 2 - 0.4, 0, 0), 0.6, height - 0.6, 4)
-        for y in (-0.6, 0, 0.6):
-            b.box((width / 2, y, 0), (0.12, 0.2, 0.3), "brass", density=0.8)
-    else:
-        columns = b.count(2, 5)
-        b.hollow_prism(rounded_rectangle(7.6, columns * 1.95 + 0.6, 0.6), -1.3, 1.3, 0.2, "abs")
-        for i in range(columns):
-            add_cell(b, "18650", (0, (i - (columns - 1) / 2) * 1.92, 0))
-        b.box((3.6, 0, 0), (0.03, columns * 0.9, 0.6), "nickel")
-
-
 @threat("Nail Cutter", "lever", weight=2.0)
 def nail_clipper(b: Builder) -> None:
     """A lever nail clipper, 5 to 9 cm."""
@@ -197,42 +156,30 @@ def nail_nipper(b: Builder) -> None:
     b.cylinder((0, 0, 0), "z", 0.45 * k, 0.4, "steel")
 
 
-@threat("Powerbank", "pouch")
-def flat_powerbank(b: Builder) -> None:
-    """A flat power bank with one or two pouch cells."""
-    width, height, thick = b.between(9, 16), b.between(6, 7.8), b.between(1.0, 1.8)
-    _add_powerbank_case(b, width, height, thick)
-    cells = b.count(1, 2)
-    room = width - 3
-    for i in range(cells):
-        x = -width / 2 + 0.5 + room * (i + 0.5) / cells
-        b.prism(
-            rounded_rectangle(room / cells - 0.3, height - 0.7, 0.3) + (x, 0),
-            -thick / 2 + 0.2,
-            thick / 2 - 0.2,
-            "lithium_cell",
-            density=b.between(0.85, 1.1),
-        )
-    add_board(b, (width / 2 - 1.4, 0, 0), 1.9, height - 0.8, b.count(10, 22))
+@threat("Nail Cutter", "with catcher", weight=0.8)
+def catcher_clipper(b: Builder) -> None:
+    """A wide clipper for toenails in a plastic housing that catches the parings, 7 to 10 cm."""
+    k = b.between(0.9, 1.2)
+    jaw = np.array([(-3.4, 0.6), (2.6, 0.8), (3.4, 0.9), (3.4, -0.9), (2.6, -0.8), (-3.4, -0.6)]) * k
+    for z in (0.3, -0.3):
+        b.prism(jaw, -0.11, 0.11, "stainless", centre=(0, 0, z), turn=rotation_y(0.06 * np.sign(z)))
+    lever = np.array([(-5.2, 0.6), (2.4, 0.6), (2.4, -0.6), (-5.2, -0.6)]) * k
+    b.prism(lever, -0.1, 0.1, "steel", centre=(0, 0, 0.8), turn=rotation_y(b.between(0.02, 0.2)))
+    b.hollow_prism(rounded_rectangle(7 * k, 2.2 * k, 0.5) - (0.6 * k, 0), -0.7, 0.7, 0.14, "abs")
+    b.cylinder((2.2 * k, 0, 0.1), "z", 0.3 * k, 0.9, "steel")
 
 
-@threat("Powerbank", "round cells")
-def cell_powerbank(b: Builder) -> None:
-    """A power bank with a row of round cells."""
-    height = b.between(4.3, 8.2)
-    width, thick = b.between(9.5, 12), b.between(2.1, 2.6)
-    _add_powerbank_case(b, width, height, thick)
-    count = int((height - 0.4) // 1.9)
-    for i in range(count):
-        add_cell(b, "18650", (-width / 2 + 3.7, (i - (count - 1) / 2) * 1.9, 0))
-    add_board(b, (width / 2 - 1.4, 0, 0), 2.0, height - 0.8, b.count(8, 18))
-
-
-def _add_powerbank_case(b: Builder, width: float, height: float, thick: float) -> None:
-    case, wall = b.pick((("aluminium", 0.1), ("abs", 0.2)))
-    b.hollow_prism(rounded_rectangle(width, height, b.between(0.4, 1.2)), -thick / 2, thick / 2, wall, case)
-    for y in (-1.5, 0.6)[: b.count(1, 2)]:
-        b.box((width / 2 - 0.7, y, 0), (0.65, 0.6, 0.25), "stainless", density=0.16)
+@threat("Nail Cutter", "folded set", weight=0.6)
+def folding_nail_set(b: Builder) -> None:
+    """A key-ring clipper of flat plates with its file and opener swung out."""
+    k = b.between(0.8, 1.1)
+    for angle, length, density in ((0.0, 5.2, 1.0), (b.between(0.5, 2.4), 4.6, 0.7), (-b.between(0.4, 2.2), 4.2, 0.7)):
+        turn = rotation_z(angle)
+        plate = np.array([(-0.5, 0.5), (length, 0.4), (length + 0.5, 0), (length, -0.4), (-0.5, -0.5)]) * k
+        b.prism(plate, -0.08, 0.08, "steel", density, centre=(0, 0, 0.1 * angle), turn=turn)
+    b.box((5.2 * k, 0, 0.1), (0.2, 0.7 * k, 0.35), "steel")
+    b.cylinder((0, 0, 0), "z", 0.22, 0.5, "steel")
+    b.ring((-1.6 * k, 0, 0), 1.1, 0.08, "steel", num_pieces=12)
 
 
 @threat("Handcuffs", "chain", weight=2.0)
@@ -282,6 +229,44 @@ def hinged_handcuffs(b: Builder) -> None:
     for y in (-1.0, 0, 1.0):
         b.cylinder((0, y, 0), "y", 0.4, 0.4, "steel")
     b.thin_metal(b.between(0.45, 0.95))
+
+
+@threat("Handcuffs", "rigid", weight=0.8)
+def rigid_handcuffs(b: Builder) -> None:
+    """Two cuffs in line on a stiff plastic body with a metal core."""
+    bow, reach = b.between(2.9, 3.4), b.between(3.4, 5.0)
+    body = rounded_rectangle(2 * reach + 1.4, b.between(3.4, 4.6), 0.9)
+    b.prism(body, -1.1, 1.1, b.pick(("nylon", "abs")), density=b.between(0.7, 1.1), rounding=0.4)
+    b.prism(body * 0.75, -0.5, 0.5, "steel", density=0.35)
+    for side in (1, -1):
+        centre = (side * (reach + 0.8 * bow), b.between(-0.3, 0.3), 0)
+        b.ring(centre, bow, 0.32, "steel", radius_2=0.88 * bow, num_pieces=16)
+        b.ring((*centre[:2], 0.65), bow * 0.98, 0.26, "steel", radius_2=0.84 * bow, arc=(0.5, 3.6), num_pieces=10)
+        for y in (-0.8, 0.8):
+            b.cylinder((side * reach * 0.7, y, 0), "z", 0.25, 1.0, "steel", density=0.8)
+    b.thin_metal(b.between(0.45, 1.0))
+
+
+@threat("Handcuffs", "disposable", weight=0.8)
+def disposable_cuffs(b: Builder) -> None:
+    """Double loops of nylon strap on one locking block, drawn wide or narrow."""
+    block = rounded_rectangle(b.between(3, 4.4), b.between(1.6, 2.4), 0.3)
+    b.prism(block, -0.7, 0.7, "nylon", density=b.between(1.0, 1.4))
+    b.prism(block * 0.5, -0.3, 0.3, "steel", density=b.between(0.05, 0.25))
+    for side in (1, -1):
+        bow, tail = b.between(2.6, 4.2), b.between(2, 9)
+        b.ring(
+            (side * (bow + 1.2), 0.2, 0), bow, 0.32, "nylon", 1.3, radius_2=bow * b.between(0.75, 1.0), num_pieces=14
+        )
+        end = smooth(
+            [
+                (-side * 0.6, 0.3, 0.3),
+                (-side * (1 + tail / 2), b.between(0.6, 2), 0.4),
+                (-side * (1 + tail), b.between(0, 3), 0.4),
+            ],
+            3,
+        )
+        b.wire(end, 0.3, "nylon", density=1.3)
 
 
 def _add_cartridge(

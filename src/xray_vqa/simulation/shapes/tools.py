@@ -1,4 +1,4 @@
-"""Hammer, Pliers, Wrench, Screwdriver, and the harmless metal that looks like them."""
+"""Hammer, Pliers, Wrench, Screwdriver."""
 
 # ruff: noqa: RUF005  (an array plus a tuple is addition)
 
@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Builder, circle, rotation_x, rotation_z, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import Builder, circle, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.parts import turned_2d
-from xray_vqa.simulation.shapes.registry import benign, threat
+from xray_vqa.simulation.shapes.registry import threat
 
 
 def _add_hammer_handle(b: Builder, k: float, length: float) -> None:
@@ -37,7 +37,7 @@ def claw_hammer(b: Builder) -> None:
     b.box((0, 0.3 * k, 0), (1.2 * k, 1.5 * k, 1.1 * k), "steel")
     claw = np.array([(1, -1), (1.2, -3), (-0.6, -6.4), (-1.2, -6.6), (-0.4, -3.4), (-1.2, -1)])
     b.prism(smooth(claw * k, 3, closed=True), -0.9 * k, 0.9 * k, "steel", density=0.7)
-    b.prism(np.array([(-0.9, -6.6), (-0.1, -3.2), (0.2, -3.2), (-0.2, -6.4)]) * k, -0.3, 0.3, "steel", density=-0.6)
+    b.prism(np.array([(-0.85, -6.1), (-0.1, -3.6), (0.25, -3.6), (-0.65, -6.0)]) * k, -0.3, 0.3, "steel", density=-0.6)
     _add_hammer_handle(b, k, b.between(18, 28) * k)
     b.thin_metal(b.between(0.4, 0.9))
 
@@ -159,7 +159,7 @@ _OPEN_JAW = np.array(
 )
 
 
-@threat("Wrench", "combination", weight=2.0)
+@threat("Wrench", "combination", weight=2.4)
 def combination_wrench(b: Builder) -> None:
     """A spanner: open jaw at one end, ring or second jaw at the other, 10 to 26 cm."""
     k = b.between(0.6, 1.3)
@@ -187,7 +187,36 @@ def combination_wrench(b: Builder) -> None:
         b.prism(
             turned_2d(_OPEN_JAW * (-0.85 * k, k * 0.85), 0.25) + (-length / 2 + 0.2, 0), -0.45 * k, 0.45 * k, "steel"
         )
-    b.thin_metal(b.between(0.4, 1.0))
+    b.thin_metal(b.between(0.5, 1.1))
+
+
+@threat("Wrench", "double open", weight=1.2)
+def double_open_wrench(b: Builder) -> None:
+    """A flat spanner with an open jaw of its own size at each end, 10 to 28 cm."""
+    k = b.between(0.6, 1.3)
+    length, thick = b.between(9, 17) * k, b.between(0.22, 0.4) * k
+    width = b.between(1.2, 2.0) * k
+    b.prism(rounded_rectangle(length + 1, width, 0.3), -thick, thick, "steel")
+    if b.chance(0.5):
+        b.prism(rounded_rectangle(length * 0.75, width * 0.5, 0.3), 0.4 * thick, thick, "steel", density=-1)
+    lean = b.pick((1, -1)) * b.between(0.2, 0.3)
+    for side, size in ((1, 1.0), (-1, b.between(0.7, 0.95))):
+        jaw = turned_2d(_OPEN_JAW * k * size * (1.0, b.between(0.9, 1.15)), lean) + (length / 2, 0)
+        b.prism(jaw * (side, side), -1.2 * thick, 1.2 * thick, "steel")
+    b.thin_metal(b.between(0.5, 1.1))
+
+
+@threat("Wrench", "ring", weight=0.6)
+def ring_wrench(b: Builder) -> None:
+    """A spanner with a ring at each end, 12 to 30 cm."""
+    k = b.between(0.6, 1.2)
+    length, width = b.between(11, 19) * k, b.between(0.8, 1.3) * k
+    b.prism(rounded_rectangle(length, width, 0.4), -0.35 * k, 0.35 * k, "steel")
+    for side, size in ((1, 1.0), (-1, b.between(0.65, 0.95))):
+        outer, at = b.between(1.2, 1.6) * k * size, (side * length / 2 + side * k * size, 0.0)
+        b.prism(circle(outer, 16, at), -0.55 * k, 0.55 * k, "steel")
+        b.prism(circle(outer * b.between(0.6, 0.72), 12, at), -0.55 * k, 0.55 * k, "steel", density=-1)
+    b.thin_metal(b.between(0.5, 1.1))
 
 
 @threat("Wrench", "adjustable")
@@ -213,7 +242,7 @@ def adjustable_wrench(b: Builder) -> None:
     b.thin_metal(b.between(0.4, 0.9))
 
 
-@threat("Wrench", "pipe", weight=0.8)
+@threat("Wrench", "pipe", weight=0.5)
 def pipe_wrench(b: Builder) -> None:
     """A pipe wrench with a hooked upper jaw."""
     k = b.between(0.75, 1.1)
@@ -266,7 +295,7 @@ def screwdriver(b: Builder) -> None:
     for i in range(6):
         angle = i * np.pi / 3
         b.cylinder(
-            (-grip * 0.55, radius * np.cos(angle), radius * np.sin(angle)),
+            (-grip * 0.55, 0.76 * radius * np.cos(angle), 0.76 * radius * np.sin(angle)),
             "x",
             radius * 0.22,
             grip * 0.33,
@@ -297,117 +326,3 @@ def t_handle_driver(b: Builder) -> None:
     b.cylinder((shaft / 2, 0, 0), "x", b.between(0.2, 0.35), shaft / 2, "steel")
     b.cylinder((0, 0, 0), "y", b.between(0.9, 1.3), b.between(3.5, 5.5), b.pick(("abs", "rubber")))
     b.cylinder((0, 0, 0), "y", 0.25, 3.4, "steel")
-
-
-@benign("metal parts", weight=1.1)
-def metal_parts(b: Builder) -> None:
-    """Rods, strips and tubes lying beside each other."""
-    length, metal = b.between(6, 15), b.pick(("steel", "steel", "aluminium", "brass", "stainless"))
-    count = b.count(2, 7)
-    for i in range(count):
-        turn = rotation_z(b.rng.normal(0, 0.25))
-        centre = np.array([b.between(-2, 2), (i - count / 2) * b.between(0.8, 1.8), b.between(-1, 1)])
-        kind = b.between(0, 1)
-        if kind < 0.5:
-            b.tube(
-                centre, "x", b.between(0.3, 0.9), length * b.between(0.4, 0.8), b.between(0.06, 0.2), metal, turn=turn
-            )
-        elif kind < 0.8:
-            b.box(centre, (length * b.between(0.4, 0.8), b.between(0.3, 1.2), b.between(0.05, 0.2)), metal, turn=turn)
-        else:
-            b.cylinder(centre, "x", b.between(0.15, 0.4), length * b.between(0.4, 0.8), metal, turn=turn)
-        if b.chance(0.35):
-            b.cylinder(
-                centre + turn @ (length * 0.6, 0, 0),
-                "x",
-                b.between(0.6, 1.2),
-                b.between(0.6, 2),
-                "polypropylene",
-                density=0.8,
-                turn=turn,
-            )
-
-
-@benign("socket set", weight=0.3)
-def socket_set(b: Builder) -> None:
-    """A row of sockets in a plastic tray."""
-    count, axis = b.count(4, 9), b.pick(("z", "z", "x"))
-    for i in range(count):
-        radius = 0.7 + 0.08 * i
-        b.tube(((i - count / 2) * 2.6, 0, 0), axis, radius, 1.3, 0.35 * radius, "steel", density=0.6)
-    tray = rounded_rectangle(count * 2.8, 5, 0.8) - (1.3, 0)
-    b.prism(tray, -1.8, -1.4, "polypropylene")
-    b.prism(tray, 1.4, 1.7, "polypropylene")
-
-
-@benign("bolts", weight=0.6)
-def bolts(b: Builder) -> None:
-    """A handful of screws, nuts and washers."""
-    for _ in range(b.count(4, 16)):
-        turn = rotation_z(b.between(0, 6.28))
-        centre = np.array([b.between(-3, 3), b.between(-2.5, 2.5), b.between(-0.5, 0.5)])
-        kind = b.between(0, 1)
-        if kind < 0.6:
-            half = b.between(0.7, 2.2)
-            b.cylinder(centre, "x", b.between(0.1, 0.25), half, "steel", turn=turn)
-            b.cylinder(centre + turn @ (half, 0, 0), "x", b.between(0.3, 0.5), 0.18, "steel", turn=turn)
-        else:
-            b.tube(centre, "z", b.between(0.4, 0.9), b.between(0.08, 0.3), 0.25, "steel")
-
-
-@benign("curtain rings", weight=0.25)
-def metal_rings(b: Builder) -> None:
-    """Large rings, as on a curtain or a harness."""
-    for _ in range(b.count(2, 5)):
-        b.ring((b.between(-4, 4), b.between(-3, 3), b.between(-0.5, 0.5)), b.between(1.6, 3), b.between(0.14, 0.3),
-               b.pick(("steel", "brass", "polypropylene")), num_pieces=16)  # fmt: skip
-
-
-@benign("padlock", weight=0.4)
-def padlock(b: Builder) -> None:
-    """A padlock, sometimes on a chain."""
-    width = b.between(3, 5)
-    body = b.pick(("brass", "steel", "zinc"))
-    b.prism(rounded_rectangle(width, width * 0.85, 0.4), -0.8, 0.8, body, density=b.between(0.4, 0.9))
-    b.cylinder((0, 0, 0), "y", 0.45, width * 0.3, "steel", density=0.6)
-    half = width * 0.32
-    b.wire(smooth([(-half, 0.4), (-half, 2.6), (0, 3.6), (half, 2.6), (half, 0.4)], 4), 0.32, "steel")
-    if b.chance(0.4):
-        heading, place = b.between(0, 6.28), np.array([0.0, 3.6, 0.0])
-        for i in range(b.count(6, 16)):
-            heading += b.between(-0.5, 0.5)
-            place = place + 1.5 * np.array([np.cos(heading), np.sin(heading), 0])
-            turn = rotation_z(heading) @ rotation_x((i % 2) * np.pi / 2)
-            b.ring(place, 1.0, 0.18, "steel", radius_2=0.6, turn=turn, num_pieces=8)
-
-
-@benign("motor", weight=0.5, declared_as="household appliance")
-def motor(b: Builder) -> None:
-    """An electric motor or pump as in a drill, a mixer or a fan."""
-    radius, half = b.between(1.4, 2.8), b.between(2, 4.5)
-    b.tube((0, 0, 0), "x", radius, half, 0.2, "steel", cap=0.15)
-    b.cylinder((0, 0, 0), "x", radius * 0.75, half * 0.6, "copper", density=b.between(0.15, 0.35))
-    b.cylinder((0, 0, 0), "x", radius * 0.5, half * 0.7, "steel", density=0.5)
-    b.cylinder((half, 0, 0), "x", 0.3, half * 0.8, "steel")
-    if b.chance(0.6):
-        b.tube((-half * 0.3, 0, 0), "x", radius + 1.2, half * 1.6, 0.25, "abs", cap=0.3)
-        grip = rounded_rectangle(3.2, 9, 1.2) + (-half * 0.6, -radius - 4)
-        b.prism(grip, -1.4, 1.4, "abs", density=0.5, rounding=0.6)
-    for _ in range(b.count(2, 6)):
-        b.cylinder((b.between(-1, 1) * half, b.between(-1, 1) * radius, b.between(-1, 1)), "z", 0.2, 0.6, "steel")
-
-
-@benign("gear", weight=0.35)
-def gear(b: Builder) -> None:
-    """Machine parts: gear wheels, flanges, bearings."""
-    for i in range(b.count(1, 3)):
-        teeth, radius, half = b.count(9, 20), b.between(1.5, 3.5), b.between(0.2, 0.7)
-        angle = np.arange(4 * teeth) * np.pi / (2 * teeth)
-        edge = radius * np.where(np.arange(4 * teeth) % 4 < 2, 1.0, 0.86)
-        centre = (b.between(-3, 3) * min(i, 1), b.between(-3, 3) * min(i, 1), i * 0.8)
-        metal, density = b.pick((("steel", 0.8), ("aluminium", 1.0), ("brass", 0.5), ("nylon", 1.0)))
-        b.prism(np.c_[edge * np.cos(angle), edge * np.sin(angle)], -half, half, metal, density, centre=centre)
-        b.cylinder(centre, "z", radius * 0.25, half, metal, density=-density)
-        for k in range(b.count(0, 6)):
-            at = np.array(centre) + 0.55 * radius * np.array([np.cos(k * 1.05), np.sin(k * 1.05), 0])
-            b.cylinder(at, "z", radius * 0.13, half, metal, density=-density)
