@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.simulation.primitives import Array, Item, rotation_x, rotation_y, rotation_z
+from xray_vqa.simulation.fitting import stays_inside, turn_hull
+from xray_vqa.simulation.primitives import Array, Item, rotation_z, turn_of
 from xray_vqa.simulation.shapes import BAGS, BENIGN, THREATS, Interior, build_bag, build_item, find_shape
 
 GENERATOR_VERSION = 1
@@ -58,8 +59,7 @@ class PlacedItem(_Record):
 
     def rotation(self) -> Array:
         """Return the object-to-world matrix, (3, 3); its determinant is -1 if mirrored."""
-        turn = rotation_z(self.phi) @ rotation_x(self.theta) @ rotation_y(self.pitch)
-        return turn @ np.diag([1.0, -1.0, 1.0]) if self.mirrored else turn
+        return turn_of(self.phi, self.theta, self.pitch, self.mirrored)
 
 
 class SceneSpec(_Record):
@@ -122,12 +122,6 @@ class _Packer:
         self._bag_turn = rotation_z(bag.phi)  # not mirrored with the bag: the room inside is symmetric
         self._bag_shift = np.array(bag.position_cm)
 
-    def _fits(self, points: Array, x: float, y: float) -> bool:
-        room = self.interior
-        power = room.squareness
-        u, v = np.abs((points[:, 0] + x) / room.half_x), np.abs((points[:, 1] + y) / room.half_y)
-        return bool((u**power + v**power).max() <= 1.0)
-
     def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5
               ) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
         """Return the object at a place where it fits, with its place in the bag's frame; None if there is none.
@@ -140,15 +134,12 @@ class _Packer:
         item = build_item(key, variant)
         mirrored = bool(rng.random() < 0.5)
         scale = float(rng.uniform(0.93, 1.07))
-        hull = item.hull.astype(float) * scale * (1, -1 if mirrored else 1, 1)
         for attempt in range(_PLACING_TRIES):
             theta, pitch = _draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
             phi = float(rng.uniform(0, 2 * np.pi))
             if attempt >= _PLACING_TRIES // 2:  # a long thing fits along the bag
-                phi = float(rng.choice((0.0, np.pi)) + rng.normal(0, 0.12))
-            turn = rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch)
-            points = hull @ turn.T
-            low, high = points.min(0), points.max(0)
+                phi = float(np.pi * rng.integers(2) + rng.normal(0, 0.12))
+            points, low, high = turn_hull(item.hull, turn_of(phi, theta, pitch, mirrored), scale)
             if high[2] - low[2] > room.z_high - room.z_low + 1.0 and attempt < _PLACING_TRIES - 1:
                 continue
             x_range, y_range = (
@@ -158,12 +149,11 @@ class _Packer:
             if x_range[0] > x_range[1] or y_range[0] > y_range[1]:
                 continue
             if near is not None:
-                x, y = np.clip(
-                    rng.normal(near, spread * (1 + 0.3 * attempt)), (x_range[0], y_range[0]), (x_range[1], y_range[1])
-                )
+                x, y = rng.normal(near, spread * (1 + 0.3 * attempt))
+                x, y = min(max(x, x_range[0]), x_range[1]), min(max(y, y_range[0]), y_range[1])
             else:
                 x, y = rng.uniform(*x_range), rng.uniform(*y_range)
-            if not self._fits(points, x, y):
+            if not stays_inside(points, x, y, room.half_x, room.half_y, room.squareness):
                 continue
             z_low, z_high = room.z_low - low[2], room.z_high - high[2]
             z = rng.uniform(z_low, z_high) if z_high > z_low else (z_low + z_high) / 2
