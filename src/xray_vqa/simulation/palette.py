@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.simulation import detector
+from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.profile import PaletteSettings, Range, ScannerProfile
 
 NUM_Z, Z_MIN, Z_MAX = 64, 5.0, 30.0
@@ -92,7 +93,22 @@ def z_index_table(opaque_from: float, thin_bias: float) -> NDArray[np.uint8]:
     return np.clip((z - Z_MIN) / (Z_MAX - Z_MIN) * (NUM_Z - 1), 0, NUM_Z - 1).astype(np.uint8).ravel()
 
 
-@lru_cache(maxsize=256)
+@kernel
+def colours_at_levels(table, levels):
+    """Return (len(table) * len(levels), 3) uint8 RGB: a (NUM_Z, 256, 3) palette at fractional brightnesses."""
+    colours = np.empty((table.shape[0] * levels.size, 3), np.uint8)
+    for z in range(table.shape[0]):
+        for i in range(levels.size):
+            below = min(int(levels[i]), 254)
+            part = levels[i] - below
+            for c in range(3):
+                colours[z * levels.size + i, c] = int(
+                    table[z, below, c] * (1 - part) + table[z, below + 1, c] * part + 0.5
+                )
+    return colours
+
+
+@lru_cache(maxsize=128)
 def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
     """Return the look that a seed draws from a profile's ranges."""
     rng = np.random.default_rng(look_seed)
@@ -110,9 +126,6 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
     )
     p = np.linspace(0, LEVEL_P_MAX, NUM_LEVELS)
     level = np.clip(255 * np.exp(-tone * p / (1 + _TONE_COMPRESSION * p)), 0, 255)
-    below = np.minimum(level.astype(int), 254)
-    part = (level - below)[None, :, None]
-    colours = table[:, below] * (1 - part) + table[:, below + 1] * part
     return Look(
         blur_x=draw(settings.blur_x),
         blur_y=draw(settings.blur_y),
@@ -128,5 +141,5 @@ def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
         air_below=settings.air_below,
         quiet_p=draw(settings.quiet_p),
         z_index=z_index_table(draw(settings.opaque_from), draw(settings.thin_bias)),
-        colours=np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3)),
+        colours=colours_at_levels(table, level),
     )

@@ -358,9 +358,9 @@ def _frames_along(unit: Array) -> Array:
     x, y, z = unit.T
     steep = np.abs(z) >= 0.9
     zero = np.zeros(len(unit))
-    side = np.where(steep, (zero, -z, y), (-y, x, zero)).T
-    side /= np.sqrt((side * side).sum(1))[:, None]
-    return np.stack([side, np.cross(unit, side), unit], 1)
+    a, b, c = np.where(steep, (zero, -z, y), (-y, x, zero)) / np.sqrt(np.where(steep, y * y + z * z, x * x + y * y))
+    up = (y * c - z * b, z * a - x * c, x * b - y * a)
+    return np.array(((a, b, c), up, (x, y, z))).transpose(2, 0, 1)
 
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)

@@ -16,12 +16,12 @@ def _make_textures(seed: int = 0) -> NDArray[np.float32]:
     fy = np.fft.fftfreq(TEXTURE_SIZE)[:, None]
     fx = np.fft.fftfreq(TEXTURE_SIZE)[None]
 
-    def cloud(power: float, stretch: float = 1.0) -> NDArray[np.float64]:
+    def cloud(power: float, stretch: float = 1.0) -> NDArray[np.floating]:
         frequency = np.sqrt((fx * stretch) ** 2 + fy**2)
         frequency[0, 0] = 1
         noise = np.fft.fft2(rng.normal(size=(TEXTURE_SIZE, TEXTURE_SIZE)))
         field = np.real(np.fft.ifft2(noise * frequency**-power * (frequency > 0.008)))
-        return np.asarray((field - field.mean()) / field.std(), np.float64)
+        return (field - field.mean()) / field.std()
 
     wave = np.sin(np.arange(TEXTURE_SIZE) * np.pi / 2)
     patterns = np.array([
