@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.simulation.primitives import Array, Item, rotation_x, rotation_y, rotation_z
+from xray_vqa.simulation.fitting import stays_inside, turn_hull
+from xray_vqa.simulation.primitives import Item, rotation_z, turn_of
 from xray_vqa.simulation.scene import CLUTTER_LEVELS, DEFAULT_SIZE_WH, PlacedItem, SceneSpec
 from xray_vqa.simulation.shapes import BAGS, BENIGN, CLOTHING, THREATS, Interior, build_bag, build_item, find_shape
 
@@ -85,13 +86,6 @@ class _Packer:
         self._bag_turn = rotation_z(bag.phi)  # not mirrored with the bag: the room inside is symmetric
         self._bag_shift = np.array(bag.position_cm)
 
-    def _fits(self, points: Array, x: float, y: float) -> bool:
-        room = self.interior
-        power = room.squareness
-        u = (points[:, 0] + x) / room.half_x
-        v = (points[:, 1] + y) / (room.half_y * (1 - room.narrowing * np.clip(u, 0, 1)))
-        return bool((np.abs(u) ** power + np.abs(v) ** power).max() <= 1.0)
-
     def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5,
               variant: int | None = None) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
         """Return the object at a place where it fits, with its place in the bag's frame; None if there is none.
@@ -105,15 +99,12 @@ class _Packer:
         item = build_item(key, variant)
         mirrored = bool(rng.random() < 0.5)
         scale = float(rng.uniform(0.93, 1.07))
-        hull = item.hull.astype(float) * scale * (1, -1 if mirrored else 1, 1)
         for attempt in range(_PLACING_TRIES):
             theta, pitch = _draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
             phi = float(rng.uniform(0, 2 * np.pi))
             if attempt >= _PLACING_TRIES // 2:  # a long thing fits along the bag
-                phi = float(rng.choice((0.0, np.pi)) + rng.normal(0, 0.12))
-            turn = rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch)
-            points = hull @ turn.T
-            low, high = points.min(0), points.max(0)
+                phi = float(np.pi * rng.integers(2) + rng.normal(0, 0.12))
+            points, low, high = turn_hull(item.hull, turn_of(phi, theta, pitch, mirrored), scale)
             if high[2] - low[2] > room.z_high - room.z_low + 1.0 and attempt < _PLACING_TRIES - 1:
                 continue
             x_range, y_range = (
@@ -123,12 +114,11 @@ class _Packer:
             if x_range[0] > x_range[1] or y_range[0] > y_range[1]:
                 continue
             if near is not None:
-                x, y = np.clip(
-                    rng.normal(near, spread * (1 + 0.3 * attempt)), (x_range[0], y_range[0]), (x_range[1], y_range[1])
-                )
+                x, y = rng.normal(near, spread * (1 + 0.3 * attempt))
+                x, y = min(max(x, x_range[0]), x_range[1]), min(max(y, y_range[0]), y_range[1])
             else:
                 x, y = rng.uniform(*x_range), rng.uniform(*y_range)
-            if not self._fits(points, x, y):
+            if not stays_inside(points, x, y, room.half_x, room.half_y, room.squareness, room.narrowing):
                 continue
             z_low, z_high = room.z_low - low[2], room.z_high - high[2]
             z = rng.uniform(z_low, z_high) if z_high > z_low else (z_low + z_high) / 2

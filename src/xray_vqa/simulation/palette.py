@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.simulation import detector
+from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.profile import PaletteSettings, Range, ScannerProfile
 
 NUM_Z, Z_MIN, Z_MAX = 64, 5.0, 30.0
@@ -95,13 +96,25 @@ def colours_by_level(table: NDArray[np.float64], tone: float) -> NDArray[np.uint
     """Return the colours of a Look, (NUM_Z * NUM_LEVELS, 3) uint8, from a palette by brightness, (NUM_Z, 256, 3)."""
     p = np.linspace(0, LEVEL_P_MAX, NUM_LEVELS)
     level = np.clip(255 * np.exp(-tone * p / (1 + _TONE_COMPRESSION * p)), 0, 255)
-    below = np.minimum(level.astype(int), 254)
-    part = (level - below)[None, :, None]
-    colours = table[:, below] * (1 - part) + table[:, below + 1] * part
-    return np.ascontiguousarray((colours + 0.5).clip(0, 255).astype(np.uint8).reshape(-1, 3))
+    return _colours_at(table, level)
 
 
-@lru_cache(maxsize=256)
+@kernel
+def _colours_at(table, levels):
+    """Return (len(table) * len(levels), 3) uint8 RGB: a (NUM_Z, 256, 3) palette at fractional brightnesses."""
+    colours = np.empty((table.shape[0] * levels.size, 3), np.uint8)
+    for z in range(table.shape[0]):
+        for i in range(levels.size):
+            below = min(int(levels[i]), 254)
+            part = levels[i] - below
+            for c in range(3):
+                colours[z * levels.size + i, c] = int(
+                    table[z, below, c] * (1 - part) + table[z, below + 1, c] * part + 0.5
+                )
+    return colours
+
+
+@lru_cache(maxsize=128)
 def draw_look(profile: ScannerProfile, look_seed: int) -> Look:
     """Return the look that a seed draws from a profile's ranges."""
     rng = np.random.default_rng(look_seed)

@@ -1,26 +1,26 @@
 """The solids that objects are made of, and the Builder that object functions write them with.
 
 An object is written in its own frame, in centimetres: x along its length, y across, z through its thickness. Six kinds
-    of solid are
-enough: ellipsoid, box, elliptic cylinder, cone, prism (any outline, optionally rounded or tapered) and capsule (pieces
-of wire). Solids are grouped into parts. Within a part they either add up, take the thickest (a bent wire must not
-darken where two of its pieces overlap), or form a stack of plain prisms of one material, which the rasteriser draws in
-one go. A solid of negative density hollows out what it overlaps.
+of solid are enough: ellipsoid, box, elliptic cylinder, cone, prism (any outline, optionally rounded or tapered) and
+capsule (pieces of wire). Solids are grouped into parts. Within a part they either add up, take the thickest (a bent
+wire must not darken where two of its pieces overlap), or form a stack of plain prisms of one material, which the
+rasteriser draws in one go. A solid of negative density hollows out what it overlaps.
 """
 
 # ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.materials import material
 
 Array = NDArray[np.float64]
@@ -69,6 +69,17 @@ def rotation_z(angle: float) -> Array:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
+def turn_of(phi: float, theta: float, pitch: float, mirrored: bool = False) -> Array:
+    """Return rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch), (3, 3); mirrored: with y negated before it."""
+    cos_f, sin_f, cos_t, sin_t = math.cos(phi), math.sin(phi), math.cos(theta), math.sin(theta)
+    cos_p, sin_p, y = math.cos(pitch), math.sin(pitch), -1.0 if mirrored else 1.0
+    return np.array([
+        (cos_f * cos_p - sin_f * sin_t * sin_p, -sin_f * cos_t * y, cos_f * sin_p + sin_f * sin_t * cos_p),
+        (sin_f * cos_p + cos_f * sin_t * sin_p, cos_f * cos_t * y, sin_f * sin_p - cos_f * sin_t * cos_p),
+        (-cos_t * sin_p, sin_t * y, cos_t * cos_p),
+    ])  # fmt: skip
+
+
 ALONG = {"z": IDENTITY, "x": rotation_y(np.pi / 2), "y": rotation_x(-np.pi / 2)}
 """Rotation that turns a solid's own z axis to the named axis."""
 
@@ -113,8 +124,7 @@ class Builder:
         self._num_vertices = 0
         self._in_part = False
 
-    # -- free parameters
-    # ------------------------------------------------------------------------------------------------
+    # -- free parameters ----------------------------------------------------------------------------------------------
 
     def between(self, low: float, high: float) -> float:
         """Return a number drawn evenly from the range."""
@@ -132,8 +142,7 @@ class Builder:
         """Return one of the options, all equally likely."""
         return options[int(self.rng.integers(len(options)))]
 
-    # -- grouping
-    # -------------------------------------------------------------------------------------------------------
+    # -- grouping -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def part(self, mode: int = MODE_MAX) -> Iterator[None]:
@@ -148,6 +157,17 @@ class Builder:
         finally:
             self._in_part = False
 
+    def _new_row(self, kind: int, material_name: str, density: float) -> Array:
+        """Return the record of a solid without place and size, in the current part or one of its own."""
+        if not self._in_part:
+            self._modes.append(MODE_SUM)
+        stuff = material(material_name)
+        row = np.zeros(NUM_COLUMNS)
+        row[KIND], row[PART] = kind, len(self._modes) - 1
+        row[POLYETHYLENE], row[COPPER] = stuff.polyethylene_cm * density, stuff.copper_cm * density
+        row[TAPER : TAPER + 2] = 1.0
+        return row
+
     def _add(
         self,
         kind: int,
@@ -158,23 +178,16 @@ class Builder:
         density: float,
         texture: Texture | None = None,
     ) -> Array:
-        if not self._in_part:
-            self._modes.append(MODE_SUM)
-        stuff = material(material_name)
-        row = np.zeros(NUM_COLUMNS)
-        row[KIND], row[PART] = kind, len(self._modes) - 1
+        row = self._new_row(kind, material_name, density)
         row[CENTRE : CENTRE + 3] = centre
         row[AXES : AXES + 9] = turn.T.ravel()
         row[HALF : HALF + 3] = half
-        row[POLYETHYLENE], row[COPPER] = stuff.polyethylene_cm * density, stuff.copper_cm * density
-        row[TAPER : TAPER + 2] = 1.0
         if texture is not None:
             row[TEXTURE_AMOUNT : TEXTURE_OFFSET + 1] = texture.amount, texture.pattern, texture.scale, texture.offset
         self._rows.append(row)
         return row
 
-    # -- solids
-    # ---------------------------------------------------------------------------------------------------------
+    # -- solids -------------------------------------------------------------------------------------------------------
 
     def box(
         self,
@@ -296,20 +309,18 @@ class Builder:
         if radius < MIN_WIRE_RADIUS_CM:
             density *= (radius / MIN_WIRE_RADIUS_CM) ** 2
             radius = MIN_WIRE_RADIUS_CM
+        along = np.diff(path, axis=0)
+        length = np.sqrt((along * along).sum(1))
+        real = length > 1e-6
+        along, length = along[real] / length[real, None], length[real]
         with self.part(MODE_MAX):
-            for start, end in pairwise(path):
-                along = end - start
-                length = float(np.sqrt(along @ along))
-                if length < 1e-6:
-                    continue
-                self._add(
-                    CAPSULE,
-                    (start + end) / 2,
-                    _frame_along(along / length),
-                    (radius, radius, length / 2),
-                    material,
-                    density,
-                )
+            piece = self._new_row(CAPSULE, material, density)
+            piece[HALF : HALF + 2] = radius
+            rows = np.repeat(piece[None], len(length), 0)
+            rows[:, CENTRE : CENTRE + 3] = ((path[:-1] + path[1:]) / 2)[real]
+            rows[:, AXES : AXES + 9] = _frames_along(along).reshape(-1, 9)
+            rows[:, HALF + 2] = length / 2
+            self._rows.extend(rows)
 
     def ring(self, centre: ArrayLike, radius: float, wire_radius: float, material: str, density: float = 1.0,
              radius_2: float | None = None, turn: Array = IDENTITY, arc: tuple[float, float] = (0.0, 2 * np.pi),
@@ -319,8 +330,7 @@ class Builder:
         path = np.stack([radius * np.cos(angle), (radius_2 or radius) * np.sin(angle), 0 * angle], 1) @ turn.T
         self.wire(path + np.asarray(centre, float), wire_radius, material, density)
 
-    # -- result
-    # ---------------------------------------------------------------------------------------------------------
+    # -- result -------------------------------------------------------------------------------------------------------
 
     def thin_metal(self, factor: float) -> None:
         """Multiply the density of all metal: real parts have thinner walls than their outlines suggest."""
@@ -343,17 +353,14 @@ class Builder:
         )
 
 
-def _frame_along(unit: Array) -> Array:
-    """Return a rotation whose third column is the unit vector."""
-    x, y, z = unit
-    if abs(z) < 0.9:
-        norm = np.sqrt(x * x + y * y)
-        side = np.array([-y / norm, x / norm, 0.0])
-    else:
-        norm = np.sqrt(y * y + z * z)
-        side = np.array([0.0, -z / norm, y / norm])
-    up = np.array([y * side[2] - z * side[1], z * side[0] - x * side[2], x * side[1] - y * side[0]])
-    return np.stack([side, up, unit], 1)
+def _frames_along(unit: Array) -> Array:
+    """Return rotations to frames whose third axis is the unit vector, (n, 3, 3) for (n, 3); rows are the axes."""
+    x, y, z = unit.T
+    steep = np.abs(z) >= 0.9
+    zero = np.zeros(len(unit))
+    a, b, c = np.where(steep, (zero, -z, y), (-y, x, zero)) / np.sqrt(np.where(steep, y * y + z * z, x * x + y * y))
+    up = (y * c - z * b, z * a - x * c, x * b - y * a)
+    return np.array(((a, b, c), up, (x, y, z))).transpose(2, 0, 1)
 
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
@@ -375,29 +382,38 @@ def _outer_points(rows: Array) -> Array:
     return points[np.unique((points @ _DIRECTIONS.T).argmax(0))]
 
 
-def rounded_profile(outline: Array, half: Array, middle: Array, rounding: float) -> NDArray[np.float32]:
+@kernel
+def rounded_profile(outline, half, middle, rounding):
     """Return the thickness factor over an outline's bounds: 0 outside, rising to 1 at `rounding` cm from the edge.
+
+    Args:
+        outline: (points, 2). half, middle: (2,), half sizes and centre of the bounds.
 
     Returns:
         (PROFILE_SIZE, PROFILE_SIZE) float32, rows along y.
     """
-    x = np.linspace(middle[0] - half[0], middle[0] + half[0], PROFILE_SIZE)
-    y = np.linspace(middle[1] - half[1], middle[1] + half[1], PROFILE_SIZE)
-    grid = np.stack(np.meshgrid(x, y), -1)[:, :, None]  # (y, x, 1, 2)
-    start, end = outline, np.roll(outline, -1, 0)
-    edge = end - start
-    along = np.clip(((grid - start) * edge).sum(-1) / ((edge * edge).sum(-1) + 1e-12), 0, 1)
-    offset = grid - start - along[..., None] * edge
-    distance = np.sqrt((offset * offset).sum(-1).min(-1))
-    crosses = (end[:, 1] > grid[..., 1]) != (start[:, 1] > grid[..., 1])
-    at_x = start[:, 0] + edge[:, 0] * (grid[..., 1] - start[:, 1]) / (edge[:, 1] + 1e-12)
-    inside = (crosses & (grid[..., 0] < at_x)).sum(-1) % 2 == 1
-    depth = np.clip(np.where(inside, distance, 0.0) / rounding, 0, 1)
-    return np.sqrt(np.clip(1 - (1 - depth) ** 2, 0.02, 1)).astype(np.float32)
+    profile = np.empty((PROFILE_SIZE, PROFILE_SIZE), np.float32)
+    num = outline.shape[0]
+    for row in range(PROFILE_SIZE):
+        y = middle[1] + half[1] * (2 * row / (PROFILE_SIZE - 1) - 1)
+        for column in range(PROFILE_SIZE):
+            x = middle[0] + half[0] * (2 * column / (PROFILE_SIZE - 1) - 1)
+            nearest2, inside = 1e9, False
+            for i in range(num):
+                x1, y1 = outline[i - 1 if i > 0 else num - 1]
+                x2, y2 = outline[i]
+                dx, dy = x2 - x1, y2 - y1
+                along = min(max(((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy + 1e-12), 0.0), 1.0)
+                away_x, away_y = x - x1 - along * dx, y - y1 - along * dy
+                nearest2 = min(nearest2, away_x * away_x + away_y * away_y)
+                if (y1 > y) != (y2 > y) and x < x1 + dx * (y - y1) / (dy if dy != 0 else 1e-12):
+                    inside = not inside
+            depth = min(np.sqrt(nearest2) / rounding, 1.0) if inside else 0.0
+            profile[row, column] = np.sqrt(max(1 - (1 - depth) ** 2, 0.02))
+    return profile
 
 
-# -- outlines
-# -----------------------------------------------------------------------------------------------------------
+# -- outlines ---------------------------------------------------------------------------------------------------------
 
 
 def rounded_rectangle(width: float, height: float, radius: float, num_corner: int = 4) -> Array:
@@ -440,9 +456,7 @@ def smooth(points: ArrayLike, num_between: int = 6, closed: bool = False) -> Arr
     p = np.asarray(points, float)
     q = np.vstack([p[-1], p, p[0], p[1]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, num_between, endpoint=False)[:, None]
-    spans = [
-        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-        for a, b, c, d in zip(q[:-3], q[1:-2], q[2:-1], q[3:], strict=True)
-    ]
-    curve = np.concatenate(spans)
+    a, b, c, d = (part[:, None] for part in (q[:-3], q[1:-2], q[2:-1], q[3:]))
+    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    curve = curve.reshape(-1, p.shape[1])
     return curve if closed else np.vstack([curve, p[-1]])

@@ -1,13 +1,8 @@
-"""Chord lengths of posed solids along the rays, summed into two line integrals per pixel. The simulator's hot loop.
+"""Posed objects summed into two line integrals per pixel. The simulator's hot loop; chords.py measures one row.
 
-Along one image row the ray slides at constant velocity through a solid's own frame. Everything here follows from that:
-* prism and box: the ray's segment between the two faces is a moving segment over the outline, so each edge of the
-outline adds
-  a clamped ramp along the row. Ramps go into a difference row and one prefix sum yields all chords: O(edges + pixels),
-  exact, and antialiased along the row.
-* ellipsoid, cylinder: the discriminant is a quadratic in the column, which bounds the columns to look at.
-* capsule: the distance between ray and axis is linear in the column. float64 for the set-up of a row (nearly edge-on
-  plates need it), float32 for pixels. One thread: scans run in parallel instead.
+An object is drawn part by part: solids that add up go straight into the sums; of solids that take the thickest (the
+pieces of a bent wire) the largest chord is kept aside and added at the end; a stack shares one running sum a row.
+One thread: scans run in parallel instead.
 """
 
 # ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
@@ -17,20 +12,38 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xray_vqa.simulation.chords import (
+    BLOCK,
+    DIRECTION,
+    MAX_EDGES,
+    MIN_SLOPE,
+    ORIGIN,
+    STEP,
+    aim,
+    capsule_row,
+    cone_row,
+    cylinder_row,
+    ellipsoid_row,
+    place_generator,
+    prism_row,
+    round_edge,
+    sum_ramps,
+    taper,
+)
 from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.primitives import (
     AXES,
     BOX,
     CAPSULE,
     CENTRE,
-    CONE,
     COPPER,
+    CYLINDER,
     ELLIPSOID,
     EXTRA,
     HALF,
     KIND,
+    MODE_MAX,
     MODE_STACK,
-    MODE_SUM,
     PART,
     POLYETHYLENE,
     PRISM,
@@ -45,616 +58,305 @@ from xray_vqa.simulation.primitives import (
     VERTEX_START,
     Item,
 )  # fmt: skip
+from xray_vqa.simulation.textures import TEXTURE_CELL_CM, TEXTURE_SIZE, TEXTURES
 from xray_vqa.simulation.view import MAGNIFY, PIXEL, ROW_CENTRE, SOURCE_Y, SOURCE_Z, X_START, View
 
-TEXTURE_SIZE = 256
-MAX_EDGES = 1024
-_NO_COLUMNS = -1
-_PACK = 1 << 14  # two column numbers in one integer; images are narrower than this
-_MIN_SLOPE = 0.002  # a ray closer than this to a plate's plane is tilted out of it, else the chord is infinite
+# Columns of a solid's bounds in the image, (solids, 4) int64; last before first where it misses the image.
+U_FIRST, U_LAST, V_FIRST, V_LAST = range(4)
 
 
 @kernel
-def _add_ramps(vertices, start, count, levels, ax, ay, dx, dy, wx, wy, num, row, scale):
-    """Add to `row` the derivative along the columns of (scale * share of the ray's segment inside the outline).
-
-    The segment runs from (ax, ay) to (ax + dx, ay + dy) at column 0 and moves by (wx, wy) a column. Turned so that the
-    motion is along the first axis, each edge crosses the segment's span of the second axis linearly. Returns first *
-    _PACK + last column touched, or _NO_COLUMNS.
-    """
-    speed = max(np.sqrt(wx * wx + wy * wy), 1e-9)
-    inverse = 1.0 / speed
-    cx = wx * inverse
-    cy = wy * inverse
-    seg_x = cx * ax + cy * ay
-    seg_e = -cy * ax + cx * ay
-    seg_dx = cx * dx + cy * dy
-    seg_de = -cy * dx + cx * dy
-    low = min(seg_e, seg_e + seg_de)
-    span = abs(seg_de)
-    flat = span < 1e-7
-    inverse_de = 0.0 if flat else 1.0 / seg_de
-    for i in range(count):
-        levels[i] = cx * vertices[start + i, 1] - cy * vertices[start + i, 0] - low
-    first = num
-    last = -1
-    before = levels[count - 1]
-    for i in range(count):
-        here = levels[i]
-        if (here <= 0.0 and before <= 0.0) or (here > span and before > span) or here == before:
-            before = here
-            continue
-        j = i - 1 if i > 0 else count - 1
-        x1 = cx * vertices[start + j, 0] + cy * vertices[start + j, 1]
-        x2 = cx * vertices[start + i, 0] + cy * vertices[start + i, 1]
-        e1 = before + low
-        e2 = here + low
-        before = here
-        sign = scale if e2 < e1 else -scale
-        if flat:
-            if not (min(e1, e2) <= seg_e < max(e1, e2)):
-                continue
-            s1 = 0.0
-            s2 = 1.0
+def place_solids(solids, rotation, translation, frame, height, width, turns, centres, bounds):
+    """Write each solid's world-to-own rotation (3, 3), centre in the world (3,) and bounds in the image (4,)."""
+    for s in range(solids.shape[0]):
+        for i in range(3):
+            centres[s, i] = translation[i]
+            for j in range(3):
+                centres[s, i] += rotation[i, j] * solids[s, CENTRE + j]
+                turns[s, i, j] = 0.0
+                for k in range(3):
+                    turns[s, i, j] += solids[s, AXES + 3 * i + k] * rotation[j, k]
+        if int(solids[s, KIND]) == CAPSULE:
+            u_min, u_max, v_min, v_max = _capsule_bounds(solids[s], turns[s], centres[s], frame)
         else:
-            s1 = (e1 - seg_e) * inverse_de
-            s2 = (e2 - seg_e) * inverse_de
-            if s1 > s2:
-                s1, s2 = s2, s1
-            s1 = max(s1, 0.0)
-            s2 = min(s2, 1.0)
-            if s2 <= s1:
-                continue
-        slope = (x2 - x1) / (e2 - e1)
-        column0 = (x1 + (seg_e - e1) * slope - seg_x) * inverse
-        column_s = (seg_de * slope - seg_dx) * inverse
-        g1 = column0 + s1 * column_s
-        g2 = column0 + s2 * column_s
-        if g1 > g2:
-            g1, g2 = g2, g1
-        rise = sign * (s2 - s1)
-        if g2 - g1 < 1.0:  # a jump is spread over one pixel
-            middle = 0.5 * (g1 + g2)
-            g1 = middle - 0.5
-            g2 = middle + 0.5
-        if g1 > num:
-            last = num - 1
-            continue
-        if g2 <= 0.0:
-            row[0] += rise
-            first = 0
-            continue
-        inverse_width = 1.0 / (g2 - g1)
-        k = max(int(np.ceil(g1)), 0)
-        first = min(first, k)
-        done = 0.0
-        while k < num:
-            share = (k - g1) * inverse_width
-            if share >= 1.0:
-                row[k] += rise * (1.0 - done)
-                last = max(last, k)
-                break
-            row[k] += rise * (share - done)
-            done = share
-            k += 1
-        if k >= num:
-            last = num - 1
-    if first >= num or last < first:
-        return _NO_COLUMNS
-    return first * _PACK + last
+            u_min, u_max, v_min, v_max = _corner_bounds(solids[s], turns[s], centres[s], frame)
+        bounds[s, U_FIRST] = max(0, int(np.floor(u_min - 0.5)))
+        bounds[s, U_LAST] = min(width - 1, int(np.ceil(u_max + 0.5)))
+        bounds[s, V_FIRST] = max(0, int(np.floor(v_min - 0.5)))
+        bounds[s, V_LAST] = min(height - 1, int(np.ceil(v_max + 0.5)))
 
 
 @kernel
-def _project_bounds(solid, turn, shift, frame, height, width, box):
-    """Write the first and last column and row (u0, u1, v0, v1) that the solid's bounds cover; return False if none."""
-    kind = int(solid[KIND])
-    ex = solid[HALF]
-    ey = solid[HALF + 1]
-    ez = solid[HALF + 2]
-    fx = 0.0
-    fy = 0.0
-    if kind == CAPSULE:
-        ez = ez + ex
-    elif kind == PRISM:
-        fx = solid[EXTRA]
-        fy = solid[EXTRA + 1]
-    u_min = 1e9
-    u_max = -1e9
-    v_min = 1e9
-    v_max = -1e9
+def _corner_bounds(solid, turn, centre, frame):
+    """Return the lowest and highest column and row, fractional, of the corners of a solid's own bounds."""
+    shift_x, shift_y = 0.0, 0.0
+    if int(solid[KIND]) == PRISM:
+        shift_x, shift_y = solid[EXTRA], solid[EXTRA + 1]
+    u_min, u_max, v_min, v_max = 1e9, -1e9, 1e9, -1e9
     for corner in range(8):
-        lx = (ex if corner & 1 else -ex) + fx
-        ly = (ey if corner & 2 else -ey) + fy
-        lz = ez if corner & 4 else -ez
-        x = shift[0] + turn[0, 0] * lx + turn[1, 0] * ly + turn[2, 0] * lz
-        y = shift[1] + turn[0, 1] * lx + turn[1, 1] * ly + turn[2, 1] * lz
-        z = shift[2] + turn[0, 2] * lx + turn[1, 2] * ly + turn[2, 2] * lz
-        u = (x - frame[X_START]) / frame[PIXEL]
-        v = (y - frame[SOURCE_Y]) / (z - frame[SOURCE_Z]) * frame[MAGNIFY] + frame[ROW_CENTRE]
-        u_min = min(u_min, u)
-        u_max = max(u_max, u)
-        v_min = min(v_min, v)
-        v_max = max(v_max, v)
-    box[0] = max(0, int(np.floor(u_min - 0.5)))
-    box[1] = min(width - 1, int(np.ceil(u_max + 0.5)))
-    box[2] = max(0, int(np.floor(v_min - 0.5)))
-    box[3] = min(height - 1, int(np.ceil(v_max + 0.5)))
-    return box[1] >= box[0] and box[3] >= box[2]
+        x = (solid[HALF] if corner & 1 else -solid[HALF]) + shift_x
+        y = (solid[HALF + 1] if corner & 2 else -solid[HALF + 1]) + shift_y
+        z = solid[HALF + 2] if corner & 4 else -solid[HALF + 2]
+        u = (centre[0] + turn[0, 0] * x + turn[1, 0] * y + turn[2, 0] * z - frame[X_START]) / frame[PIXEL]
+        v = _row_of(
+            centre[1] + turn[0, 1] * x + turn[1, 1] * y + turn[2, 1] * z,
+            centre[2] + turn[0, 2] * x + turn[1, 2] * y + turn[2, 2] * z,
+            frame,
+        )
+        u_min, u_max = min(u_min, u), max(u_max, u)
+        v_min, v_max = min(v_min, v), max(v_max, v)
+    return u_min, u_max, v_min, v_max
 
 
 @kernel
-def _pose(solid, rotation, translation, turn, shift):
-    """Write the solid's world-to-own rotation and its centre in the world."""
-    for i in range(3):
-        shift[i] = translation[i]
-        for j in range(3):
-            shift[i] += rotation[i, j] * solid[CENTRE + j]
-            turn[i, j] = 0.0
-            for k in range(3):
-                turn[i, j] += solid[AXES + 3 * i + k] * rotation[j, k]
+def _capsule_bounds(solid, turn, centre, frame):
+    """Return the same of a capsule: bounds of the balls at both ends, which are tighter."""
+    radius, half = solid[HALF], solid[HALF + 2]
+    reach_u = abs(half * turn[2, 0]) + radius
+    u = centre[0] - frame[X_START]
+    v_min, v_max = 1e9, -1e9
+    for end in (-half, half):
+        y, z = centre[1] + end * turn[2, 1], centre[2] + end * turn[2, 2]
+        for side in (-radius, radius):
+            v_low, v_high = _row_of(y + side, z - radius, frame), _row_of(y + side, z + radius, frame)
+            v_min, v_max = min(v_min, v_low, v_high), max(v_max, v_low, v_high)
+    return (u - reach_u) / frame[PIXEL], (u + reach_u) / frame[PIXEL], v_min, v_max
 
 
 @kernel
-def draw_item(
-    solids,
-    modes,
-    vertices,
-    profiles,
-    rotation,
-    translation,
-    frame,
-    rays,
-    textures,
-    texture_step,
-    polyethylene,
-    copper,
-    work,
-    touched,
-):
+def _row_of(y, z, frame):
+    return (y - frame[SOURCE_Y]) / (z - frame[SOURCE_Z]) * frame[MAGNIFY] + frame[ROW_CENTRE]
+
+
+@kernel
+def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, density, view_frame, rays,
+              textures, polyethylene, copper, thickest, touched):  # fmt: skip
     """Add one posed object to the two line integrals.
 
     Args:
-        solids, modes, vertices, profiles: arrays of an Item.
-        rotation: (3, 3) float64, object to world; may mirror. translation: (3,) float64.
-        frame, rays: of a View, all lengths in the object's unit.
-        textures: (patterns, TEXTURE_SIZE, TEXTURE_SIZE) float32. texture_step: texture cells a pixel at scale 1.
-        polyethylene, copper: (height, width) float32, added to in place, in the object's unit.
-        work: (height, width) float32 of zeros, left as zeros.
+        solids, modes, vertices, profiles: arrays of an Item, profiles as (n, PROFILE_SIZE ** 2).
+        rotation: (3, 3) float64, object to world; may mirror. translation: (3,) float64, cm.
+        scale: size of the object's unit of length in cm; everything is computed in that unit. density: factor on it.
+        view_frame, rays: of a View.
+        textures: (patterns, TEXTURE_SIZE, TEXTURE_SIZE) float32.
+        polyethylene, copper: (height, width) float32, cm, added to in place.
+        thickest: (height, width) float32 of zeros, left as zeros.
         touched: (4,) int64, u0, v0, u1, v1; widened to what was drawn.
     """
     height, width = polyethylene.shape
-    row = np.zeros(width + 4, np.float64)
-    chord = np.zeros(width + 4, np.float32)
-    levels = np.zeros(MAX_EDGES, np.float64)
-    corners = np.zeros((4, 2), np.float32)
-    row_first = np.full(height, width, np.int32)
-    row_last = np.full(height, -1, np.int32)
-    turn = np.zeros((3, 3), np.float64)
-    shift = np.zeros(3, np.float64)
-    box = np.zeros(4, np.int64)
-    pixel = frame[PIXEL]
+    frame = view_frame.copy()
+    frame[:4] /= scale
+    shift = translation / scale
     num_solids = solids.shape[0]
-    i = 0
-    while i < num_solids:
-        part = int(solids[i, PART])
-        end = i
+    turns = np.empty((num_solids, 3, 3), np.float64)
+    centres = np.empty((num_solids, 3), np.float64)
+    bounds = np.empty((num_solids, 4), np.int64)
+    place_solids(solids, rotation, shift, frame, height, width, turns, centres, bounds)
+    ramps = np.zeros(width + 2 * BLOCK, np.float64)
+    chord = np.empty(width + 2 * BLOCK, np.float32)
+    levels = np.empty(MAX_EDGES, np.float64)
+    ray = np.empty(12, np.float64)
+    corners = np.empty((4, 2), np.float32)
+    texture_step = np.float32(view_frame[PIXEL] / TEXTURE_CELL_CM)
+    factor = np.float32(scale * density)
+    begin = 0
+    while begin < num_solids:
+        part = int(solids[begin, PART])
+        end = begin + 1
         while end < num_solids and int(solids[end, PART]) == part:
             end += 1
-        mode = modes[part]
-        if mode == MODE_STACK:
+        rows = 0
+        for s in range(begin, end):
+            if bounds[s, U_LAST] >= bounds[s, U_FIRST] and bounds[s, V_LAST] >= bounds[s, V_FIRST]:
+                touched[0] = min(touched[0], bounds[s, U_FIRST])
+                touched[1] = min(touched[1], bounds[s, V_FIRST])
+                touched[2] = max(touched[2], bounds[s, U_LAST])
+                touched[3] = max(touched[3], bounds[s, V_LAST])
+                rows += bounds[s, V_LAST] - bounds[s, V_FIRST] + 1
+        if modes[part] == MODE_STACK:
             _draw_stack(
-                solids,
-                i,
-                end,
-                vertices,
-                rotation,
-                translation,
-                frame,
-                rays,
-                polyethylene,
-                copper,
-                row,
-                levels,
-                turn,
-                shift,
-                box,
-                touched,
-            )
-            i = end
+                solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
+                ramps, chord, levels, ray,
+            )  # fmt: skip
+            begin = end
             continue
-        part_v0 = height
-        part_v1 = -1
-        for s in range(i, end):
+        keep_thickest = modes[part] == MODE_MAX and end > begin + 1
+        spans = np.empty((rows if keep_thickest else 0, 3), np.int64)
+        num_spans = 0
+        for s in range(begin, end):
             solid = solids[s]
-            kind = int(solid[KIND])
-            _pose(solid, rotation, translation, turn, shift)
-            if not _project_bounds(solid, turn, shift, frame, height, width, box):
+            u0, u1, v0, v1 = bounds[s, U_FIRST], bounds[s, U_LAST], bounds[s, V_FIRST], bounds[s, V_LAST]
+            if u1 < u0 or v1 < v0:
                 continue
-            u0 = box[0]
-            u1 = box[1]
-            v0 = box[2]
-            v1 = box[3]
-            part_v0 = min(part_v0, v0)
-            part_v1 = max(part_v1, v1)
-            touched[0] = min(touched[0], u0)
-            touched[1] = min(touched[1], v0)
-            touched[2] = max(touched[2], u1)
-            touched[3] = max(touched[3], v1)
-            a = solid[POLYETHYLENE]
-            b = solid[COPPER]
-            hx = np.float64(solid[HALF])
-            hy = np.float64(solid[HALF + 1])
-            hz = np.float64(solid[HALF + 2])
-            r00, r01, r02 = turn[0, 0], turn[0, 1], turn[0, 2]
-            r10, r11, r12 = turn[1, 0], turn[1, 1], turn[1, 2]
-            r20, r21, r22 = turn[2, 0], turn[2, 1], turn[2, 2]
-            outline = vertices
-            first_vertex = int(solid[VERTEX_START])
-            num_vertices = int(solid[VERTEX_COUNT])
-            profile = int(solid[PROFILE]) - 1
-            tapered = solid[TAPER] != solid[TAPER + 1]
-            if kind == BOX:  # a prism whose extrusion is the axis nearest to the ray
+            kind = int(solid[KIND])
+            turn = turns[s]
+            hx, hy, hz = np.float64(solid[HALF]), np.float64(solid[HALF + 1]), np.float64(solid[HALF + 2])
+            outline, start, count = vertices, int(solid[VERTEX_START]), int(solid[VERTEX_COUNT])
+            if kind == BOX:
                 middle = (v0 + v1) // 2
-                along_x = abs(r01 * rays[middle, 0] + r02 * rays[middle, 1])
-                along_y = abs(r11 * rays[middle, 0] + r12 * rays[middle, 1])
-                along_z = abs(r21 * rays[middle, 0] + r22 * rays[middle, 1])
-                if along_x >= along_y and along_x >= along_z:  # (x, y, z) -> (y, z, x)
-                    r00, r01, r02, r10, r11, r12, r20, r21, r22 = r10, r11, r12, r20, r21, r22, r00, r01, r02
-                    hx, hy, hz = hy, hz, hx
-                elif along_y >= along_z:  # (x, y, z) -> (z, x, y)
-                    r00, r01, r02, r10, r11, r12, r20, r21, r22 = r20, r21, r22, r00, r01, r02, r10, r11, r12
-                    hx, hy, hz = hz, hx, hy
-                corners[0, 0] = -hx
-                corners[0, 1] = -hy
-                corners[1, 0] = hx
-                corners[1, 1] = -hy
-                corners[2, 0] = hx
-                corners[2, 1] = hy
-                corners[3, 0] = -hx
-                corners[3, 1] = hy
-                outline = corners
-                first_vertex = 0
-                num_vertices = 4
-            from_y = frame[SOURCE_Y] - shift[1]
-            from_z = frame[SOURCE_Z] - shift[2]
-            base_x = r01 * from_y + r02 * from_z
-            base_y = r11 * from_y + r12 * from_z
-            base_z = r21 * from_y + r22 * from_z
-            start_x = frame[X_START] + (u0 + 0.5) * pixel - shift[0]
-            ox = base_x + r00 * start_x
-            oy = base_y + r10 * start_x
-            oz = base_z + r20 * start_x
-            step_x = r00 * pixel
-            step_y = r10 * pixel
-            step_z = r20 * pixel
+                hx, hy, hz = _extrude_towards_ray(turn, hx, hy, hz, rays[middle, 0], rays[middle, 1], corners)
+                outline, start, count = corners, 0, 4
+            shaped = kind == PRISM and (solid[PROFILE] > 0 or solid[TAPER] != solid[TAPER + 1])
+            place_generator(turn, centres[s], frame, u0, ray)
+            a, b = factor * solid[POLYETHYLENE], factor * solid[COPPER]
             num = u1 - u0 + 1
-            amount = solid[TEXTURE_AMOUNT]
-            cell = solid[TEXTURE_SCALE] * texture_step
-            pattern = int(solid[TEXTURE_ID])
-            offset = int(solid[TEXTURE_OFFSET])
             for v in range(v0, v1 + 1):
-                dx = r01 * rays[v, 0] + r02 * rays[v, 1]
-                dy = r11 * rays[v, 0] + r12 * rays[v, 1]
-                dz = r21 * rays[v, 0] + r22 * rays[v, 1]
-                first = 0
-                last = num - 1
-                if kind == PRISM or kind == BOX:  # noqa: SIM109  (numba compiles this one better)
-                    slope = dz
-                    if abs(slope) < _MIN_SLOPE:
-                        slope = _MIN_SLOPE if slope >= 0 else -_MIN_SLOPE
-                    enter = ((-hz if slope > 0 else hz) - oz) / slope
-                    length = 2 * hz / abs(slope)
-                    wx = step_x - step_z / slope * dx
-                    wy = step_y - step_z / slope * dy
-                    for q in range(num + 1):
-                        row[q] = 0.0
-                    columns = _add_ramps(
-                        outline,
-                        first_vertex,
-                        num_vertices,
-                        levels,
-                        ox + enter * dx,
-                        oy + enter * dy,
-                        length * dx,
-                        length * dy,
-                        wx,
-                        wy,
-                        num,
-                        row,
-                        length,
-                    )
-                    if columns < 0:
-                        continue
-                    first = columns // _PACK
-                    last = columns % _PACK
-                    total = 0.0
-                    for q in range(first, last + 1):
-                        total += row[q]
-                        chord[q] = max(0.0, total)
-                    if profile >= 0 or tapered:
-                        mid_x = ox + (enter + 0.5 * length) * dx - (solid[EXTRA] - hx)
-                        mid_y = oy + (enter + 0.5 * length) * dy - (solid[EXTRA + 1] - hy)
-                        per_x = (PROFILE_SIZE - 1) / (2 * hx)
-                        per_y = (PROFILE_SIZE - 1) / (2 * hy)
-                        for q in range(first, last + 1):
-                            if chord[q] > 0:
-                                gy = mid_y + q * wy
-                                if profile >= 0:
-                                    px = min(max((mid_x + q * wx) * per_x, 0.0), PROFILE_SIZE - 1.001)
-                                    py = min(max(gy * per_y, 0.0), PROFILE_SIZE - 1.001)
-                                    iu = int(px)
-                                    iv = int(py)
-                                    fu = np.float32(px - iu)
-                                    fv = np.float32(py - iv)
-                                    top = profiles[profile, iv, iu] + fu * (
-                                        profiles[profile, iv, iu + 1] - profiles[profile, iv, iu]
-                                    )
-                                    low = profiles[profile, iv + 1, iu] + fu * (
-                                        profiles[profile, iv + 1, iu + 1] - profiles[profile, iv + 1, iu]
-                                    )
-                                    chord[q] *= top + fv * (low - top)
-                                if tapered:
-                                    share = min(1.0, max(0.0, gy / (2 * hy)))
-                                    chord[q] *= solid[TAPER] + (solid[TAPER + 1] - solid[TAPER]) * share
-                elif kind == ELLIPSOID:
-                    qx, qy, qz = ox / hx, oy / hy, oz / hz
-                    ax, ay, az = dx / hx, dy / hy, dz / hz
-                    kx, ky, kz = step_x / hx, step_y / hy, step_z / hz
-                    aa = ax * ax + ay * ay + az * az
-                    b0 = qx * ax + qy * ay + qz * az
-                    b1 = kx * ax + ky * ay + kz * az
-                    e0 = b0 * b0 - aa * (qx * qx + qy * qy + qz * qz - 1.0)
-                    e1 = 2 * (b0 * b1 - aa * (qx * kx + qy * ky + qz * kz))
-                    e2 = b1 * b1 - aa * (kx * kx + ky * ky + kz * kz)
-                    inner = e1 * e1 - 4 * e2 * e0
-                    if inner <= 0 or e2 >= 0:
-                        continue
-                    root = np.sqrt(inner)
-                    first = max(0, int(np.ceil((-e1 + root) / (2 * e2))))
-                    last = min(num - 1, int(np.floor((-e1 - root) / (2 * e2))))
-                    if last < first:
-                        continue
-                    twice = 2.0 / aa
-                    for q in range(first, last + 1):
-                        chord[q] = np.float32(np.sqrt(max(0.0, e0 + q * (e1 + q * e2))) * twice)
+                aim(turn, rays[v, 0], rays[v, 1], num, ray)
+                if kind == BOX or kind == PRISM:  # noqa: SIM109  (numba compiles this one better)
+                    first, last = prism_row(outline, start, count, hz, ray, num, levels, ramps, 1.0)
+                    sum_ramps(ramps, first, last, chord)
                 elif kind == CAPSULE:
-                    across2 = dx * dx + dy * dy
-                    if across2 > 1e-6:  # distance to the infinite axis is |c0 + q c1| / sqrt(across2)
-                        c0 = ox * dy - oy * dx
-                        c1 = step_x * dy - step_y * dx
-                        reach = hx * np.sqrt(across2)
-                        if abs(c1) > 1e-9:
-                            centre = -c0 / c1
-                            half = reach / abs(c1)
-                            first = max(0, int(np.ceil(centre - half)))
-                            last = min(num - 1, int(np.floor(centre + half)))
-                        elif abs(c0) > reach:
-                            continue
-                        if last < first:
-                            continue
-                    twice = 2.0 / np.sqrt(max(across2, 0.09))
-                    inverse = 1.0 / across2 if across2 > 1e-6 else 0.0
-                    radius2 = hx * hx
-                    for q in range(first, last + 1):
-                        x = ox + q * step_x
-                        y = oy + q * step_y
-                        z = oz + q * step_z
-                        nearest = min(hz, max(-hz, z - (x * dx + y * dy) * inverse * dz))
-                        wz = z - nearest
-                        t = -(x * dx + y * dy + wz * dz)
-                        ex = x + t * dx
-                        ey = y + t * dy
-                        ez = wz + t * dz
-                        chord[q] = np.float32(np.sqrt(max(0.0, radius2 - (ex * ex + ey * ey + ez * ez))) * twice)
-                else:  # cylinder, cone
-                    ax = dx / hx
-                    ay = dy / hy
-                    aa = ax * ax + ay * ay
-                    if aa > 1e-8:
-                        c0 = ox / hx * ay - oy / hy * ax
-                        c1 = step_x / hx * ay - step_y / hy * ax
-                        reach = np.sqrt(aa)
-                        if abs(c1) > 1e-9:
-                            centre = -c0 / c1
-                            half = reach / abs(c1)
-                            first = max(0, int(np.ceil(centre - half)))
-                            last = min(num - 1, int(np.floor(centre + half)))
-                        elif abs(c0) > reach:
-                            continue
-                        if last < first:
-                            continue
-                    across2 = dx * dx + dy * dy
-                    for q in range(first, last + 1):
-                        x = ox + q * step_x
-                        y = oy + q * step_y
-                        z = oz + q * step_z
-                        rx = hx
-                        ry = hy
-                        if kind == CONE:
-                            at = z if across2 <= 0.02 else z - (x * dx + y * dy) / across2 * dz
-                            share = min(1.0, max(0.0, (at + hz) / (2 * hz)))
-                            rx = solid[EXTRA] + (solid[EXTRA + 1] - solid[EXTRA]) * share
-                            ry = rx
-                            ax = dx / rx
-                            ay = dy / ry
-                            aa = ax * ax + ay * ay
-                        qx = x / rx
-                        qy = y / ry
-                        cc = qx * qx + qy * qy - 1.0
-                        t0 = -1e9
-                        t1 = 1e9
-                        t = 0.0
-                        hit = True
-                        if aa > 1e-8:
-                            bb = qx * ax + qy * ay
-                            inner = bb * bb - aa * cc
-                            if inner > 0:
-                                root = np.sqrt(inner) / aa
-                                t0 = -bb / aa - root
-                                t1 = -bb / aa + root
-                            else:
-                                hit = False
-                        elif cc > 0:
-                            hit = False
-                        if hit:
-                            if abs(dz) > 1e-6:
-                                i0 = (-hz - z) / dz
-                                i1 = (hz - z) / dz
-                                t0 = max(t0, min(i0, i1))
-                                t1 = min(t1, max(i0, i1))
-                            elif abs(z) > hz:
-                                t1 = t0
-                            t = max(0.0, t1 - t0)
-                        chord[q] = t
-                if amount != 0.0:
-                    tv = (int(v * cell) + offset * 7) & (TEXTURE_SIZE - 1)
-                    for q in range(first, last + 1):
-                        tu = (int((u0 + q) * cell) + offset) & (TEXTURE_SIZE - 1)
-                        chord[q] *= max(np.float32(0.0), np.float32(1.0) + amount * textures[pattern, tv, tu])
-                if mode == MODE_SUM:
-                    for q in range(first, last + 1):
-                        polyethylene[v, u0 + q] += a * chord[q]
-                        copper[v, u0 + q] += b * chord[q]
+                    first, last = capsule_row(hx, hz, ray, num, chord)
+                elif kind == CYLINDER:
+                    first, last = cylinder_row(hx, hy, hz, ray, num, chord)
+                elif kind == ELLIPSOID:
+                    first, last = ellipsoid_row(hx, hy, hz, ray, num, chord)
                 else:
-                    for q in range(first, last + 1):
-                        work[v, u0 + q] = max(work[v, u0 + q], chord[q])
-                    row_first[v] = min(row_first[v], u0 + first)
-                    row_last[v] = max(row_last[v], u0 + last)
-        if mode != MODE_SUM:
-            a = solids[i, POLYETHYLENE]
-            b = solids[i, COPPER]
-            for v in range(part_v0, part_v1 + 1):
-                for u in range(row_first[v], row_last[v] + 1):
-                    t = work[v, u]
-                    polyethylene[v, u] += a * t
-                    copper[v, u] += b * t
-                    work[v, u] = 0.0
-                row_first[v] = width
-                row_last[v] = -1
-        i = end
+                    first, last = cone_row(np.float64(solid[EXTRA]), np.float64(solid[EXTRA + 1]), hz, ray, num, chord)
+                if last < first:
+                    continue
+                if shaped:
+                    _shape_thickness(chord, first, last, solid, profiles, ray)
+                if solid[TEXTURE_AMOUNT] != 0:
+                    _roughen(chord, first, last, u0, v, solid, textures, texture_step)
+                if keep_thickest:
+                    _keep_larger(thickest, v, u0, chord, first, last)
+                    spans[num_spans, 0], spans[num_spans, 1], spans[num_spans, 2] = v, u0 + first, u0 + last
+                    num_spans += 1
+                else:
+                    _add_run(polyethylene, v, u0, chord, first, last, a)
+                    if b != 0:
+                        _add_run(copper, v, u0, chord, first, last, b)
+        a, b = factor * solids[begin, POLYETHYLENE], factor * solids[begin, COPPER]
+        for k in range(num_spans):
+            _move_thickest(thickest, spans[k, 0], spans[k, 1], spans[k, 2], polyethylene, copper, a, b)
+        begin = end
 
 
 @kernel
-def _draw_stack(
-    solids,
-    begin,
-    end,
-    vertices,
-    rotation,
-    translation,
-    frame,
-    rays,
-    polyethylene,
-    copper,
-    row,
-    levels,
-    turn,
-    shift,
-    box,
-    touched,
-):
-    """Add a part of plain prisms of one material (a shell's layers) with one prefix sum and one write a row for all."""
-    height, width = polyethylene.shape
-    u0 = width
-    u1 = -1
-    v0 = height
-    v1 = -1
-    turns = np.empty((end - begin, 3, 3), np.float64)
-    shifts = np.empty((end - begin, 3), np.float64)
-    for s in range(begin, end):
-        _pose(solids[s], rotation, translation, turn, shift)
-        turns[s - begin] = turn
-        shifts[s - begin] = shift
-        if _project_bounds(solids[s], turn, shift, frame, height, width, box):
-            u0 = min(u0, box[0])
-            u1 = max(u1, box[1])
-            v0 = min(v0, box[2])
-            v1 = max(v1, box[3])
+def _extrude_towards_ray(turn, hx, hy, hz, ray_y, ray_z, corners):
+    """Turn a box into a prism whose extrusion is the axis nearest to the ray; return its half sizes.
+
+    Args:
+        turn: world-to-own rotation, its rows permuted in place. corners: (4, 2), written.
+    """
+    along_x = abs(turn[0, 1] * ray_y + turn[0, 2] * ray_z)
+    along_y = abs(turn[1, 1] * ray_y + turn[1, 2] * ray_z)
+    along_z = abs(turn[2, 1] * ray_y + turn[2, 2] * ray_z)
+    if along_x >= along_y and along_x >= along_z:
+        shift = 1  # (x, y, z) -> (y, z, x)
+        hx, hy, hz = hy, hz, hx
+    elif along_y >= along_z:
+        shift = 2  # (x, y, z) -> (z, x, y)
+        hx, hy, hz = hz, hx, hy
+    else:
+        shift = 0
+    for column in range(3):
+        x, y, z = turn[shift, column], turn[(shift + 1) % 3, column], turn[(shift + 2) % 3, column]
+        turn[0, column], turn[1, column], turn[2, column] = x, y, z
+    corners[0, 0], corners[0, 1] = -hx, -hy
+    corners[1, 0], corners[1, 1] = hx, -hy
+    corners[2, 0], corners[2, 1] = hx, hy
+    corners[3, 0], corners[3, 1] = -hx, hy
+    return hx, hy, hz
+
+
+@kernel
+def _shape_thickness(chord, first, last, solid, profiles, ray):
+    """Multiply the chords of a prism's row by what its rounded edge and its taper leave of the thickness there."""
+    width, height = 2 * np.float64(solid[HALF]), 2 * np.float64(solid[HALF + 1])
+    slope = ray[DIRECTION + 2]
+    if abs(slope) < MIN_SLOPE:
+        slope = MIN_SLOPE if slope >= 0 else -MIN_SLOPE
+    to_middle, drift = -ray[ORIGIN + 2] / slope, ray[STEP + 2] / slope
+    x = ray[ORIGIN] + to_middle * ray[DIRECTION] - (solid[EXTRA] - 0.5 * width)
+    y = ray[ORIGIN + 1] + to_middle * ray[DIRECTION + 1] - (solid[EXTRA + 1] - 0.5 * height)
+    x_step, y_step = ray[STEP] - drift * ray[DIRECTION], ray[STEP + 1] - drift * ray[DIRECTION + 1]
+    if solid[PROFILE] > 0:
+        per_x, per_y = (PROFILE_SIZE - 1) / width, (PROFILE_SIZE - 1) / height
+        round_edge(
+            chord, first, last, profiles[int(solid[PROFILE]) - 1], x * per_x, y * per_y, x_step * per_x, y_step * per_y
+        )
+    if solid[TAPER] != solid[TAPER + 1]:
+        taper(chord, first, last, solid[TAPER], solid[TAPER + 1], y / height, y_step / height)
+
+
+@kernel
+def _roughen(chord, first, last, u, v, solid, textures, texture_step):
+    """Multiply the chords of one row, whose column 0 is the image's u, by 1 + amount * pattern."""
+    cell, amount = solid[TEXTURE_SCALE] * texture_step, solid[TEXTURE_AMOUNT]
+    offset = int(solid[TEXTURE_OFFSET])
+    pattern = int(solid[TEXTURE_ID])
+    line = (int(v * cell) + offset * 7) & (TEXTURE_SIZE - 1)
+    shift, left = np.uint32(offset), np.uint32(u)
+    for k in range(np.uint64(first), np.uint64(last + 1)):
+        column = np.uint32(np.float32(np.uint32(np.uint32(k) + left)) * cell)
+        place = np.uint64(column + shift) & np.uint64(TEXTURE_SIZE - 1)
+        chord[k] *= max(np.float32(0), np.float32(1) + amount * textures[pattern, line, place])
+
+
+@kernel
+def _add_run(image, v, u, chord, first, last, factor):
+    """Add factor * chord[first:last + 1] to row v of the image, whose column u is the chord's column 0."""
+    left = np.uint64(u)
+    for k in range(np.uint64(first), np.uint64(last + 1)):
+        image[v, left + k] += factor * chord[k]
+
+
+@kernel
+def _keep_larger(image, v, u, chord, first, last):
+    """Raise row v of the image to chord[first:last + 1] where that is larger."""
+    left = np.uint64(u)
+    for k in range(np.uint64(first), np.uint64(last + 1)):
+        image[v, left + k] = max(image[v, left + k], chord[k])
+
+
+@kernel
+def _move_thickest(thickest, v, first, last, polyethylene, copper, a, b):
+    """Add a and b times thickest[v, first:last + 1] to the sums and leave zeros there."""
+    for u in range(np.uint64(first), np.uint64(last + 1)):
+        polyethylene[v, u] += a * thickest[v, u]
+    if b != 0:
+        for u in range(np.uint64(first), np.uint64(last + 1)):
+            copper[v, u] += b * thickest[v, u]
+    for u in range(np.uint64(first), np.uint64(last + 1)):
+        thickest[v, u] = np.float32(0)
+
+
+@kernel
+def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
+                ramps, chord, levels, ray):  # fmt: skip
+    """Add a part of plain prisms of one material (a shell's layers) with one running sum and one write a row."""
+    u0, u1 = bounds[begin:end, U_FIRST].min(), bounds[begin:end, U_LAST].max()
+    v0, v1 = bounds[begin:end, V_FIRST].min(), bounds[begin:end, V_LAST].max()
     if u1 < u0 or v1 < v0:
         return
-    touched[0] = min(touched[0], u0)
-    touched[1] = min(touched[1], v0)
-    touched[2] = max(touched[2], u1)
-    touched[3] = max(touched[3], v1)
     num = u1 - u0 + 1
-    pixel = frame[PIXEL]
-    ratio = solids[begin, COPPER] / solids[begin, POLYETHYLENE]
+    b = solids[begin, COPPER] / solids[begin, POLYETHYLENE]
     for v in range(v0, v1 + 1):
-        for q in range(num + 1):
-            row[q] = 0.0
-        first = num
-        last = -1
+        first, last = num, -1
         for s in range(begin, end):
             solid = solids[s]
-            r = turns[s - begin]
-            c = shifts[s - begin]
-            dx = r[0, 1] * rays[v, 0] + r[0, 2] * rays[v, 1]
-            dy = r[1, 1] * rays[v, 0] + r[1, 2] * rays[v, 1]
-            dz = r[2, 1] * rays[v, 0] + r[2, 2] * rays[v, 1]
-            from_y = frame[SOURCE_Y] - c[1]
-            from_z = frame[SOURCE_Z] - c[2]
-            start_x = frame[X_START] + (u0 + 0.5) * pixel - c[0]
-            ox = r[0, 1] * from_y + r[0, 2] * from_z + r[0, 0] * start_x
-            oy = r[1, 1] * from_y + r[1, 2] * from_z + r[1, 0] * start_x
-            oz = r[2, 1] * from_y + r[2, 2] * from_z + r[2, 0] * start_x
-            slope = dz
-            if abs(slope) < _MIN_SLOPE:
-                slope = _MIN_SLOPE if slope >= 0 else -_MIN_SLOPE
-            hz = np.float64(solid[HALF + 2])
-            enter = ((-hz if slope > 0 else hz) - oz) / slope
-            length = 2 * hz / abs(slope)
-            step_z = r[2, 0] * pixel
-            columns = _add_ramps(
+            place_generator(turns[s], centres[s], frame, u0, ray)
+            aim(turns[s], rays[v, 0], rays[v, 1], num, ray)
+            first_here, last_here = prism_row(
                 vertices,
                 int(solid[VERTEX_START]),
                 int(solid[VERTEX_COUNT]),
-                levels,
-                ox + enter * dx,
-                oy + enter * dy,
-                length * dx,
-                length * dy,
-                r[0, 0] * pixel - step_z / slope * dx,
-                r[1, 0] * pixel - step_z / slope * dy,
+                np.float64(solid[HALF + 2]),
+                ray,
                 num,
-                row,
-                length * solid[POLYETHYLENE],
+                levels,
+                ramps,
+                np.float64(factor * solid[POLYETHYLENE]),
             )
-            if columns >= 0:
-                first = min(first, columns // _PACK)
-                last = max(last, columns % _PACK)
-        total = 0.0
-        for q in range(first, last + 1):
-            total += row[q]
-            polyethylene[v, u0 + q] += total
-            copper[v, u0 + q] += ratio * total
-
-
-def _make_textures(num_seed: int = 0) -> NDArray[np.float32]:
-    """Return six patterns of unit-like spread about 0: folds, cloud, streaked folds, streaks, weave, crumple."""
-    rng = np.random.default_rng(num_seed)
-    fy = np.fft.fftfreq(TEXTURE_SIZE)[:, None]
-    fx = np.fft.fftfreq(TEXTURE_SIZE)[None]
-
-    def cloud(power: float, stretch: float = 1.0) -> NDArray[np.float64]:
-        frequency = np.sqrt((fx * stretch) ** 2 + fy**2)
-        frequency[0, 0] = 1
-        noise = np.fft.fft2(rng.normal(size=(TEXTURE_SIZE, TEXTURE_SIZE)))
-        field = np.fft.ifft2(noise * frequency**-power * (frequency > 0.008)).real
-        return (field - field.mean()) / field.std()
-
-    wave = np.sin(np.arange(TEXTURE_SIZE) * np.pi / 2)
-    patterns = np.array([
-        -np.abs(cloud(1.5)), cloud(1.3), -np.abs(cloud(1.7, 0.4)), cloud(1.2, 0.3),
-        wave[:, None] * wave[None] + 0.2 * cloud(0.5), -1.6 * np.abs(cloud(1.4)) ** 0.6,
-    ])  # fmt: skip
-    patterns -= patterns.mean((1, 2), keepdims=True)
-    patterns /= patterns.std((1, 2), keepdims=True)
-    return np.clip(patterns * 0.5, -1.2, 1.2).astype(np.float32)
-
-
-TEXTURES = _make_textures()
-TEXTURE_CELL_CM = 0.12
-"""Side of one texture cell at scale 1."""
+            first, last = min(first, first_here), max(last, last_here)
+        if last < first:
+            continue
+        sum_ramps(ramps, first, last, chord)
+        _add_run(polyethylene, v, u0, chord, first, last, np.float32(1))
+        if b != 0:
+            _add_run(copper, v, u0, chord, first, last, b)
 
 
 class LineIntegrals:
@@ -666,7 +368,7 @@ class LineIntegrals:
         """(height, width) float32, cm."""
         self.copper = np.zeros((height, width), np.float32)
         """(height, width) float32, cm."""
-        self._work = np.zeros((height, width), np.float32)
+        self._thickest = np.zeros((height, width), np.float32)
 
     def clear(self) -> None:
         """Start over with air."""
@@ -687,30 +389,23 @@ class LineIntegrals:
         An object drawn at another scale is the same object seen in another unit of length; its walls get thicker with
         it.
         """
-        frame = view.frame.copy()
-        frame[:4] /= scale
         touched = np.array([1 << 20, 1 << 20, -1, -1], np.int64)
-        solids = item.primitives
-        factor = scale * density
-        if factor != 1.0:
-            solids = solids.copy()
-            solids[:, POLYETHYLENE : COPPER + 1] *= factor
         draw_item(
-            solids,
+            item.primitives,
             item.modes,
             item.vertices,
-            item.profiles,
+            item.profiles.reshape(len(item.profiles), -1),
             np.ascontiguousarray(rotation, np.float64),
-            np.asarray(translation, np.float64) / scale,
-            frame,
+            np.ascontiguousarray(translation, np.float64),
+            float(scale),
+            float(density),
+            view.frame,
             view.rays,
             TEXTURES,
-            view.frame[PIXEL] / TEXTURE_CELL_CM,
             self.polyethylene,
             self.copper,
-            self._work,
+            self._thickest,
             touched,
         )
-        if touched[2] < touched[0] or touched[3] < touched[1]:
-            return None
-        return tuple(int(t) for t in touched)  # type: ignore[return-value]
+        u0, v0, u1, v1 = touched.tolist()
+        return None if u1 < u0 or v1 < v0 else (u0, v0, u1, v1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from xray_vqa.simulation.primitives import Array, rotation_x, rotation_y, rotation_z
+from xray_vqa.simulation.primitives import Array, turn_of
 from xray_vqa.simulation.shapes import find_shape
 
 GENERATOR_VERSION = 2
@@ -47,8 +47,7 @@ class PlacedItem(_Record):
 
     def rotation(self) -> Array:
         """Return the object-to-world matrix, (3, 3); its determinant is -1 if mirrored."""
-        turn = rotation_z(self.phi) @ rotation_x(self.theta) @ rotation_y(self.pitch)
-        return turn @ np.diag([1.0, -1.0, 1.0]) if self.mirrored else turn
+        return turn_of(self.phi, self.theta, self.pitch, self.mirrored)
 
 
 class SceneSpec(_Record):

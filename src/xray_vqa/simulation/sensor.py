@@ -1,7 +1,9 @@
 """From log readings to the picture: point spread, scatter, noise, row gain, hue smoothing, unsharp mask, colour.
 
-Everything is one pass of simple arithmetic over float32 rows, so that the compiler vectorises it; exp and ln are short
-polynomials on the bits of the float (error below 1e-5), because the library calls do not vectorise.
+Two passes over the rows of the image, `detect` and `paint`, each a chain of short loops over one float32 row that stays
+in the cache. The compiler vectorises these; exp and ln are short polynomials on the bits of the float (error below
+1e-5), because the library calls do not vectorise. Means are summed anew for every pixel: no rounding travels along the
+image, and a pixel depends on its neighbourhood alone.
 """
 
 # ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
@@ -36,158 +38,175 @@ def noise_table() -> NDArray[np.float32]:
 
 
 @kernel
-def exp_of_negative(p, out, out_bits):
-    """Write exp(-p), float32; out_bits is the int32 view of out."""
-    num = p.size
-    x = p.reshape(num)
-    y = out.reshape(num)
-    bits = out_bits.reshape(num)
-    for k in range(num):
-        t = max(x[k] * np.float32(-1.4426950408889634), np.float32(-120.0)) + np.float32(128.0)
-        whole = np.int32(t)
-        f = t - np.float32(whole)
-        q = np.float32(1.0) + f * (
-            np.float32(0.69314718)
-            + f
-            * (
-                np.float32(0.24022651)
-                + f * (np.float32(0.05550411) + f * (np.float32(0.00961813) + f * np.float32(0.00133336)))
-            )
+def exp_of_negative_row(p, out, power_bits, power):
+    """Write exp(-p) of one row, float32; power_bits and power are one buffer seen as int32 and as float32."""
+    f, i = np.float32, np.int32
+    for u in range(p.size):
+        t = max(p[u] * f(-1.4426950408889634), f(-120.0)) + f(128.0)
+        whole = i(t)
+        x = t - f(whole)
+        power_bits[u] = (whole - i(1)) << i(23)  # 2^(whole - 128)
+        out[u] = f(1.0) + x * (
+            f(0.69314718) + x * (f(0.24022651) + x * (f(0.05550411) + x * (f(0.00961813) + x * f(0.00133336))))
         )
-        bits[k] = (whole - np.int32(1)) << np.int32(23)  # 2^(whole - 128)
-        y[k] *= q
+    for u in range(p.size):
+        out[u] *= power[u]
+
+
+@kernel
+def negative_log_row(z_bits, z, out):
+    """Write -ln(z) of one row, float32; z_bits and z are one buffer seen as int32 and as float32, and are used up."""
+    f, i = np.float32, np.int32
+    for u in range(out.size):
+        bits = z_bits[u]
+        out[u] = f((bits >> i(23)) - i(127)) * f(-0.69314718)
+        z_bits[u] = (bits & i(0x7FFFFF)) | i(0x3F800000)
+    for u in range(out.size):
+        m = z[u] - f(1.0)
+        out[u] -= m * (
+            f(0.99997)
+            + m * (f(-0.49918144) + m * (f(0.32685405) + m * (f(-0.2240556)
+            + m * (f(0.13224462) + m * (f(-0.05312023) + m * f(0.0104364))))))
+        )  # fmt: skip
+
+
+@kernel
+def blur_row(above, here, below, side_x, side_y, row, out):
+    """Write the three-tap blur of one row; the sides weigh side_x and side_y. row: (width + 2,), room to work in."""
+    num = here.size
+    centre_x, centre_y = np.float32(1) - 2 * side_x, np.float32(1) - 2 * side_y
+    inner = row[1 : num + 1]
+    for u in range(num):
+        inner[u] = centre_y * here[u] + side_y * (above[u] + below[u])
+    row[0], row[num + 1] = row[1], row[num]
+    left, right = row[:num], row[2 : num + 2]
+    for u in range(num):
+        out[u] = centre_x * inner[u] + side_x * (left[u] + right[u])
+
+
+@kernel
+def mean_row(values, v, radius, row, out):
+    """Write row v of the mean over (2 * radius + 1)^2 pixels of (height, width) float32; edges repeat.
+
+    row: (width + 2 * radius or more,) float32, room to work in.
+    """
+    height, width = values.shape
+    inner = row[radius : radius + width]
+    inner[:] = values[v]
+    for d in range(1, radius + 1):
+        above, below = values[max(v - d, 0)], values[min(v + d, height - 1)]
+        for u in range(width):
+            inner[u] += above[u] + below[u]
+    row[:radius] = row[radius]
+    row[width + radius : width + 2 * radius] = row[width + radius - 1]
+    share = np.float32(1.0 / ((2 * radius + 1) * (2 * radius + 1)))
+    for u in range(width):
+        out[u] = inner[u] * share
+    for d in range(1, radius + 1):
+        left, right = row[radius - d : radius - d + width], row[radius + d : radius + d + width]
+        for u in range(width):
+            out[u] += (left[u] + right[u]) * share
+
+
+@kernel
+def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, p):
+    """Write what the detectors read: point spread, scatter, photon and electronic noise, gain of each row.
+
+    Args:
+        noiseless: (2, height, width) float32 log readings of an ideal detector, front and rear.
+        noise: (n,) float32 standard normal, read from `offset` on.
+        quantum, electronic, scatter: (2,) float32 by detector. gain: (2, height) float32.
+        p: (2, height, width) float32 log readings, written.
+    """
+    channels, height, width = noiseless.shape
+    room = noise.size - 2 * width - 2
+    bits = np.empty(width, np.int32)
+    real = bits.view(np.float32)
+    row = np.empty(width + 2, np.float32)
+    blurred = np.empty(width, np.float32)
+    signal = np.empty((3, width), np.float32)  # row v is kept in line v % 3
+    for c in range(channels):
+        quantum2, electronic2 = quantum[c] * quantum[c], electronic[c] * electronic[c]
+        exp_of_negative_row(noiseless[c, 0], signal[0], bits, real)
+        for v in range(height):
+            below = min(v + 1, height - 1)
+            if below > v:
+                exp_of_negative_row(noiseless[c, below], signal[below % 3], bits, real)
+            blur_row(signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3], blur_x, blur_y, row, blurred)
+            start = (offset + v * 7919 + c * 104729) % room
+            draw = noise[start : start + width]
+            for u in range(width):
+                t = blurred[u] + scatter[c]
+                t = (t + np.sqrt(quantum2 * t + electronic2) * draw[u]) * gain[c, v]
+                real[u] = max(t, np.float32(1e-5))
+            negative_log_row(bits, real, p[c, v])
+
+
+@kernel
+def paint(p, share_low, air_below, hue_radius, sharpen_radius, z_index, colours, gain, limit, quiet, luminance, image):
+    """Write the picture: hue from the ratio of the readings, brightness from their mix, edges sharpened.
+
+    Args:
+        p: (2, height, width) float32 log readings.
+        share_low: share of the front detector in the brightness. air_below: log signal shown as empty.
+        hue_radius, sharpen_radius: of the means that the atomic number and the unsharp mask are taken from.
+        z_index, colours: of a Look. gain, limit: strength and bound of the unsharp mask.
+        quiet: local mean below which a pixel is empty belt, whatever its noise.
+        luminance: (height, width) float32, room to work in.
+        image: (height, width, 3) uint8, written.
+    """
+    f, i = np.float32, np.int32
+    _, height, width = p.shape
+    p_scale = f((NUM_P - 1) / np.sqrt(P_MAX))
+    ratio_scale = f((NUM_RATIO - 1) / (RATIO_MAX - RATIO_MIN))
+    level_scale = f((NUM_LEVELS - 1) / LEVEL_P_MAX)
+    row = np.empty(width + 2 * max(hue_radius, sharpen_radius), np.float32)
+    low, high, mean = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    z_at, level = np.empty(width, np.int32), np.empty(width, np.int32)
+    for v in range(height):
+        front, rear, line = p[0, v], p[1, v], luminance[v]
+        for u in range(width):
+            line[u] = share_low * front[u] + (f(1) - share_low) * rear[u] - air_below
+    for v in range(height):
+        mean_row(p[0], v, hue_radius, row, low)
+        mean_row(p[1], v, hue_radius, row, high)
+        mean_row(luminance, v, sharpen_radius, row, mean)
+        for u in range(width):
+            rear_p = max(high[u], f(2e-3))
+            x = min(np.sqrt(rear_p) * p_scale, f(NUM_P - 1))
+            y = min(max((low[u] / rear_p - f(RATIO_MIN)) * ratio_scale, f(0)), f(NUM_RATIO - 1))
+            z_at[u] = i(x) * i(NUM_RATIO) + i(y)
+        line = luminance[v]
+        for u in range(width):
+            here = line[u]
+            shown = here + gain * min(max(here - mean[u], -limit), limit)
+            shown = f(0) if mean[u] < quiet and here < f(QUIET_P) else shown
+            level[u] = i(min(max(shown * level_scale + f(0.5), f(0)), f(NUM_LEVELS - 1)))
+        pixels = image[v]
+        for u in range(width):
+            k = np.uint64(z_index[np.uint64(z_at[u])]) * np.uint64(NUM_LEVELS) + np.uint64(level[u])
+            pixels[u, 0], pixels[u, 1], pixels[u, 2] = colours[k, 0], colours[k, 1], colours[k, 2]
 
 
 @kernel
 def blur(signal, out, side_x, side_y):
-    """Write the three-tap blur of (2, height, width) float32; the sides weigh side_x and side_y."""
+    """Write the three-tap blur of (channels, height, width) float32; the sides weigh side_x and side_y."""
     channels, height, width = signal.shape
-    cx = np.float32(1 - 2 * side_x)
-    sx = np.float32(side_x)
-    cy = np.float32(1 - 2 * side_y)
-    sy = np.float32(side_y)
-    row = np.empty(width, np.float32)
+    row = np.empty(width + 2, np.float32)
     for c in range(channels):
         for v in range(height):
-            above = signal[c, max(v - 1, 0)]
-            here = signal[c, v]
-            below = signal[c, min(v + 1, height - 1)]
-            for u in range(width):
-                row[u] = cy * here[u] + sy * (above[u] + below[u])
-            for u in range(1, width - 1):
-                out[c, v, u] = cx * row[u] + sx * (row[u - 1] + row[u + 1])
-            out[c, v, 0] = row[0]
-            out[c, v, width - 1] = row[width - 1]
-
-
-@kernel
-def add_noise_and_log(signal, noise, offset, quantum, electronic, scatter, gain, p):
-    """Write -ln of the noisy signal.
-
-    Args:
-        signal: (2, height, width) float32 transmissions. noise: (n,) float32 standard normal, read from `offset` on.
-        quantum, electronic, scatter: (2,) float32 by detector. gain: (2, height) float32.
-        p: (2, height, width) float32, written.
-    """
-    channels, height, width = signal.shape
-    room = noise.shape[0] - 2 * width - 2
-    z = np.empty(width, np.float32)
-    bits = z.view(np.int32)
-    for v in range(height):
-        for c in range(channels):
-            start = (offset + v * 7919 + c * 104729) % room
-            q2 = quantum[c] * quantum[c]
-            e2 = electronic[c] * electronic[c]
-            floor = scatter[c]
-            g = gain[c, v]
-            for u in range(width):
-                t = signal[c, v, u] + floor
-                z[u] = max((t + np.sqrt(q2 * t + e2) * noise[start + u]) * g, np.float32(1e-5))
-            for u in range(width):
-                k = bits[u]
-                exponent = (k >> np.int32(23)) - np.int32(127)
-                bits[u] = (k & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
-                m = z[u] - np.float32(1.0)
-                ln = m * (
-                    np.float32(0.99997)
-                    + m * (np.float32(-0.49918144) + m * (np.float32(0.32685405) + m * (np.float32(-0.2240556)
-                    + m * (np.float32(0.13224462) + m * (np.float32(-0.05312023) + m * np.float32(0.0104364))))))
-                )  # fmt: skip
-                p[c, v, u] = -(ln + np.float32(exponent) * np.float32(0.69314718))
+            above, below = signal[c, max(v - 1, 0)], signal[c, min(v + 1, height - 1)]
+            blur_row(above, signal[c, v], below, np.float32(side_x), np.float32(side_y), row, out[c, v])
 
 
 @kernel
 def box_mean(values, out, radius):
     """Write the mean over (2 * radius + 1)^2 pixels of (channels, height, width) float32; edges repeat."""
     channels, height, width = values.shape
-    column = np.zeros(width, np.float32)
-    inverse = np.float32(1.0 / ((2 * radius + 1) * (2 * radius + 1)))
+    row = np.empty(width + 2 * radius, np.float32)
     for c in range(channels):
-        column[:] = 0
-        for d in range(-radius, radius + 1):
-            line = values[c, min(max(d, 0), height - 1)]
-            for u in range(width):
-                column[u] += line[u]
         for v in range(height):
-            total = np.float32(0)
-            for d in range(-radius, radius + 1):
-                total += column[min(max(d, 0), width - 1)]
-            for u in range(width):
-                out[c, v, u] = total * inverse
-                total += column[min(u + radius + 1, width - 1)] - column[max(u - radius, 0)]
-            entering = values[c, min(v + radius + 1, height - 1)]
-            leaving = values[c, max(v - radius, 0)]
-            for u in range(width):
-                column[u] += entering[u] - leaving[u]
-
-
-@kernel
-def mix(p, share_low, offset, out):
-    """Write the brightness signal of (2, height, width) log readings, less an offset, to (1, height, width)."""
-    num = p[0].size
-    low = p[0].reshape(num)
-    high = p[1].reshape(num)
-    result = out[0].reshape(num)
-    rest = np.float32(1) - share_low
-    for i in range(num):
-        result[i] = share_low * low[i] + rest * high[i] - offset
-
-
-@kernel
-def colour(luminance, local_mean, hue_p, z_index, colours, gain, limit, quiet, image):
-    """Write the picture.
-
-    Args:
-        luminance, local_mean: (1, height, width) float32 log signal and its mean for the unsharp mask.
-        hue_p: (2, height, width) float32 log readings that the atomic number is taken from.
-        z_index, colours: of a Look. gain, limit: strength and bound of the unsharp mask.
-        quiet: local mean below which a pixel is empty belt, whatever its noise.
-        image: (height, width, 3) uint8, written.
-    """
-    _, height, width = hue_p.shape
-    p_scale = np.float32((NUM_P - 1) / np.sqrt(P_MAX))
-    ratio_scale = np.float32((NUM_RATIO - 1) / (RATIO_MAX - RATIO_MIN))
-    level_scale = np.float32((NUM_LEVELS - 1) / LEVEL_P_MAX)
-    z_at = np.empty(width, np.int32)
-    level = np.empty(width, np.int32)
-    for v in range(height):
-        for u in range(width):
-            high = max(hue_p[1, v, u], np.float32(2e-3))
-            ratio = hue_p[0, v, u] / high
-            x = min(np.sqrt(high) * p_scale, np.float32(NUM_P - 1))
-            y = min(max((ratio - np.float32(RATIO_MIN)) * ratio_scale, np.float32(0)), np.float32(NUM_RATIO - 1))
-            z_at[u] = np.int32(x) * np.int32(NUM_RATIO) + np.int32(y)
-            here = luminance[0, v, u]
-            mean = local_mean[0, v, u]
-            p = here + gain * min(max(here - mean, -limit), limit)
-            if mean < quiet and here < np.float32(QUIET_P):
-                p = np.float32(0)
-            level[u] = np.int32(min(max(p * level_scale + np.float32(0.5), np.float32(0)), np.float32(NUM_LEVELS - 1)))
-        for u in range(width):
-            k = np.int32(z_index[z_at[u]]) * np.int32(NUM_LEVELS) + level[u]
-            image[v, u, 0] = colours[k, 0]
-            image[v, u, 1] = colours[k, 1]
-            image[v, u, 2] = colours[k, 2]
+            mean_row(values[c], v, radius, row, out[c, v])
 
 
 class Sensor:
@@ -196,11 +215,8 @@ class Sensor:
     def __init__(self, size_wh: tuple[int, int]) -> None:
         width, height = size_wh
         self._height = height
-        self._signal = np.empty((2, height, width), np.float32)
-        self._blurred = np.empty((2, height, width), np.float32)
         self._p = np.empty((2, height, width), np.float32)
-        self._luminance = np.empty((1, height, width), np.float32)
-        self._mean = np.empty((1, height, width), np.float32)
+        self._luminance = np.empty((height, width), np.float32)
 
     def develop(self, p: NDArray[np.float32], look: Look, noise_seed: int) -> NDArray[np.uint8]:
         """Return the picture of noiseless log readings.
@@ -211,39 +227,37 @@ class Sensor:
         Returns:
             (height, width, 3) uint8 RGB.
         """
+        f = np.float32
         rng = np.random.default_rng(noise_seed)
-        exp_of_negative(p, self._signal, self._signal.view(np.int32))
-        blur(self._signal, self._blurred, look.blur_x, look.blur_y)
-        gain = (1 + look.row_gain * rng.standard_normal((2, self._height))).astype(np.float32)
+        gain = (1 + look.row_gain * rng.standard_normal((2, self._height))).astype(f)
         if rng.random() < look.bad_row_chance:
             gain[:, rng.integers(self._height)] *= rng.uniform(0.90, 0.97)
-        rear_share = np.array([1.0, 0.8], np.float32)  # the rear detector sees more photons and scatters less
-        add_noise_and_log(
-            self._blurred,
+        rear_share = np.array([1.0, 0.8], f)  # the rear detector sees more photons and scatters less
+        detect(
+            p,
+            f(look.blur_x),
+            f(look.blur_y),
             noise_table(),
             int(rng.integers(_NUM_NOISE)),
-            look.quantum_noise * rear_share,
-            look.electronic_noise * rear_share,
-            look.scatter * np.array([1.0, 0.7], np.float32),
+            f(look.quantum_noise) * rear_share,
+            f(look.electronic_noise) * rear_share,
+            f(look.scatter) * np.array([1.0, 0.7], f),
             gain,
             self._p,
         )
-        hue_p = self._p
-        if look.hue_smoothing > 0:
-            hue_p = self._blurred  # free again
-            box_mean(self._p, hue_p, look.hue_smoothing)
-        mix(self._p, np.float32(LUMINANCE_SHARE_LOW), np.float32(look.air_below), self._luminance)
-        box_mean(self._luminance, self._mean, look.sharpen_radius)
         image = np.empty((*p.shape[1:], 3), np.uint8)
-        colour(
-            self._luminance,
-            self._mean,
-            hue_p,
+        paint(
+            self._p,
+            f(LUMINANCE_SHARE_LOW),
+            f(look.air_below),
+            look.hue_smoothing,
+            look.sharpen_radius,
             look.z_index,
             look.colours,
-            np.float32(look.sharpen_gain),
-            np.float32(MAX_SHARPEN_P),
-            np.float32(look.quiet_p),
+            f(look.sharpen_gain),
+            f(MAX_SHARPEN_P),
+            f(look.quiet_p),
+            self._luminance,
             image,
         )
         return image

@@ -150,10 +150,11 @@ def test_inserting_is_nearer_to_the_simulators_own_picture_than_multiplying_or_p
         projected = project(open_host(without, [profile]), [Threat(0, 0, lines.polyethylene, lines.copper)], 0).image
         multiplied = without * (alone / np.array(profile.palette.orange[-1]))
         truth = with_it.image[mask].astype(float)
-        errors.append([np.abs(made[mask] - truth).mean() for made in (projected, multiplied, alone)])
-    by_projection, by_product, by_pasting = np.mean(errors, axis=0)
+        again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
+        errors.append([np.abs(made[mask] - truth).mean() for made in (projected, multiplied, alone, again)])
+    by_projection, by_product, by_pasting, by_second_exposure = np.mean(errors, axis=0)
     assert len(errors) >= 15
-    assert by_projection < 10
+    assert by_projection < 1.2 * by_second_exposure  # hardly farther than another scan of the same bag
     assert by_projection < 0.8 * by_product < by_pasting
 
 

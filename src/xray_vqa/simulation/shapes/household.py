@@ -11,7 +11,6 @@ import numpy as np
 from xray_vqa.simulation.primitives import (
     Builder,
     Texture,
-    blob,
     circle,
     rotation_x,
     rotation_y,
