@@ -6,16 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import (
-    Builder,
-    rounded_rectangle,
-)
-from xray_vqa.simulation.shapes.parts import (
-    CELL_SIZES,
-    add_block_cell,
-    add_board,
-    add_cell,
-)
+from xray_vqa.simulation.primitives import Builder, rounded_rectangle
+from xray_vqa.simulation.shapes.parts import CELL_SIZES, add_block_cell, add_board, add_cell
 from xray_vqa.simulation.shapes.registry import threat
 
 

@@ -6,13 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import (
-    Builder,
-    rotation_x,
-    rotation_z,
-    rounded_rectangle,
-    smooth,
-)
+from xray_vqa.simulation.primitives import Builder, rotation_x, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.registry import benign
 
 

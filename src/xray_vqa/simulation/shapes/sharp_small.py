@@ -6,14 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import (
-    Builder,
-    circle,
-    rotation_y,
-    rotation_z,
-    rounded_rectangle,
-    smooth,
-)
+from xray_vqa.simulation.primitives import Builder, circle, rotation_y, rotation_z, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.registry import threat
 
 

@@ -226,8 +226,8 @@ def hinged_handcuffs(b: Builder) -> None:
             num_pieces=18,
         )
         b.box(turn @ np.array([side * 2.0, 0, 0]), (1.3, 1.7, 0.6), "steel", turn=turn, density=0.7)
-    for y in (-1.0, 0, 1.0):
-        b.cylinder((0, y, 0), "y", 0.4, 0.4, "steel")
+    for y in (-0.7, 0, 0.7):
+        b.cylinder((0, y, 0), "y", 0.4, 0.3, "steel")
     b.thin_metal(b.between(0.45, 0.95))
 
 
