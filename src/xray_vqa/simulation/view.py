@@ -18,7 +18,7 @@ DETECTOR_Z_CM = 50.0
 REFERENCE_Z_CM = 12.0
 """Height at which a row is as high as a column is wide."""
 
-# Entries of View.frame.
+# Entries of View.frame; those up to PIXEL are lengths.
 SOURCE_Y, SOURCE_Z, X_START, PIXEL, MAGNIFY, ROW_CENTRE = range(6)
 
 
