@@ -27,8 +27,9 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
+from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.profile import PROFILE_NAMES
-from xray_vqa.simulation.scene import GENERATOR_VERSION, sample_scene
+from xray_vqa.simulation.scene import GENERATOR_VERSION
 from xray_vqa.simulation.simulate import RefreshedPool, simulate
 
 CATEGORIES = ("Gun", "Knife", "Wrench")

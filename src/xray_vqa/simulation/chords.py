@@ -113,7 +113,7 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
     inverse_de = 0.0 if flat else 1.0 / seg_de
     for i in range(count):
         levels[i] = cx * outline[start + i, 1] - cy * outline[start + i, 0] - low
-    first, last = num, -1
+    first, last = num, np.int64(-1)
     before = levels[count - 1]
     for i in range(count):
         here = levels[i]

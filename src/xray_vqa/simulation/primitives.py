@@ -266,7 +266,7 @@ class Builder:
         points = np.array(outline, dtype=np.float64)
         x, y = points.T
         if np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) < 0:
-            points = points[::-1]
+            points = points[::-1].copy()
         low, high = points.min(0), points.max(0)
         middle, half = (low + high) / 2, (high - low) / 2 + 1e-3
         offset = np.asarray(centre, float) + turn @ np.array([0.0, 0.0, (z_low + z_high) / 2])
@@ -400,8 +400,8 @@ def rounded_profile(outline, half, middle, rounding):
             x = middle[0] + half[0] * (2 * column / (PROFILE_SIZE - 1) - 1)
             nearest2, inside = 1e9, False
             for i in range(num):
-                x1, y1 = outline[i - 1 if i > 0 else num - 1]
-                x2, y2 = outline[i]
+                before = i - 1 if i > 0 else num - 1
+                x1, y1, x2, y2 = outline[before, 0], outline[before, 1], outline[i, 0], outline[i, 1]
                 dx, dy = x2 - x1, y2 - y1
                 along = min(max(((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy + 1e-12), 0.0), 1.0)
                 away_x, away_y = x - x1 - along * dx, y - y1 - along * dy

@@ -144,9 +144,10 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
         touched: (4,) int64, u0, v0, u1, v1; widened to what was drawn.
     """
     height, width = polyethylene.shape
-    frame = view_frame.copy()
-    frame[:4] /= scale
-    shift = translation / scale
+    frame = np.empty(view_frame.size, np.float64)
+    for i in range(view_frame.size):
+        frame[i] = view_frame[i] / scale if i <= PIXEL else view_frame[i]
+    shift = (translation[0] / scale, translation[1] / scale, translation[2] / scale)
     num_solids = solids.shape[0]
     turns = np.empty((num_solids, 3, 3), np.float64)
     centres = np.empty((num_solids, 3), np.float64)
@@ -159,7 +160,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
     corners = np.empty((4, 2), np.float32)
     texture_step = np.float32(view_frame[PIXEL] / TEXTURE_CELL_CM)
     factor = np.float32(scale * density)
-    begin = 0
+    begin = np.int64(0)  # not a literal: numba would compile _draw_stack for it separately
     while begin < num_solids:
         part = int(solids[begin, PART])
         end = begin + 1
@@ -327,14 +328,17 @@ def _move_thickest(thickest, v, first, last, polyethylene, copper, a, b):
 def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
                 ramps, chord, levels, ray):  # fmt: skip
     """Add a part of plain prisms of one material (a shell's layers) with one running sum and one write a row."""
-    u0, u1 = bounds[begin:end, U_FIRST].min(), bounds[begin:end, U_LAST].max()
-    v0, v1 = bounds[begin:end, V_FIRST].min(), bounds[begin:end, V_LAST].max()
+    height, width = polyethylene.shape
+    u0, u1, v0, v1 = np.int64(width), np.int64(-1), np.int64(height), np.int64(-1)
+    for s in range(begin, end):
+        u0, u1 = min(u0, bounds[s, U_FIRST]), max(u1, bounds[s, U_LAST])
+        v0, v1 = min(v0, bounds[s, V_FIRST]), max(v1, bounds[s, V_LAST])
     if u1 < u0 or v1 < v0:
         return
     num = u1 - u0 + 1
     b = solids[begin, COPPER] / solids[begin, POLYETHYLENE]
     for v in range(v0, v1 + 1):
-        first, last = num, -1
+        first, last = num, np.int64(-1)
         for s in range(begin, end):
             solid = solids[s]
             place_generator(turns[s], centres[s], frame, u0, ray)

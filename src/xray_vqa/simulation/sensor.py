@@ -92,13 +92,16 @@ def mean_row(values, v, radius, row, out):
     """
     height, width = values.shape
     inner = row[radius : radius + width]
-    inner[:] = values[v]
+    here = values[v]
+    for u in range(width):
+        inner[u] = here[u]
     for d in range(1, radius + 1):
         above, below = values[max(v - d, 0)], values[min(v + d, height - 1)]
         for u in range(width):
             inner[u] += above[u] + below[u]
-    row[:radius] = row[radius]
-    row[width + radius : width + 2 * radius] = row[width + radius - 1]
+    for d in range(radius):
+        row[d] = row[radius]
+        row[width + radius + d] = row[width + radius - 1]
     share = np.float32(1.0 / ((2 * radius + 1) * (2 * radius + 1)))
     for u in range(width):
         out[u] = inner[u] * share
@@ -109,19 +112,18 @@ def mean_row(values, v, radius, row, out):
 
 
 @kernel
-def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, p):
+def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, bits, real, p):
     """Write what the detectors read: point spread, scatter, photon and electronic noise, gain of each row.
 
     Args:
         noiseless: (2, height, width) float32 log readings of an ideal detector, front and rear.
         noise: (n,) float32 standard normal, read from `offset` on.
         quantum, electronic, scatter: (2,) float32 by detector. gain: (2, height) float32.
+        bits, real: one buffer (width,) seen as int32 and as float32.
         p: (2, height, width) float32 log readings, written.
     """
     channels, height, width = noiseless.shape
     room = noise.size - 2 * width - 2
-    bits = np.empty(width, np.int32)
-    real = bits.view(np.float32)
     row = np.empty(width + 2, np.float32)
     blurred = np.empty(width, np.float32)
     signal = np.empty((3, width), np.float32)  # row v is kept in line v % 3
@@ -217,6 +219,7 @@ class Sensor:
         self._height = height
         self._p = np.empty((2, height, width), np.float32)
         self._luminance = np.empty((height, width), np.float32)
+        self._bits = np.empty(width, np.int32)
 
     def develop(self, p: NDArray[np.float32], look: Look, noise_seed: int) -> NDArray[np.uint8]:
         """Return the picture of noiseless log readings.
@@ -243,6 +246,8 @@ class Sensor:
             f(look.electronic_noise) * rear_share,
             f(look.scatter) * np.array([1.0, 0.7], f),
             gain,
+            self._bits,
+            self._bits.view(f),
             self._p,
         )
         image = np.empty((*p.shape[1:], 3), np.uint8)

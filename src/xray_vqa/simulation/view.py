@@ -25,7 +25,7 @@ ViewName = Literal["top", "side"]
 _TO_SIDE = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """Turns the world so that what the side generator sees across its rays (the height, upside down) is y."""
 
-# Entries of View.frame.
+# Entries of View.frame; those up to PIXEL are lengths.
 SOURCE_Y, SOURCE_Z, X_START, PIXEL, MAGNIFY, ROW_CENTRE = range(6)
 
 
