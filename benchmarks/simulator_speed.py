@@ -2,11 +2,12 @@
 
     python benchmarks/simulator_speed.py [--baseline-dir DIR [--baseline-python PYTHON]] [--json FILE]
 
-DIR holds the prototype's bench.py, whose own loop is timed; it needs numba, scipy, pillow, xraydb and spekpy. Without it
-only ours is timed. Ours draws new scenes as training does (ScanStream): sampling, objects, line integrals, truth, sensor,
-colour; JPEG not counted; on average one threat a scene, as in the prototype, at all clutter levels. Both run in turns, a
-second or two each, in processes of their own on the same core, so that a busy machine slows both; the ratio is the median
-over the pairs. Further: two processes on two cores, memory, the first image with nothing compiled, milliseconds by stage.
+DIR holds the prototype's bench.py, whose own loop is timed; it needs numba, scipy, pillow, xraydb and spekpy. Without
+it only ours is timed. Ours draws new scenes as training does (ScanStream): sampling, objects, line integrals, truth,
+sensor, colour; JPEG not counted; on average one threat a scene, as in the prototype, at all clutter levels. Both run
+in turns, a second or two each, in processes of their own on the same core, so that a busy machine slows both; the
+ratio is the median over the pairs. Further: two processes on two cores, memory, the first image with nothing
+compiled, milliseconds by stage.
 """
 
 import argparse
@@ -135,7 +136,7 @@ def our_worker(core: int, seed: int) -> Worker:
 
 
 def first_image() -> dict[str, float]:
-    """Return seconds from nothing to an image in a fresh process, without and with compiled code on disk, and memory."""
+    """Return seconds to an image in a fresh process, without and with compiled code on disk, and memory."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         found = []
