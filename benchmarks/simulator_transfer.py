@@ -46,8 +46,8 @@ CONTEXT = 1.6
 """A stored crop shows this multiple of the box's longer side, CONTEXT_SIDE pixels wide."""
 CONTEXT_SIDE = 100
 SCAN_SIZE_WH = (504, 392)
-MAX_HIDDEN = 0.45
-"""Threats of which a larger share is hidden are not learnt from."""
+MIN_VISIBLE = 0.55
+"""Threats of which a smaller share is visible are not learnt from."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _simulate_some(part: int, num_scans: int, seed: int) -> list[tuple[NDArray[n
         spec = sample_scene(rng, size_wh=SCAN_SIZE_WH, threats=threats, pool=pool)
         scan = simulate(spec, PROFILE_NAMES[int(rng.integers(len(PROFILE_NAMES)))])
         image = Image.fromarray(scan.image)
-        for annotation, pose in zip(scan.annotations, scan.factors["threats"], strict=True):
-            if pose["hidden"] <= MAX_HIDDEN:
+        for annotation, visible in zip(scan.annotations, scan.visible, strict=True):
+            if visible >= MIN_VISIBLE:
                 found.append((cut(image, annotation.box.as_xywh()), CATEGORIES.index(annotation.category)))
     return found
 
