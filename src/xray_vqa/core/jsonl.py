@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and JSON lines whose faults are named and not dropped in silence."""
 
+import errno
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from xray_vqa.core.records import Fault, Strict
-from xray_vqa.errors import DatasetError
+from xray_vqa.errors import ConfigError, DatasetError, Incomplete
 
 Record = TypeVar("Record", bound=Strict)
 
@@ -34,6 +35,23 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def disk_errors(output: Path) -> Generator[None]:
+    """Turn what the disk refuses into an error that says how to go on, and what cannot be written at all into another.
+
+    Raises:
+        Incomplete: The disk is full or broken; with room the same command goes on.
+        ConfigError: The place cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or output
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
+        raise ConfigError(f"{place}: {error.strerror}") from error
 
 
 def _umask() -> int:
@@ -89,6 +107,27 @@ def read_jsonl(path: Path, kind: type[Record]) -> tuple[list[Record], list[Fault
             except ValidationError as error:
                 faults.append(Fault(path, first_error(error), number))
     return records, faults
+
+
+def append_jsonl(path: Path, records: Iterable[Strict]) -> None:
+    """Add records to a journal, a line each."""
+    with path.open("ab") as stream:
+        stream.writelines(_line(record) for record in records)
+
+
+def read_journal(path: Path, kind: type[Record]) -> list[Record]:
+    """Return the records of a journal, none where there is no file; a line that was cut off is taken out of it."""
+    if not path.is_file():
+        return []
+    records, faults = read_jsonl(path, kind)
+    if faults:
+        with replacing(path) as stream:
+            stream.writelines(_line(record) for record in records)
+    return records
+
+
+def _line(record: Strict) -> bytes:
+    return record.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 def first_error(error: ValidationError) -> str:

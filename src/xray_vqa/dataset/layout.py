@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from xray_vqa.core.images import SUFFIXES, image_header, read_image
 from xray_vqa.core.jsonl import first_error, read_json, replacing, write_json
-from xray_vqa.core.manifest import Manifest, read_manifest
-from xray_vqa.core.records import Fault, ScanRecord, Split, compact
+from xray_vqa.core.manifest import MANIFEST_NAME, Manifest, read_manifest, sha256_file, write_manifest
+from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, compact
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import DatasetError
 
@@ -99,6 +99,34 @@ def store_image(root: Path, split: Split, image_id: int, data: bytes) -> tuple[s
         with replacing(path) as stream:
             stream.write(data)
     return relative, size_wh
+
+
+def is_whole(root: Path, record: ScanRecord) -> bool:
+    """Whether a scan's image is on disk with the bytes that the record names."""
+    path = root / record.image_path
+    return path.is_file() and sha256_file(path) == record.sha256
+
+
+def claim(root: Path, manifest: Manifest) -> None:
+    """Write the manifest of a new dataset folder, to be filled from now on.
+
+    Raises:
+        DatasetError: The folder holds something that was made otherwise, so going on would mix two datasets.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if (root / MANIFEST_NAME).is_file():
+        found = read_manifest(root)
+        if (found.stage, found.config, found.inputs) != (manifest.stage, manifest.config, manifest.inputs):
+            keys = {*found.config, *manifest.config}
+            differing = sorted(key for key in keys if found.config.get(key) != manifest.config.get(key))
+            raise DatasetError(
+                f"{root}: holds a dataset made with other settings or from other data "
+                f"({', '.join(differing) or found.stage}); choose another --output-dir"
+            )
+    elif any((root / split).exists() for split in SPLITS):
+        raise DatasetError(f"{root}: holds train/ or test/ but no {MANIFEST_NAME}; choose another --output-dir")
+    else:
+        write_manifest(root, manifest)
 
 
 def annotated_categories(root: Path) -> tuple[str, ...]:

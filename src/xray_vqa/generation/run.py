@@ -1,15 +1,14 @@
 """One run of the generation, from top to bottom: read, plan, go on from the journal, write, measure."""
 
 import asyncio
-import errno
 import json
 import logging
 import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from xray_vqa.config.generate import GenerateConfig
 from xray_vqa.config.loading import find_config, load_policy
-from xray_vqa.core.jsonl import replacing, write_json
+from xray_vqa.core.jsonl import disk_errors, replacing, write_json
 from xray_vqa.core.manifest import MANIFEST_NAME, make_manifest, manifest_path, sha256_file, write_manifest
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import SPLITS, Fault, PairMetadata, ScanRecord, Split, VQAPair
@@ -111,19 +110,8 @@ def generate(config: GenerateConfig, provider: Provider, stop: threading.Event |
         Incomplete: The provider or the disk cannot go on.
         KeyboardInterrupt: `stop` was set before the end.
     """
-    with _disk_errors(config.output_path):
+    with disk_errors(config.output_path):
         return _generate(config, provider, stop or threading.Event())
-
-
-@contextmanager
-def _disk_errors(output: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or output
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
-        raise ConfigError(f"{place}: {error.strerror}") from error
 
 
 def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event) -> Outcome:

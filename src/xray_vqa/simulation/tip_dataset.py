@@ -24,20 +24,26 @@ from pydantic import Field
 from tqdm import tqdm
 
 from xray_vqa.core.images import SUFFIXES, JpegEncoding, decode_image, image_header, jpeg_encoding
-from xray_vqa.core.jsonl import read_json, read_jsonl, replacing, write_json
+from xray_vqa.core.jsonl import append_jsonl, disk_errors, read_journal, read_json, replacing, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
-    Manifest,
     make_manifest,
-    read_manifest,
     sha256_bytes,
     sha256_file,
     write_manifest,
 )
 from xray_vqa.core.records import SPLITS, ScanRecord, Split, Strict
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split, store_image, write_split
-from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable, Incomplete
+from xray_vqa.dataset.layout import (
+    annotated_categories,
+    annotations_path,
+    claim,
+    is_whole,
+    read_split,
+    store_image,
+    write_split,
+)
+from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 from xray_vqa.simulation.placement import PlacedThreat, Placer, find_bags
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.scene import GENERATOR_VERSION
@@ -183,7 +189,7 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
     Raises:
         ConfigError: Categories, profile or host folder cannot be used.
         DatasetError: The output folder holds other data or other settings.
-        Incomplete: Writing failed, as on a full disk; the same command goes on.
+        Incomplete: The disk is full; the same command goes on.
     """
     host = open_host_set(host_root)
     categories, annotated = choose_categories(host, settings)
@@ -203,10 +209,10 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
     )
     if root.resolve() == host_root.resolve():
         raise ConfigError(f"{root} is the host itself; choose another --output-dir")
-    _claim(root, manifest)
+    claim(root, manifest)
     if (root / REPORT_NAME).is_file() and all(annotations_path(root, split).is_file() for split in SPLITS):
         return dict(read_json(root / REPORT_NAME))
-    try:
+    with disk_errors(root):
         outcomes = _project_scans(host, root, settings, categories, profiles)
         records = _collect(host, root, settings, outcomes)
         report = _report(host, settings, outcomes, records)
@@ -215,27 +221,7 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
         write_manifest(root, manifest.model_copy(update={"counts": report["counts"]}))
         write_json(root / REPORT_NAME, report)
         (root / settings.split / PARTIAL_NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise Incomplete(f"{root}: cannot be written: {error.strerror}; the same command goes on from here") from error
     return report
-
-
-def _claim(root: Path, manifest: Manifest) -> None:
-    """Write the manifest of a new folder; refuse one that holds something else."""
-    root.mkdir(parents=True, exist_ok=True)
-    if (root / MANIFEST_NAME).is_file():
-        found = read_manifest(root)
-        if (found.stage, found.config, found.inputs) != (manifest.stage, manifest.config, manifest.inputs):
-            keys = {*found.config, *manifest.config}
-            differing = sorted(key for key in keys if found.config.get(key) != manifest.config.get(key))
-            raise DatasetError(
-                f"{root}: holds a dataset made with other settings or from another host "
-                f"({', '.join(differing) or found.stage}); choose another --output-dir"
-            )
-    elif any((root / split).exists() for split in SPLITS):
-        raise DatasetError(f"{root}: holds train/ or test/ but no {MANIFEST_NAME}; choose another --output-dir")
-    else:
-        write_manifest(root, manifest)
 
 
 def _project_scans(
@@ -256,8 +242,7 @@ def _project_scans(
             outcome = done.get(scan.image_path)
             if outcome is None:
                 outcome = project_scan(host.root, scan, root, settings, categories, profiles)
-                with journal.open("ab") as stream:
-                    stream.write(outcome.model_dump_json(exclude_none=True).encode() + b"\n")
+                append_jsonl(journal, [outcome])
             outcomes.append(outcome)
             if outcome.result == "projected":
                 num_projected += 1
@@ -275,21 +260,9 @@ def _rank(scan: ScanRecord, seed: int) -> bytes:
 
 
 def _read_journal(journal: Path, root: Path) -> dict[str, TipOutcome]:
-    if not journal.is_file():
-        return {}
-    outcomes, faults = read_jsonl(journal, TipOutcome)
-    if faults:  # a cut-off last line; its scan is projected again
-        with replacing(journal) as stream:
-            stream.writelines(outcome.model_dump_json(exclude_none=True).encode() + b"\n" for outcome in outcomes)
-    return {
-        outcome.host_path: outcome
-        for outcome in outcomes
-        if outcome.record is None or _is_whole(root / outcome.record.image_path, outcome.record.sha256)
-    }
-
-
-def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_file(path) == sha256
+    """Return what became of scans, by their path in the host, where it is still on disk."""
+    outcomes = read_journal(journal, TipOutcome)
+    return {out.host_path: out for out in outcomes if out.record is None or is_whole(root, out.record)}
 
 
 def project_scan(

@@ -10,7 +10,6 @@ when a split is whole.
 
 from __future__ import annotations
 
-import errno
 import io
 import multiprocessing
 from collections.abc import Iterator
@@ -27,19 +26,16 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
-from xray_vqa.core.jsonl import read_jsonl, replacing
+from xray_vqa.core.jsonl import append_jsonl, disk_errors, read_journal, replacing
 from xray_vqa.core.manifest import (
-    MANIFEST_NAME,
     make_manifest,
-    read_manifest,
     sha256_bytes,
-    sha256_file,
     write_manifest,
 )
 from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.dataset.layout import annotations_path, read_split, write_split
-from xray_vqa.errors import ConfigError, DatasetError, Incomplete
+from xray_vqa.dataset.layout import annotations_path, claim, is_whole, read_split, write_split
+from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
@@ -125,44 +121,36 @@ def write_bag(root: Path, split: Split, number: int, settings: SynthSettings) ->
     scans = [scan] if settings.views == 1 else [scan, simulate(scan.spec, profile, "side")]
     names = [f"{number * settings.views + index:06d}.{settings.image_format}" for index in range(settings.views)]
     honesty, declared_items = declare(scan)
-    return [
-        _write_view(
-            root,
-            seen,
-            settings,
+    records: list[ScanRecord] = []
+    for name, seen in zip(names, scans, strict=True):
+        data = encode_image(seen.image, settings.image_format)
+        with replacing(root / split / "images" / name) as file:
+            file.write(data)
+        concealers = shared_renderer(settings.size_wh).main_concealers(seen)
+        poses = [{**pose, "concealer": c} for pose, c in zip(seen.factors["threats"], concealers, strict=True)]
+        records.append(
             ScanRecord(
-                image_id=number * settings.views + index,
+                image_id=int(Path(name).stem),
                 image_filename=name,
                 image_path=f"{split}/images/{name}",
                 width=settings.size_wh[0],
                 height=settings.size_wh[1],
+                sha256=sha256_bytes(data),
                 caption=seen.caption,
                 categories=[annotation.category for annotation in seen.annotations],
                 bboxes=[tuple(round(v, 1) for v in annotation.box.as_xywh()) for annotation in seen.annotations],  # type: ignore[misc]
                 group=f"synth-{settings.seed}-{split}-{number}",
                 source=f"synth/{profile.name}@{profile.version}",
                 licence=LICENCE,
+                masks=[encode_mask(mask) for mask in seen.masks] if settings.masks else None,
                 occlusion=list(seen.occlusion),
-                factors=seen.factors | {"view": seen.view, "declaration": honesty},
+                factors={**seen.factors, "threats": poses, "view": seen.view, "declaration": honesty},
                 co_items=list(seen.co_items),
                 declared_items=declared_items,
                 views=[f"{split}/images/{each}" for each in names] if settings.views > 1 else None,
-            ),
+            )
         )
-        for index, (name, seen) in enumerate(zip(names, scans, strict=True))
-    ]
-
-
-def _write_view(root: Path, scan: SimulatedScan, settings: SynthSettings, record: ScanRecord) -> ScanRecord:
-    """Write one image, and return its record with what is known of it only now."""
-    data = encode_image(scan.image, settings.image_format)
-    with replacing(root / record.image_path) as stream:
-        stream.write(data)
-    concealers = shared_renderer(settings.size_wh).main_concealers(scan)
-    for pose, concealer in zip(scan.factors["threats"], concealers, strict=True):
-        pose["concealer"] = concealer
-    masks = [encode_mask(mask) for mask in scan.masks] if settings.masks else None
-    return record.model_copy(update={"sha256": sha256_bytes(data), "masks": masks})
+    return records
 
 
 def _write_job(job: tuple[Path, Split, int, SynthSettings]) -> list[ScanRecord]:
@@ -189,20 +177,17 @@ def write_dataset(root: Path, counts: dict[Split, int], settings: SynthSettings,
     if sum(counts.values()) * settings.views > MAX_IMAGES:
         raise ConfigError(f"{sum(counts.values())} bags: a dataset holds {MAX_IMAGES} images at most")
     try:
-        return _write_missing(root, counts, settings, workers)
+        with disk_errors(root):
+            return _write_missing(root, counts, settings, workers)
     except BrokenProcessPool:
         raise Incomplete(
             f"{root}: a worker process died, as one does that is killed or runs out of memory (count on 400 MB each); "
             "finished scans are kept, and the same command goes on, with fewer --workers if need be"
         ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Incomplete(f"{root}: the disk is full; make room, and the same command goes on from here") from error
 
 
 def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings, workers: int) -> int:
-    _claim(root, settings)
+    claim(root, _manifest(settings, {}, {}))
     done = {split: _finished(root, split, count * settings.views) for split, count in counts.items()}
     jobs = [
         (root, split, number, settings)
@@ -217,8 +202,7 @@ def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings
     ):
         for job, records in zip(jobs, mapped(_write_job, jobs), strict=True):
             split = job[1]
-            with journals[split].open("ab") as journal:
-                journal.writelines(record.model_dump_json(exclude_none=True).encode() + b"\n" for record in records)
+            append_jsonl(journals[split], records)
             done[split].update({record.image_id: record for record in records})
             bar.update()
     for split, count in counts.items():
@@ -250,43 +234,14 @@ def _manifest(settings: SynthSettings, counts: dict[Split, int], redrawn: dict[s
     )
 
 
-def _claim(root: Path, settings: SynthSettings) -> None:
-    """Write the manifest of a new folder; refuse one that holds something else."""
-    root.mkdir(parents=True, exist_ok=True)
-    if (root / MANIFEST_NAME).is_file():
-        found, wanted = read_manifest(root), _manifest(settings, {}, {})
-        if found.stage != "synth" or found.config != wanted.config:
-            differing = sorted(
-                k for k in {*found.config, *wanted.config} if found.config.get(k) != wanted.config.get(k)
-            )
-            raise DatasetError(
-                f"{root}: holds a dataset made with other settings ({', '.join(differing) or found.stage}); "
-                "choose another --output-dir"
-            )
-    elif any((root / split).exists() for split in SPLITS):
-        raise DatasetError(f"{root}: holds train/ or test/ but no {MANIFEST_NAME}; choose another --output-dir")
-    else:
-        write_manifest(root, _manifest(settings, {}, {}))
-
-
 def _finished(root: Path, split: Split, count: int) -> dict[int, ScanRecord]:
     """Return the records of scans that are whole on disk, by number."""
     (root / split / "images").mkdir(parents=True, exist_ok=True)
     records: list[ScanRecord] = []
     if annotations_path(root, split).is_file():
         records.extend(read_split(root, split).records)
-    journal = root / split / PARTIAL_NAME
-    if journal.is_file():
-        found, faults = read_jsonl(journal, ScanRecord)  # a cut-off last line is a fault; its scan is made again
-        records.extend(found)
-        if faults:
-            with replacing(journal) as stream:
-                stream.writelines(record.model_dump_json(exclude_none=True).encode() + b"\n" for record in found)
-    return {r.image_id: r for r in records if r.image_id < count and _is_whole(root / r.image_path, r.sha256)}
-
-
-def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_file(path) == sha256
+    records.extend(read_journal(root / split / PARTIAL_NAME, ScanRecord))
+    return {record.image_id: record for record in records if record.image_id < count and is_whole(root, record)}
 
 
 @contextmanager
