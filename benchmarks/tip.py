@@ -32,9 +32,10 @@ from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import SceneSpec
+from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import simulate
-from xray_vqa.simulation.tip import ScanRefused, Threat, open_host, project
+from xray_vqa.simulation.tip import ScanRefused, open_host, project
 from xray_vqa.simulation.tip_dataset import TIP_VERSION, TipSettings, project_scan
 from xray_vqa.simulation.view import open_view
 
@@ -51,13 +52,13 @@ def calibration_loop_ms() -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def threat_of(spec: SceneSpec) -> Threat:
+def threat_of(spec: SceneSpec) -> Shadow:
     """Return the attenuation of a scene's first threat, as large as the picture."""
     item = spec.threats[0]
     lines = LineIntegrals(spec.size_wh)
     shape, view = build_item(item.shape, item.variant), open_view(spec.size_wh, spec.pixel_cm)
     lines.draw(shape, item.rotation(), np.array(item.position_cm), item.scale, item.density, view)
-    return Threat(0, 0, lines.polyethylene, lines.copper)
+    return Shadow(0, 0, lines.polyethylene, lines.copper)
 
 
 def measure_truth(num_scenes: int) -> dict[str, object]:

@@ -21,7 +21,17 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.fitting import stays_inside, turn_hull
 from xray_vqa.simulation.primitives import Item, rotation_z, turn_of
 from xray_vqa.simulation.scene import CLUTTER_LEVELS, DEFAULT_SIZE_WH, PlacedItem, SceneSpec
-from xray_vqa.simulation.shapes import BAGS, BENIGN, CLOTHING, THREATS, Interior, build_bag, build_item, find_shape
+from xray_vqa.simulation.shapes import (
+    BAGS,
+    BENIGN,
+    CLOTHING,
+    THREATS,
+    Interior,
+    build_bag,
+    build_item,
+    draw_shape,
+    find_shape,
+)
 
 DEFAULT_CLEAN_SHARE = 0.2
 """Share of bags without a threat."""
@@ -66,7 +76,7 @@ def _benign_weights() -> tuple[tuple[str, ...], NDArray[np.float64]]:
     return tuple(shape.key for shape in shapes), weights / weights.sum()
 
 
-def _draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float]:
+def draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float]:
     """Return two tilts: most things lie flat (sigma 7 degrees), some lean, a few stand on edge."""
     if rng.random() < flat_share:
         return float(rng.normal(0, 0.12)), float(rng.normal(0, 0.12))
@@ -100,7 +110,7 @@ class _Packer:
         mirrored = bool(rng.random() < 0.5)
         scale = float(rng.uniform(0.93, 1.07))
         for attempt in range(_PLACING_TRIES):
-            theta, pitch = _draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
+            theta, pitch = draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
             phi = float(rng.uniform(0, 2 * np.pi))
             if attempt >= _PLACING_TRIES // 2:  # a long thing fits along the bag
                 phi = float(np.pi * rng.integers(2) + rng.normal(0, 0.12))
@@ -185,10 +195,8 @@ class _Packer:
         if hiding and self._places:  # behind the thing that lies nearest
             centre = min(self._places, key=lambda at: (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2)
             spread = 3.0 if hiding == 1 else 2.0
-        sub_types = THREATS[category]
-        weights = np.array([shape.weight for shape in sub_types])
         for _ in range(4):
-            shape = sub_types[int(rng.choice(len(sub_types), p=weights / weights.sum()))]
+            shape = draw_shape(THREATS[category], rng)
             variant = self.pool.draw(shape.key, rng)
             found = [self.place(shape.key, 0.8, centre, spread, variant) for _ in range(_NUM_CANDIDATES[hiding])]
             places = tuple(place[0] for place in found if place is not None)
@@ -226,7 +234,7 @@ def draft_scene(
     """
     rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
     pool = pool or VariantPool()
-    bag_name = bag or _draw_bag(rng)
+    bag_shape = BAGS[bag] if bag else draw_shape(list(BAGS.values()), rng)
     level = int(clutter_level or rng.choice(CLUTTER_LEVELS))
     hiding = int(rng.choice((0, 1, 2), p=(0.5, 0.28, 0.22)) if concealment is None else concealment)
     if threats is None:
@@ -234,9 +242,9 @@ def draft_scene(
         threats = tuple(categories[int(i)] for i in rng.integers(len(categories), size=count))
     cells = [(int(row), int(column)) for row, column in rng.integers(3, size=(len(threats), 2))]
 
-    placed_bag, interior, pixel_cm = _place_bag(rng, bag_name, size_wh, pool)
+    placed_bag, interior, pixel_cm = _place_bag(rng, bag_shape.key, size_wh, pool)
     packer = _Packer(rng, interior, placed_bag, pool)
-    packer.pack_clothes(rigid=bag_name in ("carton", "tray"))
+    packer.pack_clothes(rigid=bag_shape.label in ("carton", "tray"))
     packer.pack_goods(level)
     candidates = [packer.offer(category, cell, hiding) for category, cell in zip(threats, cells, strict=True)]
     return SceneDraft(
@@ -256,17 +264,10 @@ def draft_scene(
     )
 
 
-def _draw_bag(rng: np.random.Generator) -> str:
-    names = tuple(BAGS)
-    weights = np.array([BAGS[name].weight for name in names])
-    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
-
-
 def _place_bag(
-    rng: np.random.Generator, name: str, size_wh: tuple[int, int], pool: VariantPool
+    rng: np.random.Generator, key: str, size_wh: tuple[int, int], pool: VariantPool
 ) -> tuple[PlacedItem, Interior, float]:
     """Return a bag as it lies on the belt, the room in it, and the width of a column in cm."""
-    key = BAGS[name].key
     variant = pool.draw(key, rng)
     item, interior = build_bag(key, variant)
     yaw = float(rng.normal(0, 0.06) if rng.random() < 0.75 else rng.normal(0, 0.35))

@@ -29,7 +29,7 @@ from xray_vqa.simulation.palette import (
     draw_look,
 )
 from xray_vqa.simulation.profile import ScannerProfile, SensorSettings
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, signal_of
 
 HUES_DEG = (0.0, -9.0, -6.0, -3.0, 3.0, 6.0, 9.0)
 SATURATIONS = (1.0, 0.7, 0.8, 0.9, 1.1)
@@ -194,11 +194,6 @@ NUM_SIGNAL = 192
 SIGNAL_MAX = 7.0
 """Largest displayed log signal that is told apart; the scanner's own scatter hides what lies above."""
 _NUM_MIX = 97
-
-
-def signal_of(p: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the log signal that brightness follows, (...) float32, of (2, ...) readings."""
-    return LUMINANCE_SHARE_LOW * p[0] + np.float32(1 - LUMINANCE_SHARE_LOW) * p[1]
 
 
 def _signal_grid() -> NDArray[np.float64]:

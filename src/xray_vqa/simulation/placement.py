@@ -18,13 +18,14 @@ from scipy import ndimage
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.simulation.detector import log_readings
-from xray_vqa.simulation.packing import NUM_VARIANTS
-from xray_vqa.simulation.palette_inverse import equivalent_thickness, signal_of
+from xray_vqa.simulation.packing import NUM_VARIANTS, draw_tilt
+from xray_vqa.simulation.palette_inverse import equivalent_thickness
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import PlacedItem
-from xray_vqa.simulation.shapes import THREATS, build_item
-from xray_vqa.simulation.simulate import MIN_MASK_PIXELS, MIN_VISIBLE_SHARE, NOTICEABLE_LEVELS
-from xray_vqa.simulation.tip import Host, Threat
+from xray_vqa.simulation.sensor import signal_of
+from xray_vqa.simulation.shadow import MIN_MASK_PIXELS, Shadow, occlusion, visibility
+from xray_vqa.simulation.shapes import THREATS, build_item, draw_shape
+from xray_vqa.simulation.tip import Host
 from xray_vqa.simulation.view import REFERENCE_Z_CM, open_view
 
 BAG_SIGNAL = 0.04
@@ -47,7 +48,8 @@ OPAQUE_SIGNAL = 4.5
 together only on a small part."""
 MAX_OPAQUE_SHARE = 0.25
 NUM_PLACES, NUM_SHAPES = 30, 4
-_TILT_RAD = 0.12
+FLAT_SHARE = 0.8
+"""Share of threats that lie flat."""
 _OUTLINE_PIXELS = 512  # longer side of the grid that outlines are found on
 
 
@@ -100,41 +102,34 @@ class PlacedThreat:
 
     category: str
     item: PlacedItem
-    threat: Threat
+    shadow: Shadow
     box: Box
     """Bounds of its mask."""
     occlusion: float
-    """Share (0 to 1) of the log signal along its pixels that other things own."""
-    hidden: float
-    """Share (0 to 1) of what it could show that its surroundings hide."""
+    """Share (0 to 1) of the attenuation along its pixels that other things own."""
+    visible: float
+    """Share (0 to 1) of its pixels that change the picture noticeably."""
 
 
 def draw_item(category: str, rng: np.random.Generator) -> PlacedItem:
-    """Return an object of a category in a random pose: four of five lie flat, the others lean or stand on edge."""
-    sub_types = THREATS[category]
-    weights = np.array([shape.weight for shape in sub_types])
-    shape = sub_types[int(rng.choice(len(sub_types), p=weights / weights.sum()))]
-    theta, pitch = rng.normal(0, _TILT_RAD, 2)
-    leaning = rng.random()
-    if leaning > 0.92:
-        theta = np.pi / 2 + rng.normal(0, 0.2)
-    elif leaning > 0.8:
-        theta, pitch = rng.normal(0, 0.55), rng.normal(0, 0.4)
+    """Return an object of a category in a random pose, as they lie in simulated bags."""
+    shape = draw_shape(THREATS[category], rng)
+    theta, pitch = draw_tilt(rng, FLAT_SHARE)
     return PlacedItem(
         shape=shape.key,
         variant=int(rng.integers(NUM_VARIANTS)),
         position_cm=(0.0, 0.0, float(REFERENCE_Z_CM + rng.uniform(-6, 6))),
         phi=float(rng.uniform(0, 2 * np.pi)),
-        theta=float(theta),
-        pitch=float(pitch),
+        theta=theta,
+        pitch=pitch,
         mirrored=bool(rng.random() < 0.5),
         scale=float(rng.uniform(0.93, 1.07)),
         density=float(rng.uniform(0.85, 1.15)),
     )
 
 
-def render_item(item: PlacedItem, pixel_cm: float, max_size_wh: tuple[int, int]) -> Threat | None:
-    """Return an object's attenuation, cut to its mask; None where it has none or does not fit into a picture."""
+def render_item(item: PlacedItem, pixel_cm: float, max_size_wh: tuple[int, int]) -> Shadow | None:
+    """Return an object's shadow, cut to its mask; None where it has none or does not fit into a picture."""
     built = build_item(item.shape, item.variant)
     extent = float(np.linalg.norm(built.hull, axis=1).max()) * item.scale
     side = int(np.ceil(2.4 * extent / pixel_cm)) + 8
@@ -144,12 +139,12 @@ def render_item(item: PlacedItem, pixel_cm: float, max_size_wh: tuple[int, int])
     view = open_view((side, side), pixel_cm)
     if canvas.draw(built, item.rotation(), np.array(item.position_cm), item.scale, item.density, view) is None:
         return None
-    whole = Threat(0, 0, canvas.polyethylene, canvas.copper)
+    whole = Shadow(0, 0, canvas.polyethylene, canvas.copper)
     rows, columns = (np.flatnonzero(whole.mask.any(axis)) for axis in (1, 0))
     if not len(rows) or len(rows) < 2 or len(columns) < 2:
         return None
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    cut = Threat(0, 0, canvas.polyethylene[window].copy(), canvas.copper[window].copy())
+    cut = Shadow(0, 0, canvas.polyethylene[window].copy(), canvas.copper[window].copy())
     if cut.mask.shape[0] > max_size_wh[1] or cut.mask.shape[1] > max_size_wh[0]:
         return None
     return cut
@@ -168,58 +163,51 @@ class Placer:
         """Return a threat of a category at a place where it may lie; None if none was found."""
         for _ in range(NUM_SHAPES):
             item = draw_item(category, rng)
-            threat = render_item(item, self._bags.pixel_cm, self._host.size_wh)
-            if threat is None or threat.mask.sum() < MIN_MASK_PIXELS:
+            shadow = render_item(item, self._bags.pixel_cm, self._host.size_wh)
+            if shadow is None or shadow.mask.sum() < MIN_MASK_PIXELS:
                 continue
-            placed = self._find_place(category, item, threat, rng)
+            placed = self._find_place(category, item, shadow, rng)
             if placed is not None:
                 self._taken.append(placed.box)
-                self._behind[(0, *placed.threat.window)] += placed.threat.polyethylene
-                self._behind[(1, *placed.threat.window)] += placed.threat.copper
+                self._behind[(0, *placed.shadow.window)] += placed.shadow.polyethylene
+                self._behind[(1, *placed.shadow.window)] += placed.shadow.copper
                 return placed
         return None
 
     def _find_place(
-        self, category: str, item: PlacedItem, threat: Threat, rng: np.random.Generator
+        self, category: str, item: PlacedItem, shadow: Shadow, rng: np.random.Generator
     ) -> PlacedThreat | None:
         width, height = self._host.size_wh
-        mask_height, mask_width = threat.mask.shape
+        mask_height, mask_width = shadow.mask.shape
         for _ in range(NUM_PLACES):
             row, column = self._bags.rooms[int(rng.integers(len(self._bags.rooms)))]
             top, left = int(row) - mask_height // 2, int(column) - mask_width // 2
             if top < 0 or left < 0 or top + mask_height > height or left + mask_width > width:
                 continue
-            here = threat.moved(top, left)
-            if self._bags.inside[here.window][threat.mask].mean() < MIN_INSIDE_SHARE:
+            here = shadow.moved(top, left)
+            if self._bags.inside[here.window][shadow.mask].mean() < MIN_INSIDE_SHARE:
                 continue
-            if (self._signal[here.window][threat.mask] <= BAG_SIGNAL).mean() > MAX_AIR_SHARE:
+            if (self._signal[here.window][shadow.mask] <= BAG_SIGNAL).mean() > MAX_AIR_SHARE:
                 continue
             box = Box(float(left), float(top), float(mask_width), float(mask_height))
             if any(box.overlap(other) > MAX_BOX_OVERLAP * min(box.area, other.area) for other in self._taken):
                 continue
             measured = self._measure(here)
             if measured is not None:
-                occlusion, hidden = measured
+                covered, visible = measured
                 x = round((left + mask_width / 2 - width / 2) * self._bags.pixel_cm, 2)
                 y = round((top + mask_height / 2 - height / 2) * self._bags.pixel_cm, 2)
                 item = item.model_copy(update={"position_cm": (x, y, round(item.position_cm[2], 2))})
-                return PlacedThreat(category, item, here, box, occlusion, hidden)
+                return PlacedThreat(category, item, here, box, covered, visible)
         return None
 
-    def _measure(self, threat: Threat) -> tuple[float, float] | None:
-        """Return occlusion and hidden share of a threat at its place; None if a person could not see it there."""
-        look, mask = self._host.fit.look, threat.mask
-        behind = self._behind[(slice(None), *threat.window)]
-        without = signal_of(log_readings(behind[0], behind[1]))
-        total = signal_of(log_readings(behind[0] + threat.polyethylene, behind[1] + threat.copper))
-        own = signal_of(threat.own_p)
-        newly_opaque = mask & (total > OPAQUE_SIGNAL) & (own <= OPAQUE_SIGNAL)
-        if newly_opaque.sum() > MAX_OPAQUE_SHARE * mask.sum():
+    def _measure(self, shadow: Shadow) -> tuple[float, float] | None:
+        """Return occlusion and visible share of a threat at its place; None if a person could not see it there."""
+        behind = self._behind[(slice(None), *shadow.window)]
+        polyethylene, copper = behind[0] + shadow.polyethylene, behind[1] + shadow.copper
+        total, own = signal_of(log_readings(polyethylene, copper)), signal_of(shadow.own_p)
+        newly_opaque = shadow.mask & (total > OPAQUE_SIGNAL) & (own <= OPAQUE_SIGNAL)
+        if newly_opaque.sum() > MAX_OPAQUE_SHARE * shadow.mask.sum():
             return None
-        could_show = mask & (255 - look.brightness(own) > NOTICEABLE_LEVELS)
-        shown = could_show & (look.brightness(without) - look.brightness(total) > NOTICEABLE_LEVELS)
-        num_shown, num_could = int(shown.sum()), int(could_show.sum())
-        if num_shown < MIN_MASK_PIXELS or num_shown < MIN_VISIBLE_SHARE * num_could:
-            return None
-        occlusion = float(np.clip(1 - own[mask].sum() / max(float(total[mask].sum()), 1e-6), 0, 1))
-        return round(occlusion, 3), round(1 - num_shown / num_could, 3)
+        seen = visibility(shadow, polyethylene, copper, self._host.fit.look)
+        return (occlusion(shadow, polyethylene, copper), round(seen.share, 3)) if seen.is_seen else None

@@ -37,6 +37,11 @@ def noise_table() -> NDArray[np.float32]:
     return np.random.default_rng(9).standard_normal(_NUM_NOISE).astype(np.float32)
 
 
+def signal_of(p: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the log signal that brightness follows, (...) float32, of (2, ...) readings."""
+    return np.float32(LUMINANCE_SHARE_LOW) * p[0] + np.float32(1 - LUMINANCE_SHARE_LOW) * p[1]
+
+
 @kernel
 def exp_of_negative_row(p, out, power_bits, power):
     """Write exp(-p) of one row, float32; power_bits and power are one buffer seen as int32 and as float32."""

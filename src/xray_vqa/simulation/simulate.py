@@ -14,26 +14,20 @@ from numpy.typing import NDArray
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.caption import describe
-from xray_vqa.simulation.detector import attenuate, coefficients, log_readings
+from xray_vqa.simulation.detector import attenuate, coefficients
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, NUM_VARIANTS, SceneDraft, VariantPool, draft_scene
 from xray_vqa.simulation.palette import Look, draw_look
 from xray_vqa.simulation.primitives import rotation_z
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import VISIBLE_SHARES, PlacedItem, SceneSpec, location_cell
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, Sensor
+from xray_vqa.simulation.sensor import Sensor
+from xray_vqa.simulation.shadow import MIN_MASK_PIXELS, Shadow, occlusion, visibility
 from xray_vqa.simulation.shapes import build_bag, build_item
 from xray_vqa.simulation.view import ViewName, into_view, open_view
 
-MASK_P_HIGH = 0.012
-"""A threat's mask is where its own log signal in the rear detector exceeds this."""
-NOTICEABLE_LEVELS = 8.0
-"""Change of brightness (of 255) by which a pixel of a threat counts as visible."""
-MIN_VISIBLE_SHARE = 0.25
-"""A threat of which less is visible is taken out of picture and annotation."""
-MIN_MASK_PIXELS = 24
 MAX_REDRAWN = 8
-_COPPER_WEIGHT = 15.0  # thin copper attenuates the front detector this many times as much as polyethylene
+"""How often a scene is drawn anew in which a threat finds no place where it can be seen."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +80,9 @@ class Renderer:
         """
         look = _look_of(spec, profile)
         self._draw_harmless(spec, view)
-        threats = [crop for placed in spec.threats if (crop := self._crop(placed, spec, view))]
-        for crop in threats:
-            self._add(crop)
+        threats = [(placed, shadow) for placed in spec.threats if (shadow := self._cast(placed, spec, view))]
+        for _, shadow in threats:
+            self._add(shadow)
         return self._finish(spec, profile, look, threats, view)
 
     def render_draft(self, draft: SceneDraft, profile: ScannerProfile) -> SimulatedScan:
@@ -97,38 +91,35 @@ class Renderer:
         look = _look_of(spec, profile)
         low, high = VISIBLE_SHARES[spec.concealment]
         self._draw_harmless(spec, "top")
-        threats: list[_Crop] = []
+        threats: list[tuple[PlacedItem, Shadow]] = []
         for places in draft.candidates:
-            best: _Crop | None = None
-            best_miss = 1.0
+            best: tuple[PlacedItem, Shadow] | None = None
+            best_miss = np.inf
             for placed in places:
-                crop = self._crop(placed, spec, "top")
-                if crop is None:
+                shadow = self._cast(placed, spec, "top")
+                if shadow is None:
                     continue
-                self._add(crop)
-                share = self._visible_share(crop, look)
-                self._add(crop, sign=-1)
+                polyethylene, copper = self._around(shadow)
+                share = visibility(shadow, polyethylene + shadow.polyethylene, copper + shadow.copper, look).share
                 miss = max(low - share, share - high, 0.0)
-                if best is None or miss < best_miss:
-                    best, best_miss = crop, miss
+                if miss < best_miss:
+                    best, best_miss = (placed, shadow), miss
                 if miss == 0:
                     break
             if best is not None:
-                self._add(best)
+                self._add(best[1])
                 threats.append(best)
-        spec = spec.model_copy(update={"threats": tuple(crop.placed for crop in threats)})
         return self._finish(spec, profile, look, threats, "top")
 
     def main_concealers(self, scan: SimulatedScan) -> tuple[str | None, ...]:
         """Return for each threat the harmless thing that attenuates most in its mask; None where nothing lies there."""
         most: list[tuple[float, str | None]] = [(0.0, None)] * len(scan.masks)
         for placed in scan.spec.clutter:
-            crop = self._crop(placed, scan.spec, scan.view)
-            if crop is None:
+            shadow = self._cast(placed, scan.spec, scan.view)
+            if shadow is None:
                 continue
-            own = crop.polyethylene + _COPPER_WEIGHT * crop.copper
             for index, mask in enumerate(scan.masks):
-                share = float(own[mask[crop.rows, crop.columns]].sum())
+                share = float(shadow.weight[mask[shadow.window]].sum())
                 if share > most[index][0]:
                     most[index] = (share, placed.label)
         return tuple(label for _, label in most)
@@ -149,104 +140,71 @@ class Renderer:
         rotation, position = into_view(view, placed.rotation(), np.array(placed.position_cm))
         return target.draw(item, rotation, position, placed.scale, placed.density, rays)
 
-    def _crop(self, placed: PlacedItem, spec: SceneSpec, view: ViewName) -> _Crop | None:
-        """Return what one object adds to the line integrals, cut to where it does; None outside the picture."""
+    def _cast(self, placed: PlacedItem, spec: SceneSpec, view: ViewName) -> Shadow | None:
+        """Return one object's shadow; None outside the picture."""
         bounds = self._draw(self._single, placed, spec, view)
         if bounds is None:
             return None
-        rows, columns = slice(bounds[1], bounds[3] + 1), slice(bounds[0], bounds[2] + 1)
-        polyethylene, copper = self._single.polyethylene[rows, columns], self._single.copper[rows, columns]
-        crop = _Crop(placed, rows, columns, polyethylene.copy(), copper.copy())
+        window = slice(bounds[1], bounds[3] + 1), slice(bounds[0], bounds[2] + 1)
+        polyethylene, copper = self._single.polyethylene[window], self._single.copper[window]
+        shadow = Shadow(bounds[1], bounds[0], polyethylene.copy(), copper.copy())
         polyethylene[:] = 0
         copper[:] = 0
-        return crop
+        return shadow
 
-    def _add(self, crop: _Crop, sign: int = 1) -> None:
-        self._total.polyethylene[crop.rows, crop.columns] += sign * crop.polyethylene
-        self._total.copper[crop.rows, crop.columns] += sign * crop.copper
+    def _around(self, shadow: Shadow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the two line integrals of everything drawn so far, where an object casts its shadow."""
+        return self._total.polyethylene[shadow.window], self._total.copper[shadow.window]
 
-    def _shown(self, crop: _Crop, look: Look) -> tuple[int, int]:
-        """Return how many of an object's pixels change the picture noticeably, and how many could by themselves."""
-        total_a = self._total.polyethylene[crop.rows, crop.columns]
-        total_b = self._total.copper[crop.rows, crop.columns]
-        with_it = look.brightness(_luminance(log_readings(total_a, total_b)))
-        without = look.brightness(_luminance(log_readings(total_a - crop.polyethylene, total_b - crop.copper)))
-        own_p = crop.own_p()
-        could_show = (own_p[1] > MASK_P_HIGH) & (255 - look.brightness(_luminance(own_p)) > NOTICEABLE_LEVELS)
-        return int((could_show & (np.abs(without - with_it) > NOTICEABLE_LEVELS)).sum()), int(could_show.sum())
-
-    def _visible_share(self, crop: _Crop, look: Look) -> float:
-        shown, could = self._shown(crop, look)
-        return shown / max(could, 1)
+    def _add(self, shadow: Shadow) -> None:
+        polyethylene, copper = self._around(shadow)
+        polyethylene += shadow.polyethylene
+        copper += shadow.copper
 
     def _finish(
-        self, spec: SceneSpec, profile: ScannerProfile, look: Look, threats: list[_Crop], view: ViewName
+        self,
+        spec: SceneSpec,
+        profile: ScannerProfile,
+        look: Look,
+        threats: list[tuple[PlacedItem, Shadow]],
+        view: ViewName,
     ) -> SimulatedScan:
-        """Take hidden threats out, expose, and put picture and truth together."""
-        measured: list[_Measured] = []
-        for crop in threats:
-            found = self._measure(crop, look)
-            if found is not None and (view == "side" or found.is_seen):
-                measured.append(found)
-            elif view == "top":
-                self._add(crop, sign=-1)
+        """Take threats out that nobody could see, expose, and put picture and truth together."""
+        measured = [self._measure(placed, shadow, look) for placed, shadow in threats]
+        kept = [
+            threat
+            for threat in measured
+            if threat.shadow.mask.sum() >= MIN_MASK_PIXELS and (view == "side" or threat.is_seen)
+        ]
+        if view == "top" and len(kept) < len(threats):
+            # Drawn anew and not subtracted: what is left then is exactly the scene without them.
+            self._draw_harmless(spec, view)
+            for threat in kept:
+                self._add(threat.shadow)
+            kept = [self._measure(threat.placed, threat.shadow, look) for threat in kept]
+        if view == "top":
+            spec = spec.model_copy(update={"threats": tuple(threat.placed for threat in kept)})
         attenuate(self._total.polyethylene, self._total.copper, coefficients(), self._p)
         image = self._sensor.develop(self._p, look, spec.noise_seed + (view == "side"))
         width, height = self.size_wh
-        masks = np.zeros((len(measured), height, width), bool)
-        for mask, threat in zip(masks, measured, strict=True):
-            mask[threat.crop.rows, threat.crop.columns] = threat.mask
-        return _assemble(spec, profile, image, masks, measured, view)
+        masks = np.zeros((len(kept), height, width), bool)
+        for mask, threat in zip(masks, kept, strict=True):
+            mask[threat.shadow.window] = threat.shadow.mask
+        return _assemble(spec, profile, image, masks, kept, view)
 
-    def _measure(self, crop: _Crop, look: Look) -> _Measured | None:
-        """Return a threat's mask, box, occlusion and visible share; None where its mask is next to nothing."""
-        mask = crop.own_p()[1] > MASK_P_HIGH
-        columns = np.flatnonzero(mask.any(0))
-        rows = np.flatnonzero(mask.any(1))
-        if not len(rows) or mask.sum() < MIN_MASK_PIXELS:
-            return None
-        shown, could = self._shown(crop, look)
-        total_a = self._total.polyethylene[crop.rows, crop.columns]
-        total_b = self._total.copper[crop.rows, crop.columns]
-        own, total = crop.polyethylene + _COPPER_WEIGHT * crop.copper, total_a + _COPPER_WEIGHT * total_b
-        occlusion = 1 - float(own[mask].sum() / max(total[mask].sum(), 1e-6))
-        return _Measured(
-            crop=crop,
-            mask=mask,
-            box=Box(
-                float(crop.columns.start + columns[0]),
-                float(crop.rows.start + rows[0]),
-                float(columns[-1] - columns[0] + 1),
-                float(rows[-1] - rows[0] + 1),
-            ),
-            occlusion=round(min(max(occlusion, 0.0), 1.0), 3),
-            visible=round(shown / max(could, 1), 3),
-            is_seen=shown >= MIN_MASK_PIXELS and shown >= MIN_VISIBLE_SHARE * could,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Crop:
-    """What one object adds to the two line integrals, (rows, columns) float32 each."""
-
-    placed: PlacedItem
-    rows: slice
-    columns: slice
-    polyethylene: NDArray[np.float32]
-    copper: NDArray[np.float32]
-
-    def own_p(self) -> NDArray[np.float32]:
-        """Return the log readings of the object by itself, (2, rows, columns) float32."""
-        return log_readings(self.polyethylene, self.copper)
+    def _measure(self, placed: PlacedItem, shadow: Shadow, look: Look) -> _Measured:
+        """Return a threat that was added with what shows of it."""
+        around = self._around(shadow)
+        seen = visibility(shadow, *around, look)
+        return _Measured(placed, shadow, occlusion(shadow, *around), round(seen.share, 3), seen.is_seen)
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """A threat with its truth."""
 
-    crop: _Crop
-    mask: NDArray[np.bool_]
-    box: Box
+    placed: PlacedItem
+    shadow: Shadow
     occlusion: float
     visible: float
     is_seen: bool
@@ -257,10 +215,6 @@ def _look_of(spec: SceneSpec, profile: ScannerProfile) -> Look:
     return draw_look(profile, spec.look_seed)  # pyright: ignore[reportArgumentType]  (frozen, so hashable)
 
 
-def _luminance(p: NDArray[np.float32]) -> NDArray[np.float32]:
-    return LUMINANCE_SHARE_LOW * p[0] + (1 - LUMINANCE_SHARE_LOW) * p[1]
-
-
 def _assemble(
     spec: SceneSpec,
     profile: ScannerProfile,
@@ -269,13 +223,13 @@ def _assemble(
     threats: list[_Measured],
     view: ViewName,
 ) -> SimulatedScan:
-    annotations = tuple(SimulatedAnnotation(threat.crop.placed.label, threat.box) for threat in threats)
+    annotations = tuple(SimulatedAnnotation(threat.placed.label, threat.shadow.box) for threat in threats)
     co_items = tuple(sorted({placed.label for placed in spec.clutter}))
     _, room = build_bag(spec.bag.shape, spec.bag.variant)
     bag_x, bag_y, _ = spec.bag.position_cm
     poses = []
     for threat in threats:
-        placed = threat.crop.placed
+        placed = threat.placed
         offset = rotation_z(-spec.bag.phi)[:2, :2] @ (placed.position_cm[0] - bag_x, placed.position_cm[1] - bag_y)
         poses.append({
             "shape": placed.shape,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +29,10 @@ from xray_vqa.simulation.palette_inverse import (
     foreground,
     palette_rows,
     readings_of,
-    signal_of,
 )
 from xray_vqa.simulation.profile import ScannerProfile
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, MAX_SHARPEN_P, blur, box_mean
-from xray_vqa.simulation.simulate import MASK_P_HIGH
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, MAX_SHARPEN_P, blur, box_mean, signal_of
+from xray_vqa.simulation.shadow import Shadow
 
 MAX_ROUND_TRIP_ERROR = 12.0
 """Grey levels; a scan whose colours no shipped palette explains better than this is refused."""
@@ -48,38 +46,6 @@ _MIN_NOISE, _MAX_NOISE = 0.002, 0.06
 
 class ScanRefused(DatasetError):
     """A scan into which no threat can be projected truthfully; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Threat:
-    """Attenuation of one object at its place in the picture."""
-
-    top: int
-    left: int
-    polyethylene: NDArray[np.float32]
-    """(height, width) float32, cm; its upper left pixel is (top, left) of the picture."""
-    copper: NDArray[np.float32]
-    """(height, width) float32, cm."""
-
-    @cached_property
-    def own_p(self) -> NDArray[np.float32]:
-        """(2, height, width) float32 readings of the object alone."""
-        return log_readings(self.polyethylene, self.copper)
-
-    @cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        """(height, width) bool, where the object is."""
-        return self.own_p[1] > MASK_P_HIGH
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the picture that the object's arrays cover."""
-        height, width = self.polyethylene.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
-
-    def moved(self, top: int, left: int) -> Threat:
-        """Return the same object elsewhere."""
-        return Threat(top, left, self.polyethylene, self.copper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +149,7 @@ class Projection:
     """(height, width) bool, the threats' masks and their margin."""
 
 
-def project(host: Host, threats: Sequence[Threat], noise_seed: int) -> Projection:
+def project(host: Host, threats: Sequence[Shadow], noise_seed: int) -> Projection:
     """Return what the scanner would have shown with these threats in the bag.
 
     Args:

@@ -301,7 +301,7 @@ def project_scan(
         reason = f"no place inside a bag, visible and beside what is labelled, for {', '.join(tried)}"
         return TipOutcome(host_path=scan.image_path, result="no_place", reason=reason, **found)
     noise_seed = int(rng.integers(1 << 31))
-    projection = project(host, [threat.threat for threat in threats], noise_seed)
+    projection = project(host, [threat.shadow for threat in threats], noise_seed)
     stored = _encode(projection, jpeg_encoding(data), settings.format)
     relative, _ = store_image(root, settings.split, scan.image_id, stored)
     if readings is not None:
@@ -366,7 +366,7 @@ def _record(
     masks = list(scan.masks or [None] * num_old)
     for threat in threats:
         whole = np.zeros((height, width), bool)
-        whole[threat.threat.window] = threat.threat.mask
+        whole[threat.shadow.window] = threat.shadow.mask
         masks.append(encode_mask(whole))
     labels = [threat.category for threat in threats]
     occlusion = [threat.occlusion for threat in threats]
@@ -387,7 +387,7 @@ def _record(
                 "index": num_old + number,
                 "item": threat.item.model_dump(mode="json"),
                 "occlusion": threat.occlusion,
-                "hidden": threat.hidden,
+                "visible": threat.visible,
             }
             for number, threat in enumerate(threats)
         ],

@@ -7,8 +7,8 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.detector import log_readings
 from xray_vqa.simulation.primitives import KIND, PRISM, VERTEX_COUNT, VERTEX_START, Item
 from xray_vqa.simulation.raster import LineIntegrals
+from xray_vqa.simulation.shadow import MASK_P_HIGH, MIN_MASK_PIXELS
 from xray_vqa.simulation.shapes import BENIGN, THREATS, build_item
-from xray_vqa.simulation.simulate import MASK_P_HIGH, MIN_MASK_PIXELS
 from xray_vqa.simulation.view import open_view
 
 KEYS = [shape.key for shapes in THREATS.values() for shape in shapes] + [shape.key for shape in BENIGN.values()]

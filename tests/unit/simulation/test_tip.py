@@ -21,9 +21,10 @@ from xray_vqa.simulation.palette_inverse import equivalent_thickness, fit_palett
 from xray_vqa.simulation.placement import MAX_BOX_OVERLAP, Placer, find_bags
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
+from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import simulate
-from xray_vqa.simulation.tip import ScanRefused, Threat, margin_pixels, open_host, project
+from xray_vqa.simulation.tip import ScanRefused, margin_pixels, open_host, project
 from xray_vqa.simulation.tip_dataset import PARTIAL_NAME, REPORT_NAME, TipSettings, project_dataset
 from xray_vqa.simulation.view import open_view
 
@@ -36,9 +37,9 @@ def picture(seed: int, profile: str = "sixray-white-like", size_wh: tuple[int, i
     return simulate(spec, profile).image
 
 
-def plate(top: int, left: int, polyethylene_cm: float, copper_cm: float, side: int = 20) -> Threat:
+def plate(top: int, left: int, polyethylene_cm: float, copper_cm: float, side: int = 20) -> Shadow:
     whole = np.ones((side, side), np.float32)
-    return Threat(top, left, whole * np.float32(polyethylene_cm), whole * np.float32(copper_cm))
+    return Shadow(top, left, whole * np.float32(polyethylene_cm), whole * np.float32(copper_cm))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_inserting_is_nearer_to_the_simulators_own_picture_than_multiplying_or_p
         view = open_view(spec.size_wh, spec.pixel_cm)
         shape = build_item(item.shape, item.variant)
         lines.draw(shape, item.rotation(), np.array(item.position_cm), item.scale, item.density, view)
-        projected = project(open_host(without, [profile]), [Threat(0, 0, lines.polyethylene, lines.copper)], 0).image
+        projected = project(open_host(without, [profile]), [Shadow(0, 0, lines.polyethylene, lines.copper)], 0).image
         multiplied = without * (alone / np.array(profile.palette.orange[-1]))
         truth = with_it.image[mask].astype(float)
         again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
@@ -169,10 +170,10 @@ def test_threats_lie_inside_the_bag_beside_what_is_labelled(host):
     placed = [found for found in (placer.place(name, rng) for name in ("Gun", "Knife", "Lighter")) if found]
     assert len(placed) >= 2
     for number, one in enumerate(placed):
-        rows, columns = (np.flatnonzero(one.threat.mask.any(axis)) for axis in (1, 0))
-        expected = (one.threat.left, one.threat.top, columns[-1] + 1, rows[-1] + 1)
+        rows, columns = (np.flatnonzero(one.shadow.mask.any(axis)) for axis in (1, 0))
+        expected = (one.shadow.left, one.shadow.top, columns[-1] + 1, rows[-1] + 1)
         assert one.box.as_xywh() == expected
-        assert bags.inside[one.threat.window][one.threat.mask].mean() > 0.98
+        assert bags.inside[one.shadow.window][one.shadow.mask].mean() > 0.98
         for other in placed[:number]:
             assert one.box.overlap(other.box) <= MAX_BOX_OVERLAP * min(one.box.area, other.box.area)
 

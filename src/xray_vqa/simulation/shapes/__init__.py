@@ -26,7 +26,19 @@ from xray_vqa.simulation.shapes.registry import (
     Shape,
     build_bag,
     build_item,
+    draw_shape,
     find_shape,
 )
 
-__all__ = ["BAGS", "BENIGN", "CLOTHING", "THREATS", "Interior", "Shape", "build_bag", "build_item", "find_shape"]
+__all__ = [
+    "BAGS",
+    "BENIGN",
+    "CLOTHING",
+    "THREATS",
+    "Interior",
+    "Shape",
+    "build_bag",
+    "build_item",
+    "draw_shape",
+    "find_shape",
+]

@@ -77,6 +77,14 @@ def _add_side_handle(b: Builder, width: float, height: float, depth: float) -> N
     b.wire(smooth(knots, 5), b.between(0.5, 0.8), b.pick(("abs", "rubber", "nylon")), density=0.7)
 
 
+def _add_trolley(b: Builder, width: float, height: float, depth: float) -> None:
+    """Add what makes a case roll: telescopic handle, wheels, their screws, and the handle to lift it by."""
+    _add_rails(b, width, b.between(4.5, 8.5))
+    _add_wheels(b, width, height, depth)
+    _add_screws(b, width, height, depth)
+    _add_side_handle(b, width, height, depth)
+
+
 @bag("suitcase", weight=1.1)
 def soft_suitcase(b: Builder) -> Interior:
     """A trolley case of cloth on a frame: zips all round, front pocket, rails, wheels."""
@@ -93,10 +101,7 @@ def soft_suitcase(b: Builder) -> Interior:
     add_creases(b, outline * 0.97, b.count(8, 18), depth)
     if b.chance(0.6):
         b.wire(at_height(part_of(b, outline * 0.99, 0.4, 1.0), depth * 0.03), 0.35, b.pick(("pvc", "rubber")), 0.7)
-    _add_rails(b, width, b.between(4.5, 8.5))
-    _add_wheels(b, width, height, depth)
-    _add_screws(b, width, height, depth)
-    _add_side_handle(b, width, height, depth)
+    _add_trolley(b, width, height, depth)
     return Interior(width / 2 - 1.2, height / 2 - 1.2, 2.2, depth - 1, squareness=10)
 
 
@@ -130,10 +135,7 @@ def hard_suitcase(b: Builder) -> Interior:
     for y in (-0.2, 0.2):
         if b.chance(0.5):  # straps that hold the clothes down, with their clips
             b.box((0, y * height, depth * 0.45), (width * 0.45, 1.2, 0.06), "nylon", density=0.8)
-    _add_rails(b, width, b.between(4.5, 8.5))
-    _add_wheels(b, width, height, depth)
-    _add_screws(b, width, height, depth)
-    _add_side_handle(b, width, height, depth)
+    _add_trolley(b, width, height, depth)
     return Interior(width / 2 - 1.4, height / 2 - 1.4, 2.2, depth - 1, squareness=9)
 
 

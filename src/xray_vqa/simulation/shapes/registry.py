@@ -8,7 +8,7 @@ Silhouette and material only: enough for a detector to learn from, and nothing a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -103,6 +103,12 @@ def find_shape(key: str) -> Shape:
         return _ALL[key]
     except KeyError:
         raise KeyError(f"no shape is called {key!r}") from None
+
+
+def draw_shape(shapes: Sequence[Shape], rng: np.random.Generator) -> Shape:
+    """Return one of some shapes, by their weights."""
+    weights = np.array([shape.weight for shape in shapes])
+    return shapes[int(rng.choice(len(shapes), p=weights / weights.sum()))]
 
 
 @lru_cache(maxsize=4096)
