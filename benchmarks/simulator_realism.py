@@ -9,18 +9,18 @@ look passes where the median of its simulated scans lies between the quartiles o
 
 import argparse
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from measuring import conditions
 from numpy.typing import NDArray
 from PIL import Image
+from real_scans import find_real_scans, kind_of
 
-from xray_vqa.core.images import SUFFIXES
-from xray_vqa.core.manifest import package_version
+from xray_vqa.simulation.palette_inverse import estimate_air
+from xray_vqa.simulation.scene import GENERATOR_VERSION
 from xray_vqa.simulation.simulate import ScanStream
 
 LOOKS = {"white": "sixray-white-like", "light grey": "sixray-grey-like"}
@@ -31,25 +31,10 @@ FOREGROUND_LEVELS = 10.0
 """A pixel that differs from the belt's colour by more is foreground."""
 
 
-def background_of(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the commonest bright colour, RGB: the empty belt."""
-    bright = pixels.reshape(-1, 3)[pixels.reshape(-1, 3).min(1) > 170]
-    if not len(bright):
-        return np.array([255.0, 255.0, 255.0])
-    codes, counts = np.unique(bright.astype(np.int64) @ (1 << 16, 1 << 8, 1), return_counts=True)
-    code = int(codes[counts.argmax()])
-    return np.array([code >> 16, code >> 8 & 255, code & 255], float)
-
-
-def kind_of(background: NDArray[np.float64]) -> str:
-    level = float(background.mean())
-    return "white" if level > 247 else "light grey" if level > 222 else "dark grey"
-
-
-def statistics_of(pixels: NDArray[np.uint8], background: NDArray[np.float64]) -> dict[str, float] | None:
+def statistics_of(pixels: NDArray[np.uint8], air: tuple[float, float, float]) -> dict[str, float] | None:
     """Return the foreground statistics of one scan, (height, width, 3) uint8; None where there is hardly any."""
     rgb = pixels.astype(float)
-    foreground = np.abs(rgb - background).max(2) > FOREGROUND_LEVELS
+    foreground = np.abs(rgb - air).max(2) > FOREGROUND_LEVELS
     if foreground.mean() < MIN_FOREGROUND:
         return None
     luminance = rgb @ (0.299, 0.587, 0.114)
@@ -78,17 +63,17 @@ def real_by_kind(paths: Iterable[Path]) -> dict[str, list[dict[str, float]]]:
     for path in paths:
         with Image.open(path) as image:
             pixels = shrunk(image)
-        background = background_of(pixels)
-        measured = statistics_of(pixels, background)
+        air = estimate_air(pixels)
+        measured = statistics_of(pixels, air)
         if measured:
-            found.setdefault(kind_of(background), []).append(measured)
+            found.setdefault(kind_of(air), []).append(measured)
     return found
 
 
 def simulated(profile: str, num: int, seed: int) -> list[dict[str, float]]:
     stream = ScanStream((seed,), [profile])
     images = (stream.scan(index).image for index in range(num))
-    measured = (statistics_of(image, background_of(image)) for image in images)
+    measured = (statistics_of(image, estimate_air(image)) for image in images)
     return [values for values in measured if values]
 
 
@@ -115,12 +100,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--json", type=Path, help="write the result there")
     args = parser.parse_args()
-    root = args.real or Path(os.environ.get("XRAY_VQA_REAL_DIR", "../shared/real"), "sixray_coco/images")
-    known = {*SUFFIXES.values(), ".jpeg"}
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in known)
-    if not paths:
-        print(f"error: {root}: no real scans; name a folder with --real", file=sys.stderr)
-        return 2
+    root, paths = find_real_scans(args.real, "sixray_coco/images")
     real = real_by_kind(paths)
     result: dict[str, object] = {}
     for kind, profile in LOOKS.items():
@@ -138,8 +118,8 @@ def main() -> int:
             )
         result[profile] = {"num_real": len(real[kind]), "num_simulated": len(ours), "statistics": rows}
     if args.json:
-        machine = {"machine": platform.platform(), "python": platform.python_version(), "xray_vqa": package_version()}
-        args.json.write_text(json.dumps({"command": " ".join(sys.argv), **machine, "looks": result}, indent=1) + "\n")
+        made = conditions("numpy", "numba", generator_version=GENERATOR_VERSION)
+        args.json.write_text(json.dumps({"looks": result, "conditions": made}, indent=1) + "\n")
     return 0
 
 

@@ -13,7 +13,6 @@ compiled, milliseconds by stage.
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,8 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from measuring import conditions, publish
 
 SIZE_WH = (512, 384)
 NUM_WARM_UP = 600  # by then most variants of the stream's pool are built, as in a long run
@@ -212,39 +213,21 @@ def main() -> None:
     if args.seed_of_worker is not None:
         work_for_parent(args.seed_of_worker)
         return
-    import numba
-    import numpy as np
 
     figures = {
         **first_image(),
         **compare(args),
         **({} if args.skip_scaling or len(os.sched_getaffinity(0)) < 2 else scale_to_two(args)),
-        "conditions": {
-            "size": "x".join(map(str, SIZE_WH)),
-            "rounds": args.rounds,
-            "scans_a_turn": args.scans,
-            "command": "python benchmarks/simulator_speed.py --baseline-dir DIR --baseline-python PYTHON",
-            "load_average_at_the_end": [round(load, 1) for load in os.getloadavg()],
-            "cores": os.cpu_count(),
-            "processor": processor_name(),
-            "python": platform.python_version(),
-            "numba": numba.__version__,
-            "numpy": np.__version__,
-            "platform": platform.platform(),
-        },
+        "conditions": conditions(
+            "numba",
+            "numpy",
+            size="x".join(map(str, SIZE_WH)),
+            rounds=args.rounds,
+            scans_a_turn=args.scans,
+            load_average_at_the_end=[round(load, 1) for load in os.getloadavg()],
+        ),
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n")
-
-
-def processor_name() -> str:
-    """Return the processor's name where the system tells it, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
+    publish(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ boxes; the figure is balanced accuracy, chance is 1/3. Every choice was made on 
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
+from measuring import conditions, publish
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -331,24 +331,16 @@ def main() -> None:
     figures: dict[str, object] = {"train": report(nets, real_crops(folder, "train"))}
     if args.final:
         figures["val"] = report(nets, real_crops(folder, "val"))
-    figures["conditions"] = {
-        "command": "python benchmarks/simulator_transfer.py "
-        f"--crops {args.crops} --seeds {args.seeds} --epochs {args.epochs}" + (" --final" if args.final else ""),
-        "learnt_from": f"{len(crops)} simulated crops of {', '.join(PROFILE_NAMES)}; no real pixel",
-        "rendering_s": round(rendered - started),
-        "training_s": round(trained - rendered),
-        "generator_version": GENERATOR_VERSION,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-    }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n")
+    figures["conditions"] = conditions(
+        "numpy",
+        "torch",
+        learnt_from=f"{len(crops)} simulated crops of {', '.join(PROFILE_NAMES)}; no real pixel",
+        crops_seeds_epochs=[args.crops, args.seeds, args.epochs],
+        rendering_s=round(rendered - started),
+        training_s=round(trained - rendered),
+        generator_version=GENERATOR_VERSION,
+    )
+    publish(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import argparse
 import base64
 import io
 import json
-import os
-import platform
 import signal
 import socket
 import statistics
@@ -22,18 +20,10 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+from measuring import calibration_loop_ms, conditions, publish
 from PIL import Image
 
 SIZE_WH = (504, 392)
-
-
-def calibration_loop_ms() -> float:
-    """Return the time of a fixed amount of arithmetic."""
-    started = time.perf_counter()
-    total = 0
-    for number in range(2_000_000):
-        total += number * number
-    return (time.perf_counter() - started) * 1000
 
 
 def seconds(*command: str, times: int = 5) -> float:
@@ -103,27 +93,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     path = parser.parse_args().json
-    import torch
-
     bare = seconds(sys.executable, "-c", "pass")
     figures = {
         "import_xray_vqa_s": round(seconds(sys.executable, "-c", "import xray_vqa") - bare, 3),
         "help_s": round(seconds(sys.executable, "-m", "xray_vqa", "--help"), 3),
         **measure_server(),
-        "calibration_loop_ms": round(statistics.median(calibration_loop_ms() for _ in range(5)), 1),
-        "conditions": {
-            "image": f"{SIZE_WH[0]}x{SIZE_WH[1]} JPEG over HTTP on loopback, nano, one scan at a time",
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-        },
+        "calibration_loop_ms": calibration_loop_ms(),
+        "conditions": conditions(
+            "torch", image=f"{SIZE_WH[0]}x{SIZE_WH[1]} JPEG over HTTP on loopback, nano, one scan at a time"
+        ),
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+    publish(figures, path)
 
 
 if __name__ == "__main__":

@@ -9,29 +9,25 @@ REAL_DIR is searched for images; it defaults to XRAY_VQA_REAL_DIR, and without o
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from measuring import calibration_loop_ms, conditions, publish
 from PIL import Image
+from real_scans import find_real_scans, kind_of
 
 from xray_vqa.core.images import decode_image
-from xray_vqa.core.manifest import package_version, sha256_bytes
+from xray_vqa.core.manifest import sha256_bytes
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
 from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
-from xray_vqa.simulation.scene import SceneSpec
+from xray_vqa.simulation.scene import GENERATOR_VERSION, SceneSpec
 from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import simulate
@@ -41,15 +37,6 @@ from xray_vqa.simulation.view import open_view
 
 PROFILES = [load_profile(name) for name in PROFILE_NAMES]
 DEFAULT_JSON = Path(__file__).parent / "results/tip.json"
-
-
-def calibration_loop_ms() -> float:
-    """Return the time of a fixed amount of arithmetic."""
-    started = time.perf_counter()
-    total = 0
-    for number in range(2_000_000):
-        total += number * number
-    return (time.perf_counter() - started) * 1000
 
 
 def threat_of(spec: SceneSpec) -> Shadow:
@@ -102,14 +89,9 @@ def measure_truth(num_scenes: int) -> dict[str, object]:
     }
 
 
-def kind_of(air: tuple[float, float, float]) -> str:
-    level = sum(air) / 3
-    return "white" if level > 245 else "light grey" if level > 212 else "dark grey"
-
-
-def measure_real(real_dir: Path, num_scans: int) -> dict[str, object]:
+def measure_real(folder: Path | None, num_scans: int) -> dict[str, object]:
     """Return round-trip errors by kind of background, refusals by reason, and scans a second."""
-    paths = sorted(path for path in real_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    real_dir, paths = find_real_scans(folder)
     paths = paths[:: max(1, len(paths) // num_scans)]
     errors: dict[str, list[float]] = defaultdict(list)
     profiles: dict[str, Counter[str]] = defaultdict(Counter)
@@ -164,8 +146,7 @@ def measure_real(real_dir: Path, num_scans: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default_dir = os.environ.get("XRAY_VQA_REAL_DIR")
-    parser.add_argument("real_dir", nargs="?", type=Path, default=Path(default_dir) if default_dir else None)
+    parser.add_argument("real_dir", nargs="?", type=Path, help="folder of real scans (default: XRAY_VQA_REAL_DIR)")
     parser.add_argument("--scenes", type=int, default=200, help="simulated scenes (default %(default)s)")
     parser.add_argument("--scans", type=int, default=300, help="real scans at most (default %(default)s)")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="write the figures here (default %(default)s)")
@@ -173,21 +154,11 @@ def main() -> None:
     figures = {
         "tip_version": TIP_VERSION,
         "truth": measure_truth(args.scenes),
-        "real": measure_real(args.real_dir, args.scans) if args.real_dir else "no folder with real scans was given",
-        "calibration_loop_ms": round(statistics.median(calibration_loop_ms() for _ in range(5)), 1),
-        "conditions": {
-            "command": " ".join([Path(sys.argv[0]).name, *(Path(word).name for word in sys.argv[1:])]),
-            "cores": os.cpu_count(),
-            "xray_vqa": package_version(),
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("numpy", "scipy", "numba", "pillow")},
-            "platform": platform.platform(),
-        },
+        "real": measure_real(args.real_dir, args.scans),
+        "calibration_loop_ms": calibration_loop_ms(),
+        "conditions": conditions("numpy", "scipy", "numba", "pillow", generator_version=GENERATOR_VERSION),
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(text + "\n")
+    publish(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Shadow:
     @cached_property
     def weight(self) -> NDArray[np.float32]:
         """(height, width) float32, how much it attenuates, in cm of polyethylene."""
-        return self.polyethylene + COPPER_WEIGHT * self.copper
+        return np.add(self.polyethylene, COPPER_WEIGHT * self.copper, dtype=np.float32)
 
     @property
     def window(self) -> tuple[slice, slice]:
