@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,7 +254,7 @@ def _mapping(workers: int, num_jobs: int) -> Iterator[Any]:
     # Unlike multiprocessing's own pool, this one notices a worker that was killed instead of waiting for it for ever.
     with ProcessPoolExecutor(min(workers, num_jobs), mp_context=context) as pool:
         try:
-            yield partial(pool.map, chunksize=4)
+            yield pool.map
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_vqa.cli.data_synth import counts_of
 from xray_vqa.cli.main import main
 
 REPO_DIR = Path(__file__).resolve().parents[3]
@@ -139,6 +140,59 @@ def test_only_the_chosen_subcommand_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- Simulated scans --------------------------------------------------------------------------------------------------
+
+SMALL_SYNTH = ["--size", "128x96", "--profile", "stcray-like", "--workers", 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "train", "test"),
+    [(["--count", 5], 4, 1), (["--train", 2], 2, 100), ([], 300, 100), (["--test", 0], 300, 0)],
+)
+def test_counts_of_bags_go_to_the_splits(words, train, test):
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    counts = counts_of(*(options.get(name) for name in ("--count", "--train", "--test")))
+    assert counts == {"train": train, "test": test}
+
+
+def test_synth_writes_coco_beside_the_layout_when_asked(tmp_path):
+    assert run("data", "synth", "--output-dir", tmp_path / "s", "--count", 4, "--coco", "--masks", *SMALL_SYNTH) == 0
+    coco = json.loads((tmp_path / "s/train/instances.json").read_text())
+    assert len(coco["images"]) == 3
+    assert all(sum(item["segmentation"]["counts"]) == 128 * 96 for item in coco["annotations"])
+
+
+def test_a_contact_sheet_is_one_picture_and_no_dataset(tmp_path, capsys):
+    assert run("data", "synth", "--contact-sheet", tmp_path / "new/look.png", *SMALL_SYNTH) == 0
+    with Image.open(tmp_path / "new/look.png") as sheet:
+        assert sheet.size == (4 * 132, 6 * 100)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["look.png", "new"]
+
+
+def test_the_profiles_are_listed_with_their_files(capsys):
+    assert run("data", "synth", "--list-profiles") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 5
+    assert all(Path(line.split()[-1]).is_file() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--count", 4], "--output-dir is missing"),
+        (["--output-dir", "{tmp}/s", "--count", 4, "--train", 2], "leave out --train and --test"),
+        (["--output-dir", "{tmp}/s", "--count", 0], "0 bags"),
+        (["--output-dir", "{tmp}/s", "--count", 4, "--profile", "smiths"], "no scanner profile 'smiths'"),
+        (["--output-dir", "{tmp}/s", "--count", 2000000], "1000000 images at most"),
+        (["--contact-sheet", "{tmp}/look.tiff"], "ends in .png or .jpg"),
+    ],
+)
+def test_wrong_use_of_synth_ends_with_2_and_says_why(tmp_path, capsys, words, said):
+    assert run("data", "synth", *(str(word).format(tmp=tmp_path) for word in words)) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- Threat image projection -----------------------------------------------------------------------------------------

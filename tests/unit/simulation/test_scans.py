@@ -4,13 +4,16 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.simulation.packing import sample_scene
-from xray_vqa.simulation.profile import PROFILE_NAMES
+from xray_vqa.simulation.packing import draft_scene, sample_scene
+from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
+from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import SceneSpec
-from xray_vqa.simulation.shapes import BAGS, THREATS
-from xray_vqa.simulation.simulate import ScanStream, simulate
+from xray_vqa.simulation.shapes import BAGS, THREATS, build_bag, build_item
+from xray_vqa.simulation.simulate import Renderer, ScanStream, simulate
+from xray_vqa.simulation.view import open_view
 
 SMALL = (256, 192)
 
@@ -75,6 +78,43 @@ def test_a_threat_changes_the_picture_only_near_its_mask():
     top, left = max(int(box.y) - margin, 0), max(int(box.x) - margin, 0)
     changed[top : int(box.y + box.h) + margin, left : int(box.x + box.w) + margin] = False
     assert changed.mean() < 2e-4  # running sums round otherwise; a pixel on the verge of another colour may tip over
+
+
+def test_threats_that_are_meant_to_be_hidden_show_less():
+    renderer, profile = Renderer(SMALL), load_profile("stcray-like")
+    means = []
+    for concealment in range(3):
+        drafts = [draft_scene((7, k), size_wh=SMALL, threats=(CATEGORIES[k % 20],), concealment=concealment)
+                  for k in range(60)]  # fmt: skip
+        means.append(np.mean([share for draft in drafts for share in renderer.render_draft(draft, profile).visible]))
+    assert means[0] > 0.9
+    assert means[0] > means[1] + 0.04
+    assert means[1] > means[2] + 0.04
+
+
+def test_a_scan_of_a_stream_replays_from_its_spec(scans):
+    for scan in scans[:10]:
+        again = simulate(scan.spec, scan.profile_name)
+        assert np.array_equal(again.image, scan.image)
+        assert again.annotations == scan.annotations
+
+
+@pytest.mark.parametrize("bag", list(BAGS))
+def test_what_is_packed_stays_inside_the_bag(bag):
+    """Cables and handles that stick out of a closed bag gave earlier simulators away."""
+    for seed in range(4):
+        spec = sample_scene(seed, size_wh=SMALL, threats=("Wrench", "Scissors"), bag=bag, clutter_level=3)
+        view = open_view(SMALL, spec.pixel_cm)
+
+        def drawn(placed, item, lines, view=view):
+            lines.draw(item, placed.rotation(), np.array(placed.position_cm), placed.scale, placed.density, view)
+            return lines.polyethylene + lines.copper > 1e-3
+
+        around = drawn(spec.bag, build_bag(spec.bag.shape, spec.bag.variant)[0], LineIntegrals(SMALL))
+        inside = ndimage.binary_dilation(ndimage.binary_fill_holes(ndimage.binary_closing(around, iterations=3)))
+        for placed in (*spec.clutter, *spec.threats):
+            shadow = drawn(placed, build_item(placed.shape, placed.variant), LineIntegrals(SMALL))
+            assert (shadow & ~inside).sum() <= 0.03 * shadow.sum() + 3, (bag, seed, placed.shape)
 
 
 def test_a_spec_replays_from_json():
