@@ -22,7 +22,11 @@ if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= (2, 10):
 PY
 }
 
-kept_torch=$(own_torch "$python")
+# The packages of another virtual environment cannot be seen from a new one, only those of an installation.
+kept_torch=
+if "$python" -c 'import sys; sys.exit(sys.prefix != sys.base_prefix)'; then
+    kept_torch=$(own_torch "$python")
+fi
 if [ ! -x .venv/bin/python ]; then
     echo "making .venv with $("$python" --version)"
     # With a torch already there, its packages are seen from inside; without, the environment is its own.
