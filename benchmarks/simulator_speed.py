@@ -25,7 +25,7 @@ from pathlib import Path
 from measuring import conditions, publish
 
 SIZE_WH = (512, 384)
-NUM_WARM_UP = 600  # by then most variants of the stream's pool are built, as in a long run
+NUM_WARM_UP = 2000  # by then most variants of the stream's pool are built, as in a long run
 FIRST_IMAGE = "from xray_vqa.simulation.simulate import ScanStream; ScanStream(1).draw()"
 BASELINE = """
 import json, sys, time

@@ -63,13 +63,14 @@ def aim(turn, ray_y, ray_z, num, ray):
 
 
 @kernel
-def prism_row(outline, start, count, half_z, ray, num, levels, ramps, weight):
+def prism_row(outline, start, count, half_z, ray, num, levels, ramps, is_sloped, weight):
     """Add weight * chord of a plain prism to the ramps; return the first and last column touched.
 
     Args:
         outline: (points, 2) float32, counter-clockwise, of which `count` from `start` on are this prism's.
         levels: (MAX_EDGES,) float64, room to work in.
         ramps: (columns,) float64, derivative along the row of weight * chord, added to.
+        is_sloped: (columns / BLOCK,) bool, set where a block of ramps is added to.
     """
     dx, dy, dz = ray[DIRECTION], ray[DIRECTION + 1], ray[DIRECTION + 2]
     slope = dz
@@ -91,12 +92,13 @@ def prism_row(outline, start, count, half_z, ray, num, levels, ramps, weight):
         ray[STEP + 1] - drift * dy,
         num,
         ramps,
+        is_sloped,
         length * weight,
     )
 
 
 @kernel
-def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps, weight):
+def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps, is_sloped, weight):
     """Add the derivative along the row of weight * (share of a segment inside the outline).
 
     The segment runs from (ax, ay) to (ax + dx, ay + dy) at column 0 and moves by (wx, wy) a column. Turned so that the
@@ -151,6 +153,7 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
             continue
         if g2 <= 0.0:
             ramps[0] += rise
+            is_sloped[0] = True
             first, last = 0, max(last, 0)
             continue
         inverse_width = 1.0 / (g2 - g1)
@@ -165,47 +168,64 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
             ramps[k] += rise * (share - done)
             done = share
             k += 1
-        last = max(last, min(k, num - 1))
+        k = min(k, num - 1)
+        last = max(last, k)
+        for block in range(max(int(np.ceil(g1)), 0) // BLOCK, k // BLOCK + 1):
+            is_sloped[block] = True
     return first, last
 
 
 @kernel
-def sum_ramps(ramps, first, last, chord):
-    """Write the running sum of ramps[first:last + 1], not below 0, and leave zeros there.
+def sum_ramps(ramps, is_sloped, first, last, chord):
+    """Write the running sum of ramps[first:last + 1], not below 0; leave zeros there, and False in is_sloped.
 
     Over most of a plate the sum does not change, and then a whole block is filled at once.
     """
     total = 0.0
-    for start in range(np.uint64(first), np.uint64(last + 1), np.uint64(BLOCK)):
-        change = 0.0
-        for k in range(np.uint64(BLOCK)):
-            change += abs(ramps[start + k])
-        if change == 0.0:
-            level = np.float32(max(0.0, total))
-            for k in range(np.uint64(BLOCK)):
-                chord[start + k] = level
-        else:
+    for block in range(np.uint64(first // BLOCK), np.uint64(last // BLOCK + 1)):
+        start = block * np.uint64(BLOCK)
+        if is_sloped[block]:
+            is_sloped[block] = False
             for k in range(np.uint64(BLOCK)):
                 total += ramps[start + k]
                 ramps[start + k] = 0.0
                 chord[start + k] = np.float32(max(0.0, total))
+        else:
+            level = np.float32(max(0.0, total))
+            for k in range(np.uint64(BLOCK)):
+                chord[start + k] = level
 
 
 @kernel
-def round_edge(chord, first, last, profile, x, y, x_step, y_step):
-    """Multiply chords by a thickness profile, (PROFILE_SIZE ** 2,) float32, read along a line in units of its cells."""
+def round_edge(chord, first, last, profile, x, y, x_step, y_step, speed):
+    """Multiply chords by a thickness profile, (2, PROFILE_SIZE ** 2) float32, read along a line.
+
+    x, y and their steps are in cells of the profile; speed is the same step in cm. Columns that lie clear of the edge
+    are skipped, which are most of a large thing's.
+    """
     f = np.float32
     x, y, x_step, y_step = f(x), f(y), f(x_step), f(y_step)
+    per_speed = f(1 / speed)
     highest = f(PROFILE_SIZE - 1.001)
-    for k in range(np.uint64(first), np.uint64(last + 1)):
-        px, py = min(max(x + f(k) * x_step, f(0)), highest), min(max(y + f(k) * y_step, f(0)), highest)
-        column, row = np.uint32(px), np.uint32(py)
-        fx, fy = px - f(column), py - f(row)
-        cell = np.uint64(row * np.uint32(PROFILE_SIZE) + column)
-        above = profile[cell] + fx * (profile[cell + np.uint64(1)] - profile[cell])
-        cell += np.uint64(PROFILE_SIZE)
-        below = profile[cell] + fx * (profile[cell + np.uint64(1)] - profile[cell])
-        chord[k] *= above + fy * (below - above)
+    factor, clear = profile[0], profile[1]
+    start = first
+    while start <= last:
+        px, py = min(max(x + f(start) * x_step, f(0)), highest), min(max(y + f(start) * y_step, f(0)), highest)
+        nearest = np.uint64(py + f(0.5)) * np.uint64(PROFILE_SIZE) + np.uint64(px + f(0.5))
+        num_clear = int(clear[nearest] * per_speed)
+        if num_clear >= BLOCK:
+            start += num_clear
+            continue
+        for k in range(np.uint64(start), np.uint64(min(start + BLOCK, last + 1))):
+            px, py = min(max(x + f(k) * x_step, f(0)), highest), min(max(y + f(k) * y_step, f(0)), highest)
+            column, row = np.uint32(px), np.uint32(py)
+            fx, fy = px - f(column), py - f(row)
+            cell = np.uint64(row * np.uint32(PROFILE_SIZE) + column)
+            above = factor[cell] + fx * (factor[cell + np.uint64(1)] - factor[cell])
+            cell += np.uint64(PROFILE_SIZE)
+            below = factor[cell] + fx * (factor[cell + np.uint64(1)] - factor[cell])
+            chord[k] *= above + fy * (below - above)
+        start += BLOCK
 
 
 @kernel
@@ -264,33 +284,66 @@ def _columns_near_axis(hx, hy, ray, num):
 def capsule_row(radius, half_z, ray, num, chord):
     """Write the chords of a cylinder with round ends.
 
-    The ray enters and leaves the endless cylinder; beyond an end of the axis the ball there takes its place.
+    The ray enters and leaves the endless cylinder; beyond an end of the axis the ball there takes its place. Blocks of
+    columns that meet neither ball, which are most of a wire's, do without them.
     """
-    first, last = _columns_near_axis(radius, radius, ray, num)
+    dx, dy, dz = ray[DIRECTION], ray[DIRECTION + 1], ray[DIRECTION + 2]
+    across2 = max(dx * dx + dy * dy, 1e-6)
+    # How far a ray passes from the axis, times the root of across2, is linear in the column.
+    passes, passes_step = ray[ORIGIN] * dy - ray[ORIGIN + 1] * dx, ray[STEP] * dy - ray[STEP + 1] * dx
+    reach2 = radius * radius * across2
+    first, last = 0, num - 1
+    if abs(passes_step) > 1e-9:
+        per_step = 1.0 / passes_step
+        centre, half_width = -passes * per_step, np.sqrt(reach2) * abs(per_step)
+        first, last = max(first, int(np.ceil(centre - half_width))), min(last, int(np.floor(centre + half_width)))
+    elif passes * passes > reach2:
+        return _NOTHING
+    if last < first:
+        return _NOTHING
+    per_across2 = 1.0 / across2
+    middle = -(ray[ORIGIN] * dx + ray[ORIGIN + 1] * dy) * per_across2
+    middle_step = -(ray[STEP] * dx + ray[STEP + 1] * dy) * per_across2
+    z_middle, z_step = ray[ORIGIN + 2] + middle * dz, ray[STEP + 2] + middle_step * dz
+    z_reach = half_z - radius * abs(dz) * np.sqrt(per_across2)
+    f = np.float32
+    e0, e1, square, twice = f(passes), f(passes_step), f(reach2), f(2 * per_across2)
+    for start in range(first, last + 1, BLOCK):
+        at_start, at_end = z_middle + start * z_step, z_middle + (start + BLOCK - 1) * z_step
+        if max(abs(at_start), abs(at_end)) <= z_reach:
+            for k in range(BLOCK):
+                e = e0 + f(start + k) * e1
+                chord[start + k] = np.sqrt(max(square - e * e, f(0))) * twice
+        else:
+            _capsule_end(radius, half_z, ray, start, chord)
+    return first, last
+
+
+@kernel
+def _capsule_end(radius, half_z, ray, start, chord):
+    """Write a block of chords where the balls at the ends have to be looked at."""
     f = np.float32
     dx, dy, dz = f(ray[DIRECTION]), f(ray[DIRECTION + 1]), f(ray[DIRECTION + 2])
     x0, y0, z0 = f(ray[ORIGIN]), f(ray[ORIGIN + 1]), f(ray[ORIGIN + 2])
     kx, ky, kz = f(ray[STEP]), f(ray[STEP + 1]), f(ray[STEP + 2])
     per_across2 = f(1) / max(dx * dx + dy * dy, f(1e-6))
     radius2, end = f(radius * radius), f(half_z)
-    for start in range(first, last + 1, BLOCK):
-        for k in range(BLOCK):
-            column = f(start + k)
-            x, y, z = x0 + column * kx, y0 + column * ky, z0 + column * kz
-            across, rest = x * dx + y * dy, x * x + y * y - radius2
-            middle = -across * per_across2
-            half = np.sqrt(max(middle * middle - rest * per_across2, f(0)))
-            enter, leave = middle - half, middle + half
-            z_enter, z_leave = z + enter * dz, z + leave * dz
-            to_enter = z - min(max(z_enter, -end), end)  # from the axis, or from the centre of the ball at its end
-            to_leave = z - min(max(z_leave, -end), end)
-            ball_enter, ball_leave = -(across + to_enter * dz), -(across + to_leave * dz)
-            ball_enter -= np.sqrt(max(ball_enter * ball_enter - (rest + to_enter * to_enter), f(0)))
-            ball_leave += np.sqrt(max(ball_leave * ball_leave - (rest + to_leave * to_leave), f(0)))
-            enter = enter if abs(z_enter) <= end else ball_enter
-            leave = leave if abs(z_leave) <= end else ball_leave
-            chord[start + k] = max(leave - enter, f(0))
-    return first, last
+    for k in range(BLOCK):
+        column = f(start + k)
+        x, y, z = x0 + column * kx, y0 + column * ky, z0 + column * kz
+        across, rest = x * dx + y * dy, x * x + y * y - radius2
+        middle = -across * per_across2
+        half = np.sqrt(max(middle * middle - rest * per_across2, f(0)))
+        enter, leave = middle - half, middle + half
+        z_enter, z_leave = z + enter * dz, z + leave * dz
+        to_enter = z - min(max(z_enter, -end), end)  # from the axis, or from the centre of the ball at its end
+        to_leave = z - min(max(z_leave, -end), end)
+        ball_enter, ball_leave = -(across + to_enter * dz), -(across + to_leave * dz)
+        ball_enter -= np.sqrt(max(ball_enter * ball_enter - (rest + to_enter * to_enter), f(0)))
+        ball_leave += np.sqrt(max(ball_leave * ball_leave - (rest + to_leave * to_leave), f(0)))
+        enter = enter if abs(z_enter) <= end else ball_enter
+        leave = leave if abs(z_leave) <= end else ball_leave
+        chord[start + k] = max(leave - enter, f(0))
 
 
 @kernel

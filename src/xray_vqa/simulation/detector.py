@@ -57,6 +57,20 @@ def coefficients() -> NDArray[np.float32]:
 
 
 @kernel
+def log_reading(polyethylene, copper, model):
+    """Return -ln(signal / air signal) of one ray in one detector, float32.
+
+    Args:
+        polyethylene, copper: float32, cm, not negative.
+        model: (14,) float32, a row of coefficients().
+    """
+    x, y, m = polyethylene, copper, model
+    sx, sy = np.sqrt(x), np.sqrt(y)
+    top = x * (m[0] + m[2] * sx + m[3] * sy + m[6] * x + m[7] * y) + y * (m[1] + m[4] * sx + m[5] * sy + m[8] * y)
+    return top / (np.float32(1) + m[9] * sx + m[10] * sy + m[11] * x + m[12] * y + m[13] * sx * sy)
+
+
+@kernel
 def attenuate(polyethylene, copper, model, p):
     """Write -ln(signal / air signal) of both detectors.
 
@@ -72,14 +86,7 @@ def attenuate(polyethylene, copper, model, p):
         m = model[c]
         out = p[c].reshape(num)
         for i in range(num):
-            x = max(a[i], np.float32(0))
-            y = max(b[i], np.float32(0))
-            sx = np.sqrt(x)
-            sy = np.sqrt(y)
-            top = x * (m[0] + m[2] * sx + m[3] * sy + m[6] * x + m[7] * y) + y * (
-                m[1] + m[4] * sx + m[5] * sy + m[8] * y
-            )
-            out[i] = top / (np.float32(1) + m[9] * sx + m[10] * sy + m[11] * x + m[12] * y + m[13] * sx * sy)
+            out[i] = log_reading(max(a[i], np.float32(0)), max(b[i], np.float32(0)), m)
 
 
 def log_readings(polyethylene_cm: ArrayLike, copper_cm: ArrayLike) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ one that is hidden as far as was drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.simulation.fitting import stays_inside, turn_hull
-from xray_vqa.simulation.primitives import Item, rotation_z, turn_of
+from xray_vqa.simulation.fitting import NUM_NORMAL, NUM_TRIES, NUM_UNIFORM, find_pose, tilt_of
+from xray_vqa.simulation.primitives import Item, rotation_z
 from xray_vqa.simulation.scene import CLUTTER_LEVELS, DEFAULT_SIZE_WH, PlacedItem, SceneSpec
 from xray_vqa.simulation.shapes import (
     BAGS,
@@ -36,7 +37,7 @@ from xray_vqa.simulation.shapes import (
 DEFAULT_CLEAN_SHARE = 0.2
 """Share of bags without a threat."""
 NUM_VARIANTS = 1 << 30
-_PLACING_TRIES = 12
+_ANYWHERE = np.zeros(2)
 _NUM_CANDIDATES = (5, 6, 8)
 """By concealment, how many places are tried for a threat."""
 
@@ -77,12 +78,8 @@ def _benign_weights() -> tuple[tuple[str, ...], NDArray[np.float64]]:
 
 
 def draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float]:
-    """Return two tilts: most things lie flat (sigma 7 degrees), some lean, a few stand on edge."""
-    if rng.random() < flat_share:
-        return float(rng.normal(0, 0.12)), float(rng.normal(0, 0.12))
-    if rng.random() < 0.6:
-        return float(rng.normal(0, 0.55)), float(rng.normal(0, 0.4))
-    return float(np.pi / 2 + rng.normal(0, 0.2)), float(rng.normal(0, 0.2))
+    """Return two tilts in radians, see tilt_of."""
+    return tilt_of(rng.random(2), rng.standard_normal(2), flat_share)
 
 
 class _Packer:
@@ -92,9 +89,12 @@ class _Packer:
         self.rng, self.interior, self.bag, self.pool = rng, interior, bag, pool
         self.packed: list[PlacedItem] = []
         self._places: list[tuple[float, float]] = []
-        self._room = interior.half_x * interior.half_y / (23 * 16)
-        self._bag_turn = rotation_z(bag.phi)  # not mirrored with the bag: the room inside is symmetric
-        self._bag_shift = np.array(bag.position_cm)
+        self._size = interior.half_x * interior.half_y / (23 * 16)
+        self._room = np.array([
+            interior.half_x, interior.half_y, interior.z_low, interior.z_high, interior.squareness, interior.narrowing
+        ])  # fmt: skip
+        # Not mirrored with the bag: the room inside is symmetric.
+        self._cos, self._sin = math.cos(bag.phi), math.sin(bag.phi)
 
     def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5,
               variant: int | None = None) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
@@ -104,48 +104,33 @@ class _Packer:
             near, spread: a point in the bag's frame that it should lie close to, and how close, cm.
             variant: which object of this shape; drawn if not given.
         """
-        rng, room = self.rng, self.interior
+        rng, pose = self.rng, np.empty(6)
         variant = self.pool.draw(key, rng) if variant is None else variant
         item = build_item(key, variant)
         mirrored = bool(rng.random() < 0.5)
-        scale = float(rng.uniform(0.93, 1.07))
-        for attempt in range(_PLACING_TRIES):
-            theta, pitch = draw_tilt(rng, flat_share if attempt < _PLACING_TRIES // 2 else 1.0)
-            phi = float(rng.uniform(0, 2 * np.pi))
-            if attempt >= _PLACING_TRIES // 2:  # a long thing fits along the bag
-                phi = float(np.pi * rng.integers(2) + rng.normal(0, 0.12))
-            points, low, high = turn_hull(item.hull, turn_of(phi, theta, pitch, mirrored), scale)
-            if high[2] - low[2] > room.z_high - room.z_low + 1.0 and attempt < _PLACING_TRIES - 1:
-                continue
-            x_range, y_range = (
-                (-room.half_x - low[0], room.half_x - high[0]),
-                (-room.half_y - low[1], room.half_y - high[1]),
-            )
-            if x_range[0] > x_range[1] or y_range[0] > y_range[1]:
-                continue
-            if near is not None:
-                x, y = rng.normal(near, spread * (1 + 0.3 * attempt))
-                x, y = min(max(x, x_range[0]), x_range[1]), min(max(y, y_range[0]), y_range[1])
-            else:
-                x, y = rng.uniform(*x_range), rng.uniform(*y_range)
-            if not stays_inside(points, x, y, room.half_x, room.half_y, room.squareness, room.narrowing):
-                continue
-            z_low, z_high = room.z_low - low[2], room.z_high - high[2]
-            z = rng.uniform(z_low, z_high) if z_high > z_low else (z_low + z_high) / 2
-            position = self._bag_turn @ np.array([x, y, z]) + self._bag_shift
-            placed = PlacedItem(
-                shape=key,
-                variant=variant,
-                position_cm=(float(position[0]), float(position[1]), float(position[2])),
-                phi=phi + self.bag.phi,
-                theta=theta,
-                pitch=pitch,
-                mirrored=mirrored,
-                scale=scale,
-                density=float(rng.uniform(0.85, 1.15)),
-            )
-            return placed, (float(x), float(y))
-        return None
+        scale, density = float(rng.uniform(0.93, 1.07)), float(rng.uniform(0.85, 1.15))
+        uniforms, normals = rng.random((NUM_TRIES, NUM_UNIFORM)), rng.standard_normal((NUM_TRIES, NUM_NORMAL))
+        place, spread = (_ANYWHERE, -1.0) if near is None else (np.array(near), spread)
+        if not find_pose(item.hull, self._room, mirrored, scale, flat_share, place, spread, uniforms, normals, pose):
+            return None
+        x, y, z, phi, theta, pitch = pose.tolist()
+        bag_x, bag_y, bag_z = self.bag.position_cm
+        placed = PlacedItem(
+            shape=key,
+            variant=variant,
+            position_cm=(
+                bag_x + self._cos * x - self._sin * y,
+                bag_y + self._sin * x + self._cos * y,
+                bag_z + z,
+            ),
+            phi=phi + self.bag.phi,
+            theta=theta,
+            pitch=pitch,
+            mirrored=mirrored,
+            scale=scale,
+            density=density,
+        )
+        return placed, (x, y)
 
     def add(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5) -> None:
         """Put a harmless thing in where it fits; one that fits nowhere stays out."""
@@ -158,7 +143,7 @@ class _Packer:
         """Fill the bag with clothes, as for a journey, or put in a few or none."""
         rng, room = self.rng, self.interior
         packed = rng.random() < (0.15 if rigid else 0.6)
-        count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._room))
+        count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._size))
         spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
         for spot in spots[np.arange(count) % len(spots)]:
             near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None
@@ -169,7 +154,7 @@ class _Packer:
         rng, room = self.rng, self.interior
         keys, weights = _benign_weights()
         large_left = 1 + level
-        count = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * self._room))
+        count = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * self._size))
         for index in rng.choice(len(keys), count, p=weights):
             shape = find_shape(keys[int(index)])
             if shape.large:

@@ -15,7 +15,8 @@ from xray_vqa.simulation.profile import PaletteSettings, Range, ScannerProfile
 NUM_Z, Z_MIN, Z_MAX = 64, 5.0, 30.0
 NUM_LEVELS, LEVEL_P_MAX = 1024, 9.0
 METAL_Z = 28.0
-_TONE_COMPRESSION = 0.09  # mild dynamic-range compression: dense metal keeps its structure
+TONE_COMPRESSION = 0.09
+"""Of the dynamic range, per log signal; mild, so that dense metal keeps its structure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,12 @@ class Look:
 
     def brightness(self, p: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the displayed brightness, 0 to 255, of a log signal."""
-        return (255 * np.exp(-self.tone * p / (1 + _TONE_COMPRESSION * p))).astype(np.float32)
+        return (255 * np.exp(-self.tone * p / (1 + TONE_COMPRESSION * p))).astype(np.float32)
+
+    def log_signal(self, brightness: float) -> float:
+        """Return the log signal that is displayed with a brightness, 0 to 255: the inverse of brightness()."""
+        exponent = -np.log(brightness / 255)
+        return float(exponent / (self.tone - TONE_COMPRESSION * exponent))
 
 
 def _smoothstep(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,7 +101,7 @@ def z_index_table(opaque_from: float, thin_bias: float, thin_below: float) -> ND
 def colours_by_level(table: NDArray[np.float64], tone: float) -> NDArray[np.uint8]:
     """Return the colours of a Look, (NUM_Z * NUM_LEVELS, 3) uint8, from a palette by brightness, (NUM_Z, 256, 3)."""
     p = np.linspace(0, LEVEL_P_MAX, NUM_LEVELS)
-    level = np.clip(255 * np.exp(-tone * p / (1 + _TONE_COMPRESSION * p)), 0, 255)
+    level = np.clip(255 * np.exp(-tone * p / (1 + TONE_COMPRESSION * p)), 0, 255)
     return _colours_at(table, level)
 
 

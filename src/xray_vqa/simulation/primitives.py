@@ -11,10 +11,10 @@ rasteriser draws in one go. A solid of negative density hollows out what it over
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -69,15 +69,24 @@ def rotation_z(angle: float) -> Array:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def turn_of(phi: float, theta: float, pitch: float, mirrored: bool = False) -> Array:
+@kernel
+def turn_of(phi, theta, pitch, mirrored):
     """Return rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch), (3, 3); mirrored: with y negated before it."""
-    cos_f, sin_f, cos_t, sin_t = math.cos(phi), math.sin(phi), math.cos(theta), math.sin(theta)
-    cos_p, sin_p, y = math.cos(pitch), math.sin(pitch), -1.0 if mirrored else 1.0
-    return np.array([
-        (cos_f * cos_p - sin_f * sin_t * sin_p, -sin_f * cos_t * y, cos_f * sin_p + sin_f * sin_t * cos_p),
-        (sin_f * cos_p + cos_f * sin_t * sin_p, cos_f * cos_t * y, sin_f * sin_p - cos_f * sin_t * cos_p),
-        (-cos_t * sin_p, sin_t * y, cos_t * cos_p),
-    ])  # fmt: skip
+    cos_f, sin_f, cos_t, sin_t = np.cos(phi), np.sin(phi), np.cos(theta), np.sin(theta)
+    cos_p, sin_p, y = np.cos(pitch), np.sin(pitch), -1.0 if mirrored else 1.0
+    turn = np.empty((3, 3), np.float64)
+    turn[0, 0], turn[0, 1], turn[0, 2] = (
+        cos_f * cos_p - sin_f * sin_t * sin_p,
+        -sin_f * cos_t * y,
+        cos_f * sin_p + sin_f * sin_t * cos_p,
+    )
+    turn[1, 0], turn[1, 1], turn[1, 2] = (
+        sin_f * cos_p + cos_f * sin_t * sin_p,
+        cos_f * cos_t * y,
+        sin_f * sin_p - cos_f * sin_t * cos_p,
+    )
+    turn[2, 0], turn[2, 1], turn[2, 2] = -cos_t * sin_p, sin_t * y, cos_t * cos_p
+    return turn
 
 
 ALONG = {"z": IDENTITY, "x": rotation_y(np.pi / 2), "y": rotation_x(-np.pi / 2)}
@@ -106,7 +115,7 @@ class Item:
     vertices: NDArray[np.float32]
     """(points, 2) float32, outlines of all prisms, each counter-clockwise, centimetres."""
     profiles: NDArray[np.float32]
-    """(profiles, PROFILE_SIZE, PROFILE_SIZE) float32 from 0 to 1; at least one, so that numba sees one type."""
+    """(profiles, 2, PROFILE_SIZE ** 2) float32, see rounded_profile; at least one, so that numba sees one type."""
     hull: NDArray[np.float32]
     """(points, 3) float32, centimetres: corners of the solids' bounds that lie farthest out; containment is checked
     on them."""
@@ -128,7 +137,7 @@ class Builder:
 
     def between(self, low: float, high: float) -> float:
         """Return a number drawn evenly from the range."""
-        return float(self.rng.uniform(low, high))
+        return low + (high - low) * self.rng.random()
 
     def count(self, low: int, high: int) -> int:
         """Return a whole number from low to high, both included."""
@@ -264,8 +273,7 @@ class Builder:
             taper: thickness factor at the outline's lowest and highest y, as in a blade that is ground to an edge.
         """
         points = np.array(outline, dtype=np.float64)
-        x, y = points.T
-        if np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) < 0:
+        if _area(points) < 0:
             points = points[::-1].copy()
         low, high = points.min(0), points.max(0)
         middle, half = (low + high) / 2, (high - low) / 2 + 1e-3
@@ -303,24 +311,16 @@ class Builder:
         """Add a round wire through (points, 2 or 3); where its pieces overlap it is no thicker."""
         path = np.asarray(points, float)
         if path.shape[1] == 2:
-            path = np.c_[path, np.zeros(len(path))]
+            path = at_height(path, 0.0)
         if closed:
-            path = np.vstack([path, path[:1]])
+            path = np.concatenate([path, path[:1]])
         if radius < MIN_WIRE_RADIUS_CM:
             density *= (radius / MIN_WIRE_RADIUS_CM) ** 2
             radius = MIN_WIRE_RADIUS_CM
-        along = np.diff(path, axis=0)
-        length = np.sqrt((along * along).sum(1))
-        real = length > 1e-6
-        along, length = along[real] / length[real, None], length[real]
         with self.part(MODE_MAX):
             piece = self._new_row(CAPSULE, material, density)
             piece[HALF : HALF + 2] = radius
-            rows = np.repeat(piece[None], len(length), 0)
-            rows[:, CENTRE : CENTRE + 3] = ((path[:-1] + path[1:]) / 2)[real]
-            rows[:, AXES : AXES + 9] = _frames_along(along).reshape(-1, 9)
-            rows[:, HALF + 2] = length / 2
-            self._rows.extend(rows)
+            self._rows.extend(_pieces_along(path, piece))
 
     def ring(self, centre: ArrayLike, radius: float, wire_radius: float, material: str, density: float = 1.0,
              radius_2: float | None = None, turn: Array = IDENTITY, arc: tuple[float, float] = (0.0, 2 * np.pi),
@@ -346,40 +346,97 @@ class Builder:
             primitives=rows.astype(np.float32),
             modes=np.array(self._modes, np.int64),
             vertices=(np.concatenate(self._outlines) if self._outlines else np.zeros((1, 2))).astype(np.float32),
-            profiles=np.array(self._profiles, np.float32)
-            if self._profiles
-            else np.zeros((1, PROFILE_SIZE, PROFILE_SIZE), np.float32),
-            hull=_outer_points(rows).astype(np.float32),
+            profiles=np.array(self._profiles or np.zeros((1, 2, PROFILE_SIZE**2)), np.float32),
+            hull=_outer_points(rows, _DIRECTIONS).astype(np.float32),
         )
 
 
-def _frames_along(unit: Array) -> Array:
-    """Return rotations to frames whose third axis is the unit vector, (n, 3, 3) for (n, 3); rows are the axes."""
-    x, y, z = unit.T
-    steep = np.abs(z) >= 0.9
-    zero = np.zeros(len(unit))
-    a, b, c = np.where(steep, (zero, -z, y), (-y, x, zero)) / np.sqrt(np.where(steep, y * y + z * z, x * x + y * y))
-    up = (y * c - z * b, z * a - x * c, x * b - y * a)
-    return np.array(((a, b, c), up, (x, y, z))).transpose(2, 0, 1)
+@kernel
+def _area(outline):
+    """Return the area inside (points, 2), below 0 where it is clockwise."""
+    twice, before = 0.0, outline.shape[0] - 1
+    for i in range(outline.shape[0]):
+        twice += outline[before, 0] * outline[i, 1] - outline[i, 0] * outline[before, 1]
+        before = i
+    return 0.5 * twice
 
 
-_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+@kernel
+def _pieces_along(path, piece):
+    """Return the capsules between the points of a path, (pieces, NUM_COLUMNS), all but place and length as in `piece`.
+
+    The third axis of a capsule's own frame is along the wire; points that coincide make no piece.
+    """
+    rows = np.empty((path.shape[0] - 1, piece.size), np.float64)
+    num = 0
+    for i in range(path.shape[0] - 1):
+        x, y, z = path[i + 1, 0] - path[i, 0], path[i + 1, 1] - path[i, 1], path[i + 1, 2] - path[i, 2]
+        length = np.sqrt(x * x + y * y + z * z)
+        if length < 1e-6:
+            continue
+        x, y, z = x / length, y / length, z / length
+        is_steep = abs(z) >= 0.9
+        across = np.sqrt(y * y + z * z if is_steep else x * x + y * y)
+        a = 0.0 if is_steep else -y / across
+        b = (-z if is_steep else x) / across
+        c = y / across if is_steep else 0.0
+        row = rows[num]
+        row[:] = piece
+        for axis in range(3):
+            row[CENTRE + axis] = 0.5 * (path[i, axis] + path[i + 1, axis])
+        row[AXES], row[AXES + 1], row[AXES + 2] = a, b, c
+        row[AXES + 3], row[AXES + 4], row[AXES + 5] = y * c - z * b, z * a - x * c, x * b - y * a
+        row[AXES + 6], row[AXES + 7], row[AXES + 8] = x, y, z
+        row[HALF + 2] = 0.5 * length
+        num += 1
+    return rows[:num]
+
+
 _DIRECTIONS = np.array([[np.cos(a), np.sin(a), t] for a in np.arange(16) * np.pi / 8 for t in (-0.6, 0.0, 0.6)])
 
 
-def _outer_points(rows: Array) -> Array:
-    """Return the bound corners of the solids that are extreme in some of 48 directions, (points, 3)."""
-    rows = rows[rows[:, POLYETHYLENE] + rows[:, COPPER] > 0]
-    half = rows[:, HALF : HALF + 3].copy()
-    half[rows[:, KIND] == CAPSULE, 2] += rows[rows[:, KIND] == CAPSULE, HALF]
-    own = _CORNERS[None] * half[:, None]
-    round_ones = np.isin(rows[:, KIND], (ELLIPSOID, CYLINDER))
-    own[round_ones, :, :2] *= 0.8  # a round solid stays inside the corners of its box
-    prisms = rows[:, KIND] == PRISM
-    own[prisms, :, :2] += rows[prisms, None, EXTRA : EXTRA + 2]
-    turn = rows[:, AXES : AXES + 9].reshape(-1, 3, 3)
-    points = (np.einsum("nji,nkj->nki", turn, own) + rows[:, None, CENTRE : CENTRE + 3]).reshape(-1, 3)
-    return points[np.unique((points @ _DIRECTIONS.T).argmax(0))]
+@kernel
+def _outer_points(rows, directions):
+    """Return the corners of the solids' bounds that lie farthest in any of some directions, (points, 3).
+
+    Args:
+        rows: (solids, NUM_COLUMNS) float64. directions: (n, 3).
+    """
+    num = directions.shape[0]
+    farthest = np.full(num, -1e9)
+    points = np.zeros((num, 3))
+    owner = np.full(num, -1)
+    for s in range(rows.shape[0]):
+        row = rows[s]
+        if row[POLYETHYLENE] + row[COPPER] <= 0:
+            continue
+        kind = int(row[KIND])
+        hx, hy, hz = row[HALF], row[HALF + 1], row[HALF + 2]
+        if kind == ELLIPSOID or kind == CYLINDER:
+            hx, hy = 0.8 * hx, 0.8 * hy
+        elif kind == CAPSULE:
+            hz += row[HALF]
+        for corner in range(8):
+            x, y, z = hx if corner & 4 else -hx, hy if corner & 2 else -hy, hz if corner & 1 else -hz
+            if kind == PRISM:
+                x, y = x + row[EXTRA], y + row[EXTRA + 1]
+            px = row[CENTRE] + row[AXES] * x + row[AXES + 3] * y + row[AXES + 6] * z
+            py = row[CENTRE + 1] + row[AXES + 1] * x + row[AXES + 4] * y + row[AXES + 7] * z
+            pz = row[CENTRE + 2] + row[AXES + 2] * x + row[AXES + 5] * y + row[AXES + 8] * z
+            for d in range(num):
+                distance = directions[d, 0] * px + directions[d, 1] * py + directions[d, 2] * pz
+                if distance > farthest[d]:
+                    farthest[d], owner[d] = distance, 8 * s + corner
+                    points[d, 0], points[d, 1], points[d, 2] = px, py, pz
+    keep = 0
+    for d in range(num):
+        is_new = True
+        for other in range(d):
+            is_new = is_new and owner[other] != owner[d]
+        if is_new:
+            points[keep] = points[d]
+            keep += 1
+    return points[:keep]
 
 
 @kernel
@@ -390,10 +447,12 @@ def rounded_profile(outline, half, middle, rounding):
         outline: (points, 2). half, middle: (2,), half sizes and centre of the bounds.
 
     Returns:
-        (PROFILE_SIZE, PROFILE_SIZE) float32, rows along y.
+        (2, PROFILE_SIZE ** 2) float32, rows along y: the factor, and how far around, in cm, it is 1 wherever it is read
+        between these points, so that the rasteriser may skip; below 0 where it is not.
     """
-    profile = np.empty((PROFILE_SIZE, PROFILE_SIZE), np.float32)
+    profile = np.empty((2, PROFILE_SIZE * PROFILE_SIZE), np.float32)
     num = outline.shape[0]
+    diagonal = 2 * np.sqrt(half[0] * half[0] + half[1] * half[1]) / (PROFILE_SIZE - 1)
     for row in range(PROFILE_SIZE):
         y = middle[1] + half[1] * (2 * row / (PROFILE_SIZE - 1) - 1)
         for column in range(PROFILE_SIZE):
@@ -409,26 +468,32 @@ def rounded_profile(outline, half, middle, rounding):
                 if (y1 > y) != (y2 > y) and x < x1 + dx * (y - y1) / (dy if dy != 0 else 1e-12):
                     inside = not inside
             depth = min(np.sqrt(nearest2) / rounding, 1.0) if inside else 0.0
-            profile[row, column] = np.sqrt(max(1 - (1 - depth) ** 2, 0.02))
+            profile[0, row * PROFILE_SIZE + column] = np.sqrt(max(1 - (1 - depth) ** 2, 0.02))
+            # A place nearest to this point is half a diagonal away; what is read there lies up to a whole one further.
+            profile[1, row * PROFILE_SIZE + column] = np.sqrt(nearest2) - rounding - 1.5 * diagonal if inside else -1.0
     return profile
 
 
 # -- outlines ---------------------------------------------------------------------------------------------------------
 
 
+_QUADRANTS = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
+
+
 def rounded_rectangle(width: float, height: float, radius: float, num_corner: int = 4) -> Array:
     """Return the outline of a rectangle about the origin with rounded corners, (4 * num_corner, 2)."""
     radius = min(radius, 0.49 * width, 0.49 * height)
-    corners = ((1, 1, 0.0), (-1, 1, 0.5), (-1, -1, 1.0), (1, -1, 1.5))
-    out = []
-    for sx, sy, turns in corners:
-        angle = np.pi * turns + np.linspace(0, np.pi / 2, num_corner)
-        out.append(
-            np.c_[
-                sx * (width / 2 - radius) + radius * np.cos(angle), sy * (height / 2 - radius) + radius * np.sin(angle)
-            ]
-        )
-    return np.concatenate(out)
+    angle = np.linspace(0, np.pi / 2, num_corner)
+    angle = np.concatenate([angle, angle + np.pi / 2, angle + np.pi, angle + 1.5 * np.pi])
+    to_corner = np.repeat(_QUADRANTS, num_corner, 0) * (width / 2 - radius, height / 2 - radius)
+    return to_corner + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def at_height(path: Array, z: float) -> Array:
+    """Return a path in the plane, (points, 2), as one at a height, (points, 3)."""
+    raised = np.empty((len(path), 3))
+    raised[:, :2], raised[:, 2] = path, z
+    return raised
 
 
 def circle(radius: float, num_points: int = 20, centre: tuple[float, float] = (0.0, 0.0)) -> Array:
@@ -454,9 +519,16 @@ def blob(rng: np.random.Generator, width: float, height: float, num_points: int 
 def smooth(points: ArrayLike, num_between: int = 6, closed: bool = False) -> Array:
     """Return a Catmull-Rom curve through (points, 2 or 3) with num_between points a span."""
     p = np.asarray(points, float)
-    q = np.vstack([p[-1], p, p[0], p[1]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
-    t = np.linspace(0, 1, num_between, endpoint=False)[:, None]
-    a, b, c, d = (part[:, None] for part in (q[:-3], q[1:-2], q[2:-1], q[3:]))
-    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    curve = curve.reshape(-1, p.shape[1])
-    return curve if closed else np.vstack([curve, p[-1]])
+    ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    q = np.concatenate([ends[0], p, ends[1]])
+    spans = np.stack([q[:-3], q[1:-2], q[2:-1], q[3:]], 1)
+    curve = (_catmull_rom(num_between) @ spans).reshape(-1, p.shape[1])
+    return curve if closed else np.concatenate([curve, p[-1:]])
+
+
+@cache
+def _catmull_rom(num_between: int) -> Array:
+    """Return how much each of four points weighs in the curve between the middle two, (num_between, 4)."""
+    t = np.linspace(0, 1, num_between, endpoint=False)
+    weights = np.array([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3])
+    return 0.5 * weights.T

@@ -134,7 +134,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
     """Add one posed object to the two line integrals.
 
     Args:
-        solids, modes, vertices, profiles: arrays of an Item, profiles as (n, PROFILE_SIZE ** 2).
+        solids, modes, vertices, profiles: arrays of an Item.
         rotation: (3, 3) float64, object to world; may mirror. translation: (3,) float64, cm.
         scale: size of the object's unit of length in cm; everything is computed in that unit. density: factor on it.
         view_frame, rays: of a View.
@@ -154,8 +154,10 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
     bounds = np.empty((num_solids, 4), np.int64)
     place_solids(solids, rotation, shift, frame, height, width, turns, centres, bounds)
     ramps = np.zeros(width + 2 * BLOCK, np.float64)
+    is_sloped = np.zeros(width // BLOCK + 2, np.bool_)
     chord = np.empty(width + 2 * BLOCK, np.float32)
     levels = np.empty(MAX_EDGES, np.float64)
+    places = np.empty(width, np.uint8)
     ray = np.empty(12, np.float64)
     corners = np.empty((4, 2), np.float32)
     texture_step = np.float32(view_frame[PIXEL] / TEXTURE_CELL_CM)
@@ -177,7 +179,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
         if modes[part] == MODE_STACK:
             _draw_stack(
                 solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
-                ramps, chord, levels, ray,
+                ramps, is_sloped, chord, levels, ray,
             )  # fmt: skip
             begin = end
             continue
@@ -201,11 +203,14 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
             place_generator(turn, centres[s], frame, u0, ray)
             a, b = factor * solid[POLYETHYLENE], factor * solid[COPPER]
             num = u1 - u0 + 1
+            cell = solid[TEXTURE_SCALE] * texture_step
+            if solid[TEXTURE_AMOUNT] != 0:
+                _lay_texture(solid, cell, u0, num, places)
             for v in range(v0, v1 + 1):
                 aim(turn, rays[v, 0], rays[v, 1], num, ray)
                 if kind == BOX or kind == PRISM:  # noqa: SIM109  (numba compiles this one better)
-                    first, last = prism_row(outline, start, count, hz, ray, num, levels, ramps, 1.0)
-                    sum_ramps(ramps, first, last, chord)
+                    first, last = prism_row(outline, start, count, hz, ray, num, levels, ramps, is_sloped, 1.0)
+                    sum_ramps(ramps, is_sloped, first, last, chord)
                 elif kind == CAPSULE:
                     first, last = capsule_row(hx, hz, ray, num, chord)
                 elif kind == CYLINDER:
@@ -219,7 +224,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
                 if shaped:
                     _shape_thickness(chord, first, last, solid, profiles, ray)
                 if solid[TEXTURE_AMOUNT] != 0:
-                    _roughen(chord, first, last, u0, v, solid, textures, texture_step)
+                    _roughen(chord, first, last, v, solid, textures, cell, places)
                 if keep_thickest:
                     _keep_larger(thickest, v, u0, chord, first, last)
                     spans[num_spans, 0], spans[num_spans, 1], spans[num_spans, 2] = v, u0 + first, u0 + last
@@ -276,24 +281,35 @@ def _shape_thickness(chord, first, last, solid, profiles, ray):
     if solid[PROFILE] > 0:
         per_x, per_y = (PROFILE_SIZE - 1) / width, (PROFILE_SIZE - 1) / height
         round_edge(
-            chord, first, last, profiles[int(solid[PROFILE]) - 1], x * per_x, y * per_y, x_step * per_x, y_step * per_y
+            chord,
+            first,
+            last,
+            profiles[int(solid[PROFILE]) - 1],
+            x * per_x,
+            y * per_y,
+            x_step * per_x,
+            y_step * per_y,
+            max(np.sqrt(x_step * x_step + y_step * y_step), 1e-6),
         )
     if solid[TAPER] != solid[TAPER + 1]:
         taper(chord, first, last, solid[TAPER], solid[TAPER + 1], y / height, y_step / height)
 
 
 @kernel
-def _roughen(chord, first, last, u, v, solid, textures, texture_step):
-    """Multiply the chords of one row, whose column 0 is the image's u, by 1 + amount * pattern."""
-    cell, amount = solid[TEXTURE_SCALE] * texture_step, solid[TEXTURE_AMOUNT]
-    offset = int(solid[TEXTURE_OFFSET])
-    pattern = int(solid[TEXTURE_ID])
-    line = (int(v * cell) + offset * 7) & (TEXTURE_SIZE - 1)
-    shift, left = np.uint32(offset), np.uint32(u)
+def _lay_texture(solid, cell, u0, num, places):
+    """Write which place of a pattern's line falls on each column: uint8, so that it wraps at TEXTURE_SIZE by itself."""
+    offset, left = np.uint32(int(solid[TEXTURE_OFFSET])), np.uint32(u0)
+    for k in range(np.uint64(num)):
+        places[k] = np.uint8(np.uint32(np.float32(np.uint32(k) + left) * cell) + offset)
+
+
+@kernel
+def _roughen(chord, first, last, v, solid, textures, cell, places):
+    """Multiply the chords of one row by 1 + amount * pattern."""
+    line = (int(v * cell) + int(solid[TEXTURE_OFFSET]) * 7) & (TEXTURE_SIZE - 1)
+    pattern, amount = textures[int(solid[TEXTURE_ID]), line], solid[TEXTURE_AMOUNT]
     for k in range(np.uint64(first), np.uint64(last + 1)):
-        column = np.uint32(np.float32(np.uint32(np.uint32(k) + left)) * cell)
-        place = np.uint64(column + shift) & np.uint64(TEXTURE_SIZE - 1)
-        chord[k] *= max(np.float32(0), np.float32(1) + amount * textures[pattern, line, place])
+        chord[k] *= max(np.float32(0), np.float32(1) + amount * pattern[places[k]])
 
 
 @kernel
@@ -317,16 +333,13 @@ def _move_thickest(thickest, v, first, last, polyethylene, copper, a, b):
     """Add a and b times thickest[v, first:last + 1] to the sums and leave zeros there."""
     for u in range(np.uint64(first), np.uint64(last + 1)):
         polyethylene[v, u] += a * thickest[v, u]
-    if b != 0:
-        for u in range(np.uint64(first), np.uint64(last + 1)):
-            copper[v, u] += b * thickest[v, u]
-    for u in range(np.uint64(first), np.uint64(last + 1)):
+        copper[v, u] += b * thickest[v, u]
         thickest[v, u] = np.float32(0)
 
 
 @kernel
 def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
-                ramps, chord, levels, ray):  # fmt: skip
+                ramps, is_sloped, chord, levels, ray):  # fmt: skip
     """Add a part of plain prisms of one material (a shell's layers) with one running sum and one write a row."""
     height, width = polyethylene.shape
     u0, u1, v0, v1 = np.int64(width), np.int64(-1), np.int64(height), np.int64(-1)
@@ -352,12 +365,13 @@ def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, ray
                 num,
                 levels,
                 ramps,
+                is_sloped,
                 np.float64(factor * solid[POLYETHYLENE]),
             )
             first, last = min(first, first_here), max(last, last_here)
         if last < first:
             continue
-        sum_ramps(ramps, first, last, chord)
+        sum_ramps(ramps, is_sloped, first, last, chord)
         _add_run(polyethylene, v, u0, chord, first, last, np.float32(1))
         if b != 0:
             _add_run(copper, v, u0, chord, first, last, b)
@@ -398,7 +412,7 @@ class LineIntegrals:
             item.primitives,
             item.modes,
             item.vertices,
-            item.profiles.reshape(len(item.profiles), -1),
+            item.profiles,
             np.ascontiguousarray(rotation, np.float64),
             np.ascontiguousarray(translation, np.float64),
             float(scale),

@@ -3,6 +3,8 @@
 The truth of simulated scans and of threats projected into real ones comes from here, by the same rules.
 """
 
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.simulation.detector import log_readings
-from xray_vqa.simulation.palette import Look
-from xray_vqa.simulation.sensor import signal_of
+from xray_vqa.simulation.detector import coefficients, log_reading, log_readings
+from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.palette import TONE_COMPRESSION, Look
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, exp_of_negative_row
 
 MASK_P_HIGH = 0.012
 """An object's mask is where its own log signal in the rear detector exceeds this."""
@@ -102,11 +105,61 @@ def visibility(
 
     polyethylene and copper are of everything there, the object included: (height, width) float32, cm.
     """
-    with_it = look.brightness(signal_of(log_readings(polyethylene, copper)))
-    without = look.brightness(signal_of(log_readings(polyethylene - shadow.polyethylene, copper - shadow.copper)))
-    could_show = shadow.mask & (255 - look.brightness(signal_of(shadow.own_p)) > NOTICEABLE_LEVELS)
-    shown = could_show & (np.abs(without - with_it) > NOTICEABLE_LEVELS)
-    return Visibility(int(shown.sum()), int(could_show.sum()))
+    shown, could = _count_visible(
+        shadow.polyethylene,
+        shadow.copper,
+        np.ascontiguousarray(polyethylene),  # so that this compiles for one kind of array
+        np.ascontiguousarray(copper),
+        coefficients(),
+        np.float32(look.log_signal(255 - NOTICEABLE_LEVELS)),
+        np.float32(look.tone),
+    )
+    return Visibility(int(shown), int(could))
+
+
+@kernel
+def _count_visible(own_polyethylene, own_copper, all_polyethylene, all_copper, model, noticeable_p, tone):
+    """Return how many pixels of an object change the picture noticeably, and how many would if nothing else were there.
+
+    Row by row: pixels that could show are gathered, so that what follows, with and without the object, runs in vectors.
+
+    Args:
+        own_polyethylene, own_copper, all_polyethylene, all_copper: (height, width) float32, cm.
+        model: (2, 14) float32, see coefficients(). noticeable_p: log signal that is noticeable on the empty belt.
+    """
+    height, width = own_polyethylene.shape
+    front, rear = model[0], model[1]
+    share_low, nothing = np.float32(LUMINANCE_SHARE_LOW), np.float32(0)
+    could = np.empty(width, np.bool_)
+    rays = np.empty((4, width), np.float32)
+    bits = np.empty(width, np.int32)
+    power = bits.view(np.float32)
+    num_shown, num_could = 0, 0
+    for v in range(height):
+        own_a, own_b = own_polyethylene[v], own_copper[v]
+        for u in range(width):
+            x, y = max(own_a[u], nothing), max(own_b[u], nothing)
+            low, high = log_reading(x, y, front), log_reading(x, y, rear)
+            could[u] = (high > MASK_P_HIGH) & (low * share_low + high * (1 - share_low) > noticeable_p)
+        num = 0
+        for u in range(width):
+            if could[u]:
+                rays[0, num], rays[1, num] = all_polyethylene[v, u], all_copper[v, u]
+                rays[2, num], rays[3, num] = rays[0, num] - own_a[u], rays[1, num] - own_b[u]
+                num += 1
+        if num == 0:
+            continue
+        for k in range(0, 4, 2):
+            a, b = rays[k, :num], rays[k + 1, :num]
+            for i in range(num):
+                x, y = max(a[i], nothing), max(b[i], nothing)
+                p = share_low * log_reading(x, y, front) + (1 - share_low) * log_reading(x, y, rear)
+                a[i] = tone * p / (1 + np.float32(TONE_COMPRESSION) * p)
+            exp_of_negative_row(a, b, bits, power)
+        for i in range(num):
+            num_shown += np.float32(255) * abs(rays[3, i] - rays[1, i]) > NOTICEABLE_LEVELS
+        num_could += num
+    return num_shown, num_could
 
 
 def occlusion(shadow: Shadow, polyethylene: NDArray[np.float32], copper: NDArray[np.float32]) -> float:

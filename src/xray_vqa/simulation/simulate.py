@@ -289,16 +289,13 @@ class RefreshedPool(VariantPool):
         self._num = num_variants
         self._lifetime = lifetime
 
-    def _slot(self, rng: np.random.Generator, num: int, lifetime: int, salt: int) -> int:
-        slot = int(rng.integers(num))
-        generation = (self._index + slot * lifetime // num) // lifetime
-        return zlib.crc32(repr((self._seed, slot, generation, salt)).encode()) % NUM_VARIANTS
-
     def draw(self, key: str, rng: np.random.Generator) -> int:
-        return self._slot(rng, self._num, self._lifetime, 0)
+        slot = int(rng.integers(self._num))
+        generation = (self._index + slot * self._lifetime // self._num) // self._lifetime
+        return zlib.crc32(repr((self._seed, slot, generation)).encode()) % NUM_VARIANTS
 
     def draw_look(self, rng: np.random.Generator) -> int:
-        return self._slot(rng, 16, 400, 1)
+        return self.draw("look", rng)
 
 
 class ScanStream:
@@ -318,7 +315,7 @@ class ScanStream:
         clean_share: float = DEFAULT_CLEAN_SHARE,
         start: int = 0,
         num_variants: int = 24,
-        lifetime: int = 2400,
+        lifetime: int = 6000,
     ) -> None:
         """Set up the stream; nothing is built yet.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import MODE_STACK, Array, Builder, Texture, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import MODE_STACK, Array, Builder, Texture, at_height, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.fittings import (
     STREAKS,
     add_creases,
@@ -14,7 +14,6 @@ from xray_vqa.simulation.shapes.fittings import (
     add_pocket,
     add_soft_rim,
     add_zip,
-    at_height,
     part_of,
 )
 from xray_vqa.simulation.shapes.registry import Interior, bag

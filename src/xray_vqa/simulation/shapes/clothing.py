@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Array, Builder, Texture, blob, rounded_rectangle, smooth
-from xray_vqa.simulation.shapes.fittings import CLOUD, CRUMPLE, FOLDS, LONG_FOLDS, STREAKS, at_height
+from xray_vqa.simulation.primitives import Array, Builder, Texture, at_height, blob, rounded_rectangle, smooth
+from xray_vqa.simulation.shapes.fittings import CLOUD, CRUMPLE, FOLDS, LONG_FOLDS, STREAKS
 from xray_vqa.simulation.shapes.registry import benign
 
 WOVEN = (("cotton", 0.8, 1.5), ("cotton", 0.8, 1.5), ("fabric", 0.15, 0.35), ("nylon", 0.12, 0.3))

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Array, Builder, Texture, rotation_z, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import Array, Builder, Texture, at_height, rotation_z, rounded_rectangle, smooth
 
 CLOUD, FOLDS, LONG_FOLDS, STREAKS, CRUMPLE = 1, 0, 2, 3, 5
 """Patterns of raster.TEXTURES."""
-
-
-def at_height(path: Array, z: float) -> Array:
-    """Return a path in the plane as one at a height, (points, 3)."""
-    return np.c_[path, np.full(len(path), z)]
 
 
 def part_of(b: Builder, path: Array, low: float, high: float) -> Array:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.primitives import Array, Builder, blob, rounded_rectangle, smooth
+from xray_vqa.simulation.primitives import Array, Builder, at_height, blob, rounded_rectangle, smooth
 from xray_vqa.simulation.shapes.fittings import (
     add_buckle,
     add_creases,
@@ -16,7 +16,6 @@ from xray_vqa.simulation.shapes.fittings import (
     add_soft_rim,
     add_strap,
     add_zip,
-    at_height,
     evenly,
     part_of,
 )
