@@ -13,6 +13,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The cache saves about ten seconds a process. In a read-only installation without a home folder numba finds no place
     for it and raises RuntimeError at decoration; then every process compiles for itself.
+
+    Whoever edits a kernel removes the package's __pycache__ folders: numba looks at the file of the outermost kernel
+    alone and would run an old copy of one that it calls in another file.
     """
     try:
         return njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(function)

@@ -381,7 +381,8 @@ def _pieces_along(path, piece):
         b = (-z if is_steep else x) / across
         c = y / across if is_steep else 0.0
         row = rows[num]
-        row[:] = piece
+        for column in range(piece.size):
+            row[column] = piece[column]
         for axis in range(3):
             row[CENTRE + axis] = 0.5 * (path[i, axis] + path[i + 1, axis])
         row[AXES], row[AXES + 1], row[AXES + 2] = a, b, c
@@ -434,7 +435,7 @@ def _outer_points(rows, directions):
         for other in range(d):
             is_new = is_new and owner[other] != owner[d]
         if is_new:
-            points[keep] = points[d]
+            points[keep, 0], points[keep, 1], points[keep, 2] = points[d, 0], points[d, 1], points[d, 2]
             keep += 1
     return points[:keep]
 
