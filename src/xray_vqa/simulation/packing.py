@@ -38,8 +38,10 @@ DEFAULT_CLEAN_SHARE = 0.2
 """Share of bags without a threat."""
 NUM_VARIANTS = 1 << 30
 _ANYWHERE = np.zeros(2)
-_NUM_CANDIDATES = (5, 6, 8)
+_NUM_CANDIDATES = (6, 16, 24)
 """By concealment, how many places are tried for a threat."""
+_NUM_COVERS = 4
+"""How many of the things that lie nearest are tried to hide it behind."""
 
 
 class VariantPool:
@@ -177,13 +179,17 @@ class _Packer:
         spread = room.half_x / 5
         for _ in range(2 if hiding == 2 else 0):
             self.add(str(rng.choice(_COVERS)), 0.9, centre, spread)
-        if hiding and self._places:  # behind the thing that lies nearest
-            centre = min(self._places, key=lambda at: (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2)
-            spread = 3.0 if hiding == 1 else 2.0
+        centres = [centre]
+        if hiding and self._places:  # behind what lies nearest
+            by_distance = sorted(self._places, key=lambda at: (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2)
+            centres, spread = by_distance[:_NUM_COVERS], 3.0 if hiding == 1 else 2.0
         for _ in range(4):
             shape = draw_shape(THREATS[category], rng)
             variant = self.pool.draw(shape.key, rng)
-            found = [self.place(shape.key, 0.8, centre, spread, variant) for _ in range(_NUM_CANDIDATES[hiding])]
+            found = [
+                self.place(shape.key, 0.8, centres[index % len(centres)], spread, variant)
+                for index in range(_NUM_CANDIDATES[hiding])
+            ]
             places = tuple(place[0] for place in found if place is not None)
             if places:
                 return places

@@ -22,10 +22,12 @@ from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_prof
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import VISIBLE_SHARES, PlacedItem, SceneSpec, location_cell
 from xray_vqa.simulation.sensor import Sensor
-from xray_vqa.simulation.shadow import MIN_MASK_PIXELS, Shadow, occlusion, visibility
+from xray_vqa.simulation.shadow import COPPER_WEIGHT, MIN_MASK_PIXELS, Shadow, occlusion, visibility
 from xray_vqa.simulation.shapes import build_bag, build_item
-from xray_vqa.simulation.view import ViewName, into_view, open_view
+from xray_vqa.simulation.view import View, ViewName, into_view, open_view
 
+OPAQUE_CM = 40.0
+"""Polyethylene behind which hardly anything shows; more hides no further."""
 MAX_REDRAWN = 8
 """How often a scene is drawn anew in which a threat finds no place where it can be seen."""
 
@@ -89,27 +91,45 @@ class Renderer:
         """Return the picture of a draft, each threat at the place that hides it as far as the draft wants."""
         spec = draft.spec
         look = _look_of(spec, profile)
-        low, high = VISIBLE_SHARES[spec.concealment]
         self._draw_harmless(spec, "top")
         threats: list[tuple[PlacedItem, Shadow]] = []
         for places in draft.candidates:
-            best: tuple[PlacedItem, Shadow] | None = None
-            best_miss = np.inf
-            for placed in places:
-                shadow = self._cast(placed, spec, "top")
-                if shadow is None:
-                    continue
-                polyethylene, copper = self._around(shadow)
-                share = visibility(shadow, polyethylene + shadow.polyethylene, copper + shadow.copper, look).share
-                miss = max(low - share, share - high, 0.0)
-                if miss < best_miss:
-                    best, best_miss = (placed, shadow), miss
-                if miss == 0:
-                    break
-            if best is not None:
-                self._add(best[1])
-                threats.append(best)
+            chosen = self._choose_place(places, spec, look)
+            if chosen is not None:
+                self._add(chosen[1])
+                threats.append(chosen)
         return self._finish(spec, profile, look, threats, "top")
+
+    def _choose_place(
+        self, places: Sequence[PlacedItem], spec: SceneSpec, look: Look
+    ) -> tuple[PlacedItem, Shadow] | None:
+        """Return the place at which a threat shows as far as the scene wants, or nearly, with its shadow there.
+
+        The more lies on its rays already, the less of it shows. Places are sorted by that and searched by bisection,
+        because finding out how far it does show takes a rendering.
+        """
+        low, high = VISIBLE_SHARES[spec.concealment]
+        sorted_places = sorted(places, key=lambda placed: self._attenuation_around(placed, spec))
+        best: tuple[PlacedItem, Shadow] | None = None
+        best_miss = np.inf
+        first, last = 0, len(sorted_places)
+        while first < last and best_miss > 0:
+            middle = (first + last) // 2
+            shadow = self._cast(sorted_places[middle], spec, "top")
+            if shadow is None:
+                del sorted_places[middle]
+                last -= 1
+                continue
+            polyethylene, copper = self._around(shadow)
+            share = visibility(shadow, polyethylene + shadow.polyethylene, copper + shadow.copper, look).share
+            miss = max(low - share, share - high, 0.0)
+            if miss < best_miss:
+                best, best_miss = (sorted_places[middle], shadow), miss
+            if share > high:
+                first = middle + 1
+            else:
+                last = middle
+        return best
 
     def main_concealers(self, scan: SimulatedScan) -> tuple[str | None, ...]:
         """Return for each threat the harmless thing that attenuates most in its mask; None where nothing lies there."""
@@ -136,9 +156,21 @@ class Renderer:
     ) -> tuple[int, int, int, int] | None:
         is_bag = placed is spec.bag
         item = build_bag(placed.shape, placed.variant)[0] if is_bag else build_item(placed.shape, placed.variant)
-        rays = open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
         rotation, position = into_view(view, placed.rotation(), np.array(placed.position_cm))
-        return target.draw(item, rotation, position, placed.scale, placed.density, rays)
+        return target.draw(item, rotation, position, placed.scale, placed.density, self._rays(spec))
+
+    def _rays(self, spec: SceneSpec) -> View:
+        return open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
+
+    def _attenuation_around(self, placed: PlacedItem, spec: SceneSpec) -> float:
+        """Return how much has been drawn where an object would come to lie, in cm of polyethylene, metal bounded."""
+        hull = placed.scale * build_item(placed.shape, placed.variant).hull @ placed.rotation().T
+        corners = self._rays(spec).project(hull + placed.position_cm)
+        left, top = np.maximum(corners.min(0), 0).astype(int).tolist()
+        right, bottom = np.ceil(corners.max(0)).astype(int).tolist()
+        window = slice(top, bottom), slice(left, right)
+        weight = self._total.polyethylene[window] + COPPER_WEIGHT * self._total.copper[window]
+        return float(np.minimum(weight, OPAQUE_CM).mean()) if weight.size else 0.0
 
     def _cast(self, placed: PlacedItem, spec: SceneSpec, view: ViewName) -> Shadow | None:
         """Return one object's shadow; None outside the picture."""
