@@ -413,7 +413,7 @@ def _outer_points(rows, directions):
             continue
         kind = int(row[KIND])
         hx, hy, hz = row[HALF], row[HALF + 1], row[HALF + 2]
-        if kind == ELLIPSOID or kind == CYLINDER:  # noqa: PLR1714  (numba compiles this one better)
+        if kind == ELLIPSOID or kind == CYLINDER:  # noqa: SIM109  (numba compiles this one better)
             hx, hy = 0.8 * hx, 0.8 * hy
         elif kind == CAPSULE:
             hz += row[HALF]
