@@ -29,7 +29,7 @@ SOLIDS = {
     "box": (lambda b: b.box((0, 0, 0), (4, 3, 2), "polyethylene"), 192.0),
     "ellipsoid": (lambda b: b.ellipsoid((0, 0, 0), (4, 3, 2), "polyethylene"), 4 / 3 * np.pi * 24),
     "cylinder": (lambda b: b.cylinder((0, 0, 0), "x", 2, 4, "polyethylene"), np.pi * 4 * 8),
-    "cone": (lambda b: b.cone((6 / 7, 0, 0), "x", 2, 1, 4, "polyethylene"), np.pi * 8 / 3 * 7),
+    "cone": (lambda b: b.cone((10 / 19, 0, 0), "x", 3, 2, 4, "polyethylene"), np.pi * 8 / 3 * 19),
     "prism": (lambda b: b.prism([(-4, -2), (4, -2), (0, 4)], -1, 1, "polyethylene"), 48.0),
     "tube": (lambda b: b.tube((0, 0, 0), "x", 2, 4, 0.3, "polyethylene"), np.pi * (4 - 1.7**2) * 8),
 }
