@@ -1,7 +1,7 @@
 """From line integrals to what a dual-energy detector reads, and from its reading to an atomic number.
 
 The forward model is a rational function of the two line integrals, fitted offline to 146-bin Beer-Lambert (error in
--ln T below 0.021 / 0.009 for p < 7). The way back is the scanner's: the ratio of the two readings against calibrated
+-ln T below 0.016 / 0.011 for p < 7). The way back is the scanner's: the ratio of the two readings against calibrated
 wedges, at equal reading of the rear detector, because beam hardening moves the curves.
 """
 
@@ -32,7 +32,7 @@ class DetectorTable(BaseModel):
 
     about: str
     low: tuple[float, ...]
-    """14 coefficients of the front (soft) detector: 9 of the numerator, 5 of the denominator."""
+    """14 coefficients of the front (soft) detector: 9 of the numerator, 5 of the denominator, these not negative."""
     high: tuple[float, ...]
     """14 coefficients of the rear (hard) detector."""
     max_error_below_p7: tuple[float, float]

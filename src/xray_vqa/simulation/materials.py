@@ -1,8 +1,8 @@
 """What each material does to the beam, in two numbers.
 
 The attenuation of nearly every material is, over the scanner's band, that of some thickness of polyethylene plus some
-thickness of copper. A ray therefore needs two sums only. The table is made by bake.py and is part of the generator's
-version.
+thickness of copper. A ray therefore needs two sums only. The table is made by bake.py from spectrum.py's and is part of
+the generator's version.
 """
 
 from __future__ import annotations

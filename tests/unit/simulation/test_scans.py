@@ -8,9 +8,11 @@ from scipy import ndimage
 
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.packing import draft_scene, sample_scene
+from xray_vqa.simulation.palette import draw_look
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import SceneSpec
+from xray_vqa.simulation.shadow import MIN_MASK_PIXELS
 from xray_vqa.simulation.shapes import BAGS, THREATS, build_bag, build_item
 from xray_vqa.simulation.simulate import Renderer, ScanStream, simulate
 from xray_vqa.simulation.view import open_view
@@ -64,20 +66,54 @@ def test_things_stay_in_the_frame_and_dark_things_inside_the_bag(bag):
     assert border.mean() > 225
 
 
-def test_a_threat_changes_the_picture_only_near_its_mask():
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_a_threat_changes_the_picture_only_near_its_mask(profile):
     for seed in range(30, 60):
-        spec = sample_scene(seed, size_wh=SMALL, threats=("Gun",), clutter_level=2, concealment=0)
-        scan = simulate(spec, "opixray-like")
+        scan = simulate(sample_scene(seed, size_wh=SMALL, threats=("Gun",), clutter_level=2, concealment=0), profile)
         if scan.annotations:
             break
-    clean = simulate(spec.model_copy(update={"threats": ()}), "opixray-like")
-    changed = np.abs(scan.image.astype(int) - clean.image.astype(int)).max(-1) > 12
-    assert changed[scan.masks[0]].mean() > 0.3
-    margin = 10  # point spread, hue smoothing and unsharp mask
-    box = scan.annotations[0].box
-    top, left = max(int(box.y) - margin, 0), max(int(box.x) - margin, 0)
-    changed[top : int(box.y + box.h) + margin, left : int(box.x + box.w) + margin] = False
-    assert changed.mean() < 2e-4  # running sums round otherwise; a pixel on the verge of another colour may tip over
+    clean = simulate(scan.spec.model_copy(update={"threats": ()}), profile)
+    changed = np.abs(scan.image.astype(int) - clean.image.astype(int)).max(-1)
+    assert (changed[scan.masks[0]] > 0).mean() > 0.9
+
+    look = draw_look(load_profile(profile), scan.spec.look_seed)
+    reach = 1 + max(look.hue_smoothing, look.sharpen_radius)  # point spread, then hue smoothing and unsharp mask
+    assert changed[~widened(drawn_by(scan.spec, scan.spec.threats[0]), reach)].max() == 0
+    faint = changed[~widened(scan.masks[0], reach)]  # parts too thin for the mask
+    assert (faint > 0).mean() < 1e-3
+    assert faint.max() <= 8
+
+
+def widened(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return ndimage.binary_dilation(mask, np.ones((2 * pixels + 1, 2 * pixels + 1)))
+
+
+def drawn_by(spec: SceneSpec, placed) -> np.ndarray:
+    """Return every pixel that an object attenuates at all."""
+    lines, item = LineIntegrals(SMALL), build_item(placed.shape, placed.variant)
+    view, position = open_view(SMALL, spec.pixel_cm), np.array(placed.position_cm)
+    lines.draw(item, placed.rotation(), position, placed.scale, placed.density, view)
+    return (lines.polyethylene != 0) | (lines.copper != 0)
+
+
+def test_a_mask_is_never_empty_and_every_seen_threat_has_one(scans):
+    for scan in scans:
+        assert len(scan.spec.threats) == len(scan.masks)
+        assert all(mask.sum() >= MIN_MASK_PIXELS for mask in scan.masks)
+        assert [placed.label for placed in scan.spec.threats] == [a.category for a in scan.annotations]
+
+
+def test_a_scene_is_no_heavier_than_when_its_speed_was_measured(scans):
+    """Solids are what a scan costs: 890 on average in version 3, 1,800 in the heaviest of 60 scenes."""
+    counts = [num_solids(scan.spec) for scan in scans]
+    assert np.mean(counts) < 1200
+    assert max(counts) < 2600
+
+
+def num_solids(spec: SceneSpec) -> int:
+    items = [build_item(placed.shape, placed.variant) for placed in (*spec.clutter, *spec.threats)]
+    items.append(build_bag(spec.bag.shape, spec.bag.variant)[0])
+    return sum(len(item.primitives) for item in items)
 
 
 def test_threats_that_are_meant_to_be_hidden_show_less():

@@ -367,8 +367,9 @@ def jewellery(b: Builder) -> None:
     b.wire(
         np.c_[swing * np.cos(angle), 0.7 * swing * np.sin(angle)],
         b.between(0.08, 0.16),
-        b.pick(("brass", "nickel")),
+        b.pick(("brass", "nickel", "silver")),
         density=0.8,
     )
     for _ in range(b.count(1, 4)):
-        b.ring((b.between(-3, 3), b.between(-2, 2), 0), b.between(0.8, 1.1), 0.15, "brass", num_pieces=10)
+        place = (b.between(-3, 3), b.between(-2, 2), 0)
+        b.ring(place, b.between(0.8, 1.1), 0.15, b.pick(("brass", "silver")), num_pieces=10)
