@@ -158,7 +158,7 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
         width = g2 - g1
         half_width, per_width = 0.5 * width, 0.5 / max(width, 1e-9)
         k = max(int(np.ceil(g1 - 0.5)), 0)
-        first = min(first, k)
+        first, block = min(first, k), k // BLOCK
         done, side = 0.0, k - 0.5 - g1
         below = 0.0 if side <= 0.0 else (side - half_width if side >= width else side * side * per_width)
         while k < num:
@@ -173,8 +173,9 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
             k += 1
         k = min(k, num - 1)
         last = max(last, k)
-        for block in range(max(int(np.ceil(g1)), 0) // BLOCK, k // BLOCK + 1):
+        while block <= k // BLOCK:
             is_sloped[block] = True
+            block += 1
     return first, last
 
 
