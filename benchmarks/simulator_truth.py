@@ -367,7 +367,7 @@ THINNEST_PX = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 def random_rotation(kind: str, rng: np.random.Generator) -> Array:
     """Return a rotation, all equally likely; a bent wire lies flat as most things do, where it seldom hides itself."""
     if kind == "bent wire":
-        return turn_of(rng.uniform(0, 2 * np.pi), 0.12 * rng.normal(), 0.12 * rng.normal(), False)
+        return turn_of(rng.uniform(0, 2 * np.pi), 0.12 * rng.normal(), 0.12 * rng.normal())
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     return q * np.sign(np.diag(r))
 

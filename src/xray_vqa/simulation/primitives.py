@@ -70,7 +70,7 @@ def rotation_z(angle: float) -> Array:
 
 
 @kernel
-def turn_of(phi, theta, pitch, mirrored):
+def turn_of(phi, theta, pitch, mirrored=False):
     """Return rotation_z(phi) @ rotation_x(theta) @ rotation_y(pitch), (3, 3); mirrored: with y negated before it."""
     cos_f, sin_f, cos_t, sin_t = np.cos(phi), np.sin(phi), np.cos(theta), np.sin(theta)
     cos_p, sin_p, y = np.cos(pitch), np.sin(pitch), -1.0 if mirrored else 1.0

@@ -61,6 +61,11 @@ from xray_vqa.simulation.primitives import (
 from xray_vqa.simulation.textures import TEXTURE_CELL_CM, TEXTURE_SIZE, TEXTURES
 from xray_vqa.simulation.view import MAGNIFY, PIXEL, ROW_CENTRE, SOURCE_Y, SOURCE_Z, X_START, View
 
+COPPER_WEIGHT = 15.0
+"""Thin copper attenuates the front detector this many times as much as polyethylene."""
+OPAQUE_CM = 40.0
+"""Polyethylene through which hardly anything is seen."""
+
 # Columns of a solid's bounds in the image, (solids, 4) int64; last before first where it misses the image.
 U_FIRST, U_LAST, V_FIRST, V_LAST = range(4)
 
@@ -377,6 +382,30 @@ def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, ray
             _add_run(copper, v, u0, chord, first, last, b)
 
 
+@kernel
+def _mean_around(hull, rotation, position, scale, frame, polyethylene, copper):
+    """Return the mean of polyethylene + COPPER_WEIGHT * copper, bounded, over every third pixel of a hull's bounds."""
+    height, width = polyethylene.shape
+    left, right, top, bottom = 1e9, -1e9, 1e9, -1e9
+    for i in range(hull.shape[0]):
+        x, y, z = scale * hull[i, 0], scale * hull[i, 1], scale * hull[i, 2]
+        u = position[0] + rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
+        v = _row_of(
+            position[1] + rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z,
+            position[2] + rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z,
+            frame,
+        )
+        left, right, top, bottom = min(left, u), max(right, u), min(top, v), max(bottom, v)
+    first = max(int((left - frame[X_START]) / frame[PIXEL]), 0)
+    last = min(int((right - frame[X_START]) / frame[PIXEL]), width - 1)
+    total, num = 0.0, 0
+    for v in range(max(int(top), 0), min(int(bottom), height - 1) + 1, 3):
+        for u in range(first, last + 1, 3):
+            total += min(polyethylene[v, u] + COPPER_WEIGHT * copper[v, u], OPAQUE_CM)
+            num += 1
+    return total / max(num, 1)
+
+
 class LineIntegrals:
     """The two accumulators of one image: centimetres of polyethylene and of copper along each ray."""
 
@@ -392,6 +421,20 @@ class LineIntegrals:
         """Start over with air."""
         self.polyethylene[:] = 0
         self.copper[:] = 0
+
+    def mean_around(
+        self,
+        hull: NDArray[np.float32],
+        rotation: NDArray[np.float64],
+        position_cm: tuple[float, float, float],
+        scale: float,
+        view: View,
+    ) -> float:
+        """Return how much lies, in cm of polyethylene, on the rays through the bounds of an object that is not drawn.
+
+        What nothing is seen through counts as OPAQUE_CM, however much it is.
+        """
+        return _mean_around(hull, rotation, position_cm, scale, view.frame, self.polyethylene, self.copper)
 
     def draw(
         self,

@@ -17,6 +17,7 @@ from xray_vqa.core.geometry import Box
 from xray_vqa.simulation.detector import coefficients, log_reading, log_readings
 from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.palette import TONE_COMPRESSION, Look
+from xray_vqa.simulation.raster import COPPER_WEIGHT
 from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, exp_of_negative_row
 
 MASK_P_HIGH = 0.012
@@ -26,8 +27,6 @@ NOTICEABLE_LEVELS = 8.0
 MIN_VISIBLE_SHARE = 0.25
 """An object of which less is visible cannot be seen by a person."""
 MIN_MASK_PIXELS = 24
-COPPER_WEIGHT = 15.0
-"""Thin copper attenuates the front detector this many times as much as polyethylene."""
 
 
 @dataclass(frozen=True, eq=False)

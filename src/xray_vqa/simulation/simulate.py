@@ -22,12 +22,10 @@ from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_prof
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import VISIBLE_SHARES, PlacedItem, SceneSpec, location_cell
 from xray_vqa.simulation.sensor import Sensor
-from xray_vqa.simulation.shadow import COPPER_WEIGHT, MIN_MASK_PIXELS, Shadow, occlusion, visibility
+from xray_vqa.simulation.shadow import MIN_MASK_PIXELS, Shadow, occlusion, visibility
 from xray_vqa.simulation.shapes import build_bag, build_item
 from xray_vqa.simulation.view import View, ViewName, into_view, open_view
 
-OPAQUE_CM = 40.0
-"""Polyethylene behind which hardly anything shows; more hides no further."""
 MAX_REDRAWN = 8
 """How often a scene is drawn anew in which a threat finds no place where it can be seen."""
 
@@ -163,14 +161,9 @@ class Renderer:
         return open_view(self.size_wh, spec.pixel_cm * spec.size_wh[0] / self.size_wh[0])
 
     def _attenuation_around(self, placed: PlacedItem, spec: SceneSpec) -> float:
-        """Return how much has been drawn where an object would come to lie, in cm of polyethylene, metal bounded."""
-        hull = placed.scale * build_item(placed.shape, placed.variant).hull @ placed.rotation().T
-        corners = self._rays(spec).project(hull + placed.position_cm)
-        left, top = np.maximum(corners.min(0), 0).astype(int).tolist()
-        right, bottom = np.ceil(corners.max(0)).astype(int).tolist()
-        window = slice(top, bottom), slice(left, right)
-        weight = self._total.polyethylene[window] + COPPER_WEIGHT * self._total.copper[window]
-        return float(np.minimum(weight, OPAQUE_CM).mean()) if weight.size else 0.0
+        """Return how much has been drawn where an object would come to lie, in cm of polyethylene."""
+        hull = build_item(placed.shape, placed.variant).hull
+        return self._total.mean_around(hull, placed.rotation(), placed.position_cm, placed.scale, self._rays(spec))
 
     def _cast(self, placed: PlacedItem, spec: SceneSpec, view: ViewName) -> Shadow | None:
         """Return one object's shadow; None outside the picture."""

@@ -40,13 +40,6 @@ class View:
     rays: NDArray[np.float64]
     """(height, 2) float64, unit direction (y, z) of each row."""
 
-    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where points (n, 3) in cm fall on the image: (n, 2) float64, fractional column and row."""
-        frame = self.frame
-        columns = (points[:, 0] - frame[X_START]) / frame[PIXEL]
-        slopes = (points[:, 1] - frame[SOURCE_Y]) / (points[:, 2] - frame[SOURCE_Z])
-        return np.stack([columns, slopes * frame[MAGNIFY] + frame[ROW_CENTRE]], 1)
-
 
 @lru_cache(maxsize=64)
 def open_view(size_wh: tuple[int, int], pixel_cm: float) -> View:

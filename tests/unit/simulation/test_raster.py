@@ -63,7 +63,7 @@ angles = st.floats(0, 2 * np.pi)
 @settings(max_examples=25)
 def test_turning_a_solid_leaves_its_volume(solid, phi, theta, pitch):
     build, expected = SOLIDS[solid]
-    assert volume_cm3(build, turn_of(phi, theta, pitch, False)) == pytest.approx(expected, rel=0.01)
+    assert volume_cm3(build, turn_of(phi, theta, pitch)) == pytest.approx(expected, rel=0.01)
 
 
 @given(phi=angles, lean=st.floats(-0.1, 0.1))
@@ -148,7 +148,7 @@ def test_chords_agree_with_steps_along_many_rays(solid, pose):
 @given(phi=angles, theta=angles, pitch=angles)
 @settings(max_examples=40)
 def test_a_shadow_ends_where_the_corners_are_projected_to(phi, theta, pitch):
-    half, place, turn = np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.5, 8.0]), turn_of(phi, theta, pitch, False)
+    half, place, turn = np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.5, 8.0]), turn_of(phi, theta, pitch)
     drawn = chords_of(lambda b: b.box((0, 0, 0), half, "polyethylene"), turn, place=place) > 1e-4
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * half @ turn.T + place
     columns = corners[:, 0] / PIXEL_CM + SIZE_WH[0] / 2
