@@ -11,7 +11,7 @@ one that is hidden as far as was drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -157,12 +157,17 @@ class _Packer:
     def pack_clothes(self, *, rigid: bool) -> None:
         """Fill the bag with clothes, as for a journey, or put in a few or none."""
         rng, room = self.rng, self.interior
-        packed = rng.random() < (0.15 if rigid else 0.6)
+        packed = rng.random() < (0.15 if rigid else 0.7)
         count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._room))
+        soft = replace(room, half_x=_GIVE * room.half_x, half_y=_GIVE * room.half_y, squareness=2 * room.squareness,
+                       z_high=room.z_high + _PRESSED_CM)  # fmt: skip
+        cloth = _Packer(rng, soft, self.bag, self.pool)
         spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
         for spot in spots[np.arange(count) % len(spots)]:
             near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None
-            self.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0)
+            cloth.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0)
+        self.packed += cloth.packed
+        self._places += cloth._places
 
     def pack_goods(self, level: int) -> None:
         """Put in goods by the clutter level (1 to 4), now and then with a heap of tools and parts."""
@@ -285,8 +290,10 @@ def _place_bag(
     return placed, interior, pixel_cm
 
 
-_SPOTS = np.array([(x, y) for x in (-0.85, -0.3, 0.3, 0.85) for y in (-0.8, 0.0, 0.8)])
+_SPOTS = np.array([(x, y) for x in (-0.66, -0.24, 0.24, 0.66) for y in (-0.56, 0.0, 0.56)])
 """Where clothes are laid in a packed bag, in shares of its half sizes."""
+_GIVE, _PRESSED_CM = 1.05, 2.0
+"""Cloth is pressed into the corners and against the walls: it has this much more room than what is rigid."""
 _COVERS = tuple(
     f"benign/{name}"
     for name in (
