@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -84,6 +84,11 @@ def draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float
     return tilt_of(rng.random(2), rng.standard_normal(2), flat_share)
 
 
+def _as_array(room: Interior) -> NDArray[np.float64]:
+    """Return a room as find_pose takes it."""
+    return np.array([room.half_x, room.half_y, room.z_low, room.z_high, room.squareness, room.narrowing])
+
+
 class _Packer:
     """Places objects inside one bag."""
 
@@ -92,28 +97,39 @@ class _Packer:
         self.packed: list[PlacedItem] = []
         self._places: list[tuple[float, float]] = []
         self._size = interior.half_x * interior.half_y / (23 * 16)
-        self._room = np.array([
-            interior.half_x, interior.half_y, interior.z_low, interior.z_high, interior.squareness, interior.narrowing
-        ])  # fmt: skip
+        self._hard_room = _as_array(interior)
+        # Cloth gives way: it is pressed flat, and into the corners.
+        self._soft_room = _as_array(
+            replace(
+                interior,
+                half_x=_GIVE * interior.half_x,
+                half_y=_GIVE * interior.half_y,
+                z_high=interior.z_high + _PRESSED_CM,
+                squareness=2 * interior.squareness,
+            )
+        )
         # Not mirrored with the bag: the room inside is symmetric.
         self._cos, self._sin = math.cos(bag.phi), math.sin(bag.phi)
 
     def place(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5,
-              variant: int | None = None) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
+              variant: int | None = None, *, is_soft: bool = False,
+              ) -> tuple[PlacedItem, tuple[float, float]] | None:  # fmt: skip
         """Return the object at a place where it fits, with its place in the bag's frame; None if there is none.
 
         Args:
             near, spread: a point in the bag's frame that it should lie close to, and how close, cm.
             variant: which object of this shape; drawn if not given.
+            is_soft: whether it gives way to the walls and to other things.
         """
         rng, pose = self.rng, np.empty(6)
+        room = self._soft_room if is_soft else self._hard_room
         variant = self.pool.draw(key, rng) if variant is None else variant
         item = build_item(key, variant)
         mirrored = bool(rng.random() < 0.5)
         scale, density = float(rng.uniform(0.93, 1.07)), float(rng.uniform(0.85, 1.15))
         uniforms, normals = rng.random((NUM_TRIES, NUM_UNIFORM)), rng.standard_normal((NUM_TRIES, NUM_NORMAL))
         place, spread = (_ANYWHERE, -1.0) if near is None else (np.array(near), spread)
-        if not find_pose(item.hull, self._room, mirrored, scale, flat_share, place, spread, uniforms, normals, pose):
+        if not find_pose(item.hull, room, mirrored, scale, flat_share, place, spread, uniforms, normals, pose):
             return None
         x, y, z, phi, theta, pitch = pose.tolist()
         bag_x, bag_y, bag_z = self.bag.position_cm
@@ -134,9 +150,10 @@ class _Packer:
         )
         return placed, (x, y)
 
-    def add(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5) -> None:
+    def add(self, key: str, flat_share: float, near: tuple[float, float] | None = None, spread: float = 2.5, *,
+            is_soft: bool = False) -> None:  # fmt: skip
         """Put a harmless thing in where it fits; one that fits nowhere stays out."""
-        found = self.place(key, flat_share, near, spread)
+        found = self.place(key, flat_share, near, spread, is_soft=is_soft)
         if found is not None:
             self.packed.append(found[0])
             self._places.append(found[1])
@@ -144,12 +161,12 @@ class _Packer:
     def pack_clothes(self, *, rigid: bool) -> None:
         """Fill the bag with clothes, as for a journey, or put in a few or none."""
         rng, room = self.rng, self.interior
-        packed = rng.random() < (0.15 if rigid else 0.6)
+        packed = rng.random() < (0.15 if rigid else 0.7)
         count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._size))
         spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
         for spot in spots[np.arange(count) % len(spots)]:
             near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None
-            self.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0)
+            self.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0, is_soft=True)
 
     def pack_goods(self, level: int) -> None:
         """Put in goods by the clutter level (1 to 4), now and then with a heap of tools and parts."""
@@ -276,8 +293,10 @@ def _place_bag(
     return placed, interior, pixel_cm
 
 
-_SPOTS = np.array([(x, y) for x in (-0.85, -0.3, 0.3, 0.85) for y in (-0.8, 0.0, 0.8)])
+_SPOTS = np.array([(x, y) for x in (-0.66, -0.24, 0.24, 0.66) for y in (-0.56, 0.0, 0.56)])
 """Where clothes are laid in a packed bag, in shares of its half sizes."""
+_GIVE, _PRESSED_CM = 1.05, 2.0
+"""Cloth is pressed into the corners and against the walls: it has this much more room than what is rigid."""
 _COVERS = tuple(
     f"benign/{name}"
     for name in (

@@ -13,7 +13,7 @@ from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import SceneSpec
 from xray_vqa.simulation.shadow import MIN_MASK_PIXELS
-from xray_vqa.simulation.shapes import BAGS, THREATS, build_bag, build_item
+from xray_vqa.simulation.shapes import BAGS, CLOTHING, THREATS, build_bag, build_item
 from xray_vqa.simulation.simulate import Renderer, ScanStream, simulate
 from xray_vqa.simulation.view import open_view
 
@@ -151,6 +151,16 @@ def test_what_is_packed_stays_inside_the_bag(bag):
         for placed in (*spec.clutter, *spec.threats):
             shadow = drawn(placed, build_item(placed.shape, placed.variant), LineIntegrals(SMALL))
             assert (shadow & ~inside).sum() <= 0.03 * shadow.sum() + 3, (bag, seed, placed.shape)
+
+
+def test_a_suitcase_packed_for_a_journey_is_full_of_clothes():
+    """Cloth gives way, so what a traveller lays in seldom stays out for want of room."""
+    keys = {f"benign/{name}" for name in CLOTHING}
+    counts = [
+        sum(placed.shape in keys for placed in sample_scene(seed, bag="suitcase", threats=()).clutter)
+        for seed in range(60)
+    ]
+    assert np.mean(np.array(counts) >= 8) > 0.45  # 70 % are packed for a journey, with 8 to 14 pieces for a large room
 
 
 def test_a_spec_replays_from_json():

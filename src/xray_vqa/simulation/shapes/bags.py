@@ -28,7 +28,7 @@ def _add_frame(b: Builder, outline: Array, depth: float, material: str, density:
 
 def _add_rails(b: Builder, width: float, rail_y: float) -> None:
     """Add the telescopic handle: two pairs of thin tubes from end to end, their sleeves, screws and grip."""
-    metal, density = b.pick((("aluminium", 0.8), ("aluminium", 0.55), ("steel", 0.22), ("steel", 0.3)))
+    metal, density = b.pick((("aluminium", 1.3), ("aluminium", 1.0), ("aluminium", 0.8), ("steel", 0.3)))
     half_width, reach = b.between(0.9, 1.5), b.between(0.2, 0.42)
     for side in (1, -1):
         y = side * rail_y
@@ -92,12 +92,13 @@ def soft_suitcase(b: Builder) -> Interior:
     cloth, density = b.pick(("fabric", "nylon", "fabric")), b.between(0.9, 1.7)
     for z in (0.2, depth):
         add_panel(b, outline * b.between(0.97, 1), z, cloth, density * b.between(0.8, 1.8), b.between(0.15, 0.5))
+    add_panel(b, outline * 0.98, depth - 0.5, "pvc", b.between(0.2, 0.8), b.between(0.15, 0.5))  # the coat of the cloth
     add_soft_rim(b, outline, depth * 0.4, b.between(0.8, 1.8), cloth, density)
     _add_frame(b, outline, depth, b.pick(("steel", "steel", "polypropylene")), 0.7)
     for share in (b.between(0.55, 0.7), b.between(0.8, 0.95))[: b.count(1, 2)]:
         add_zip(b, outline * 1.003, depth * share, b.count(1, 3), closed=True)
     add_pocket(b, outline * 0.94, depth)
-    add_creases(b, outline * 0.97, b.count(8, 18), depth)
+    add_creases(b, outline * 0.97, b.count(12, 24), depth)
     if b.chance(0.6):
         b.wire(at_height(part_of(b, outline * 0.99, 0.4, 1.0), depth * 0.03), 0.35, b.pick(("pvc", "rubber")), 0.7)
     _add_trolley(b, width, height, depth)
@@ -108,7 +109,7 @@ def soft_suitcase(b: Builder) -> Interior:
 def hard_suitcase(b: Builder) -> Interior:
     """A trolley case of moulded plastic: two ribbed shells, zip or frame between them, lining, rails, wheels."""
     width, height, depth = b.between(42, 56), b.between(29, 38), b.between(15, 23)
-    shell, wall = b.pick(("polypropylene", "abs", "abs")), b.between(0.16, 0.28)
+    shell, wall = b.pick(("polypropylene", "abs", "abs")), b.between(0.26, 0.42)
     outline = rounded_rectangle(width, height, b.between(3, 7), 7)
     shrink = 1 - 2 * wall / height
     with b.part(MODE_STACK):  # straight walls along the rays would show as black lines: shells bulge in three steps
@@ -122,8 +123,9 @@ def hard_suitcase(b: Builder) -> Interior:
         half = (width * 0.42, b.between(0.15, 0.4), 0.1) if along else (b.between(0.15, 0.4), height * 0.42, 0.1)
         for z in (0.0, depth):
             b.box((0, share * height, z) if along else (share * width, 0, z), half, shell)
-    add_panel(b, outline * 0.97, 0.4, "nylon", b.between(0.3, 1.0), b.between(0.4, 0.9))
-    add_creases(b, outline * 0.95, b.count(3, 8), depth)
+    lining, low, high = b.pick((("nylon", 1.0, 2.0), ("fabric", 1.0, 2.0), ("pvc", 0.4, 1.0)))
+    add_panel(b, outline * 0.97, 0.4, lining, b.between(low, high), b.between(0.4, 0.9))
+    add_creases(b, outline * 0.95, b.count(6, 14), depth)
     middle = outline * 1.003
     if b.chance(0.7):
         add_zip(b, middle, depth * 0.5, b.count(1, 2), closed=True)
@@ -142,7 +144,7 @@ def hard_suitcase(b: Builder) -> Interior:
 def carton(b: Builder) -> Interior:
     """A cardboard box with flaps and tape."""
     width, height, depth = b.between(34, 46), b.between(24, 33), b.between(12, 18)
-    density = b.between(0.3, 0.6)
+    density = b.between(0.5, 0.9)
     grain = Texture(b.between(0.1, 0.3), STREAKS, b.between(0.5, 1.2), b.count(0, 255))
     half = np.array([width / 2, height / 2, depth / 2])
     b.box((0, 0, depth / 2), half, "paper", density=density)
@@ -163,7 +165,7 @@ def tray(b: Builder) -> Interior:
     """A checkpoint tray: shallow plastic with a raised rim and moulded ribs; a coat may lie in it."""
     width, height, depth = b.between(42, 54), b.between(30, 38), b.between(6, 10)
     outline = rounded_rectangle(width, height, b.between(3, 5), 6)
-    wall = b.between(0.25, 0.4)
+    wall = b.between(0.3, 0.48)
     shrink = 1 - 2 * wall / height
     with b.part(MODE_STACK):
         levels, factors = (0, 0.3, 1), (0.92, 0.97)

@@ -53,12 +53,12 @@ def add_soft_rim(b: Builder, outline: Array, z: float, width: float, material: s
 
 def add_panel(b: Builder, outline: Array, z: float, material: str, density: float, crumpled: float) -> None:
     """Add a sheet of cloth, 4 mm of loose weave, uneven by `crumpled` (0 to 1)."""
-    texture = Texture(crumpled, b.pick((FOLDS, LONG_FOLDS, CRUMPLE, CLOUD)), b.between(0.4, 1.5), b.count(0, 255))
+    texture = Texture(0.5 * crumpled, b.pick((FOLDS, LONG_FOLDS, CRUMPLE, CLOUD)), b.between(0.4, 1.5), b.count(0, 255))
     b.prism(outline, z, z + 0.4, material, density, texture=texture)
 
 
 def add_creases(b: Builder, outline: Array, count: int, depth: float) -> None:
-    """Add faint lines where cloth is folded: long and nearly straight, or short and bent."""
+    """Add fine lines where a fold of the cloth stands along the rays: long and nearly straight, or short and bent."""
     size = np.ptp(outline, axis=0)
     middle = (outline.min(0) + outline.max(0)) / 2
     for _ in range(count):
@@ -68,7 +68,7 @@ def add_creases(b: Builder, outline: Array, count: int, depth: float) -> None:
         bend = b.rng.normal(0, 0.07 * reach, 2)
         path = inside(smooth(np.array([start, start + step * 0.5 + bend, start + step]), 4), outline)
         if len(path) > 2:
-            b.wire(at_height(path, b.between(0.5, depth)), b.between(0.1, 0.35), "fabric", b.between(0.5, 1.8))
+            b.wire(at_height(path, b.between(0.5, depth)), b.between(0.06, 0.18), "fabric", b.between(1.5, 5.0))
 
 
 def add_seam(b: Builder, path: Array, z: float, radius: float) -> None:
@@ -77,7 +77,7 @@ def add_seam(b: Builder, path: Array, z: float, radius: float) -> None:
         at_height(path, z),
         radius,
         b.pick(("nylon", "fabric", "fabric", "pvc", "cotton", "rubber")),
-        b.between(0.5, 1.4),
+        b.between(0.7, 1.8),
     )
 
 

@@ -42,9 +42,11 @@ def _dome(b: Builder, width: float, height: float) -> Array:
 
 def _add_cloth_body(b: Builder, outline: Array, depth: float, material: str, density: float, crumpled: float) -> None:
     """Add front and back of a cloth bag, its bulging sides, seams, pockets and creases."""
-    for z in (0.2, depth * 0.5, depth):
-        layer = outline * b.between(0.88, 1.0) + b.rng.normal(0, 0.4, 2)
-        add_panel(b, layer, z, material, density * b.between(0.5, 1.2), crumpled)
+    coat = b.pick((("pvc", 0.3, 0.8), ("pvc", 0.3, 0.8), ("fabric", 0.6, 1.4)))  # what keeps the rain out
+    add_panel(b, outline * b.between(0.97, 1.0), depth, coat[0], b.between(coat[1], coat[2]), crumpled)
+    for z in (0.2, depth * 0.5):
+        layer = outline * b.between(0.9, 1.0) + b.rng.normal(0, 0.4, 2)
+        add_panel(b, layer, z, material, density * b.between(1.0, 1.7), crumpled)
     add_soft_rim(b, outline, depth * 0.5, b.between(1.2, 3.0), material, density * b.between(0.5, 1.2))
     for _ in range(b.count(1, 3)):
         edge = evenly(outline * b.between(0.86, 0.99) + b.rng.normal(0, 0.5, 2), 30)
@@ -52,7 +54,7 @@ def _add_cloth_body(b: Builder, outline: Array, depth: float, material: str, den
         add_seam(b, part_of(b, edge, 0.3, 1.0), b.between(0.5, depth), b.between(0.1, 0.25))
     for _ in range(b.count(1, 3)):
         add_pocket(b, outline * 0.94, b.between(0.5, depth))
-    add_creases(b, outline * 0.97, b.count(12, 26), depth)
+    add_creases(b, outline * 0.97, b.count(16, 32), depth)
 
 
 @bag("backpack", weight=1.2)
@@ -61,7 +63,7 @@ def backpack(b: Builder) -> Interior:
     width, height, depth = b.between(40, 54), b.between(27, 36), b.between(11, 20)
     outline = _slumped(b, _dome(b, width, height), b.between(0.6, 1.5))
     _add_cloth_body(b, outline, depth, b.pick(("fabric", "fabric", "nylon", "leather")), b.between(0.8, 1.6),
-                    b.between(0.5, 1.0))  # fmt: skip
+                    b.between(0.35, 0.8))  # fmt: skip
     for _ in range(b.count(1, 2)):
         scale = b.between(0.75, 0.97)
         path = smooth(_dome(b, width * scale, height * scale), 3, closed=True)
