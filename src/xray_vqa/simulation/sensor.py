@@ -43,36 +43,30 @@ def signal_of(p: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @kernel
-def exp_of_negative_row(p, out, power_bits, power):
-    """Write exp(-p) of one row, float32; power_bits and power are one buffer seen as int32 and as float32."""
+def exp_of_negative(p):
+    """Return exp(-p), float32, for p >= 0."""
     f, i = np.float32, np.int32
-    for u in range(p.size):
-        t = max(p[u] * f(-1.4426950408889634), f(-120.0)) + f(128.0)
-        whole = i(t)
-        x = t - f(whole)
-        power_bits[u] = (whole - i(1)) << i(23)  # 2^(whole - 128)
-        out[u] = f(1.0) + x * (
-            f(0.69314718) + x * (f(0.24022651) + x * (f(0.05550411) + x * (f(0.00961813) + x * f(0.00133336))))
-        )
-    for u in range(p.size):
-        out[u] *= power[u]
+    t = max(p * f(-1.4426950408889634), f(-120.0)) + f(128.0)
+    whole = i(t)
+    x = t - f(whole)
+    power = i((whole - i(1)) << i(23)).view(f)  # 2^(whole - 128)
+    return power * (
+        f(1.0)
+        + x * (f(0.69314718) + x * (f(0.24022651) + x * (f(0.05550411) + x * (f(0.00961813) + x * f(0.00133336)))))
+    )
 
 
 @kernel
-def negative_log_row(z_bits, z, out):
-    """Write -ln(z) of one row, float32; z_bits and z are one buffer seen as int32 and as float32, and are used up."""
+def negative_log(z):
+    """Return -ln(z), float32, for z > 0."""
     f, i = np.float32, np.int32
-    for u in range(out.size):
-        bits = z_bits[u]
-        out[u] = f((bits >> i(23)) - i(127)) * f(-0.69314718)
-        z_bits[u] = (bits & i(0x7FFFFF)) | i(0x3F800000)
-    for u in range(out.size):
-        m = z[u] - f(1.0)
-        out[u] -= m * (
-            f(0.99997)
-            + m * (f(-0.49918144) + m * (f(0.32685405) + m * (f(-0.2240556)
-            + m * (f(0.13224462) + m * (f(-0.05312023) + m * f(0.0104364))))))
-        )  # fmt: skip
+    bits = f(z).view(i)
+    m = i((bits & i(0x7FFFFF)) | i(0x3F800000)).view(f) - f(1.0)
+    return f((bits >> i(23)) - i(127)) * f(-0.69314718) - m * (
+        f(0.99997)
+        + m * (f(-0.49918144) + m * (f(0.32685405) + m * (f(-0.2240556)
+        + m * (f(0.13224462) + m * (f(-0.05312023) + m * f(0.0104364))))))
+    )  # fmt: skip
 
 
 @kernel
@@ -117,36 +111,41 @@ def mean_row(values, v, radius, row, out):
 
 
 @kernel
-def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, bits, real, p):
+def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, p):
     """Write what the detectors read: point spread, scatter, photon and electronic noise, gain of each row.
 
     Args:
         noiseless: (2, height, width) float32 log readings of an ideal detector, front and rear.
         noise: (n,) float32 standard normal, read from `offset` on.
         quantum, electronic, scatter: (2,) float32 by detector. gain: (2, height) float32.
-        bits, real: one buffer (width,) seen as int32 and as float32.
         p: (2, height, width) float32 log readings, written.
     """
     channels, height, width = noiseless.shape
     room = noise.size - 2 * width - 2
+    centre_x, centre_y = np.float32(1) - 2 * blur_x, np.float32(1) - 2 * blur_y
     row = np.empty(width + 2, np.float32)
-    blurred = np.empty(width, np.float32)
+    inner, left, right = row[1 : width + 1], row[:width], row[2:]
     signal = np.empty((3, width), np.float32)  # row v is kept in line v % 3
     for c in range(channels):
-        quantum2, electronic2 = quantum[c] * quantum[c], electronic[c] * electronic[c]
-        exp_of_negative_row(noiseless[c, 0], signal[0], bits, real)
-        for v in range(height):
+        quantum2, electronic2, scattered = quantum[c] * quantum[c], electronic[c] * electronic[c], scatter[c]
+        for v in range(-1, height):
             below = min(v + 1, height - 1)
             if below > v:
-                exp_of_negative_row(noiseless[c, below], signal[below % 3], bits, real)
-            blur_row(signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3], blur_x, blur_y, row, blurred)
-            start = (offset + v * 7919 + c * 104729) % room
-            draw = noise[start : start + width]
+                ideal, line = noiseless[c, below], signal[below % 3]
+                for u in range(width):
+                    line[u] = exp_of_negative(ideal[u])
+            if v < 0:
+                continue
+            above, here, under = signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3]
             for u in range(width):
-                t = blurred[u] + scatter[c]
-                t = (t + np.sqrt(quantum2 * t + electronic2) * draw[u]) * gain[c, v]
-                real[u] = max(t, np.float32(1e-5))
-            negative_log_row(bits, real, p[c, v])
+                inner[u] = centre_y * here[u] + blur_y * (above[u] + under[u])
+            row[0], row[width + 1] = row[1], row[width]
+            start = (offset + v * 7919 + c * 104729) % room
+            draw, out, gain_here = noise[start : start + width], p[c, v], gain[c, v]
+            for u in range(width):
+                t = centre_x * inner[u] + blur_x * (left[u] + right[u]) + scattered
+                t = (t + np.sqrt(quantum2 * t + electronic2) * draw[u]) * gain_here
+                out[u] = negative_log(max(t, np.float32(1e-5)))
 
 
 @kernel
@@ -224,7 +223,6 @@ class Sensor:
         self._height = height
         self._p = np.empty((2, height, width), np.float32)
         self._luminance = np.empty((height, width), np.float32)
-        self._bits = np.empty(width, np.int32)
 
     def develop(self, p: NDArray[np.float32], look: Look, noise_seed: int) -> NDArray[np.uint8]:
         """Return the picture of noiseless log readings.
@@ -251,8 +249,6 @@ class Sensor:
             f(look.electronic_noise) * rear_share,
             f(look.scatter) * np.array([1.0, 0.7], f),
             gain,
-            self._bits,
-            self._bits.view(f),
             self._p,
         )
         image = np.empty((*p.shape[1:], 3), np.uint8)

@@ -18,7 +18,7 @@ from xray_vqa.simulation.detector import coefficients, log_reading, log_readings
 from xray_vqa.simulation.kernel import kernel
 from xray_vqa.simulation.palette import TONE_COMPRESSION, Look
 from xray_vqa.simulation.raster import COPPER_WEIGHT
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, exp_of_negative_row
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, exp_of_negative
 
 MASK_P_HIGH = 0.012
 """An object's mask is where its own log signal in the rear detector exceeds this."""
@@ -131,8 +131,6 @@ def _count_visible(own_polyethylene, own_copper, all_polyethylene, all_copper, m
     share_low, nothing = np.float32(LUMINANCE_SHARE_LOW), np.float32(0)
     could = np.empty(width, np.bool_)
     rays = np.empty((4, width), np.float32)
-    bits = np.empty(width, np.int32)
-    power = bits.view(np.float32)
     num_shown, num_could = 0, 0
     for v in range(height):
         own_a, own_b = own_polyethylene[v], own_copper[v]
@@ -153,8 +151,7 @@ def _count_visible(own_polyethylene, own_copper, all_polyethylene, all_copper, m
             for i in range(num):
                 x, y = max(a[i], nothing), max(b[i], nothing)
                 p = share_low * log_reading(x, y, front) + (1 - share_low) * log_reading(x, y, rear)
-                a[i] = tone * p / (1 + np.float32(TONE_COMPRESSION) * p)
-            exp_of_negative_row(a, b, bits, power)
+                b[i] = exp_of_negative(tone * p / (1 + np.float32(TONE_COMPRESSION) * p))
         for i in range(num):
             num_shown += np.float32(255) * abs(rays[3, i] - rays[1, i]) > NOTICEABLE_LEVELS
         num_could += num
