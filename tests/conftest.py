@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # the first example compiles, and machines are shared
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
