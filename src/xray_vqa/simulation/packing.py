@@ -158,7 +158,7 @@ class _Packer:
         """Fill the bag with clothes, as for a journey, or put in a few or none."""
         rng, room = self.rng, self.interior
         packed = rng.random() < (0.15 if rigid else 0.7)
-        count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._room))
+        count = round((rng.integers(7, 13) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._room))
         soft = replace(room, half_x=_GIVE * room.half_x, half_y=_GIVE * room.half_y, squareness=2 * room.squareness,
                        z_high=room.z_high + _PRESSED_CM)  # fmt: skip
         cloth = _Packer(rng, soft, self.bag, self.pool)
