@@ -162,7 +162,7 @@ class _Packer:
         """Fill the bag with clothes, as for a journey, or put in a few or none."""
         rng, room = self.rng, self.interior
         packed = rng.random() < (0.15 if rigid else 0.7)
-        count = round((rng.integers(8, 15) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._size))
+        count = round((rng.integers(7, 13) if packed else rng.integers(0, 4)) * (0.4 + 0.6 * self._size))
         spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
         for spot in spots[np.arange(count) % len(spots)]:
             near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None

@@ -160,7 +160,7 @@ def test_a_suitcase_packed_for_a_journey_is_full_of_clothes():
         sum(placed.shape in keys for placed in sample_scene(seed, bag="suitcase", threats=()).clutter)
         for seed in range(60)
     ]
-    assert np.mean(np.array(counts) >= 8) > 0.45  # 70 % are packed for a journey, with 8 to 14 pieces for a large room
+    assert np.mean(np.array(counts) >= 6) > 0.5  # 70 % are packed for a journey, with 7 to 12 pieces for a large room
 
 
 def test_a_spec_replays_from_json():

@@ -98,7 +98,7 @@ def soft_suitcase(b: Builder) -> Interior:
     for share in (b.between(0.55, 0.7), b.between(0.8, 0.95))[: b.count(1, 2)]:
         add_zip(b, outline * 1.003, depth * share, b.count(1, 3), closed=True)
     add_pocket(b, outline * 0.94, depth)
-    add_creases(b, outline * 0.97, b.count(12, 24), depth)
+    add_creases(b, outline * 0.97, b.count(10, 20), depth)
     if b.chance(0.6):
         b.wire(at_height(part_of(b, outline * 0.99, 0.4, 1.0), depth * 0.03), 0.35, b.pick(("pvc", "rubber")), 0.7)
     _add_trolley(b, width, height, depth)
@@ -125,7 +125,7 @@ def hard_suitcase(b: Builder) -> Interior:
             b.box((0, share * height, z) if along else (share * width, 0, z), half, shell)
     lining, low, high = b.pick((("nylon", 1.0, 2.0), ("fabric", 1.0, 2.0), ("pvc", 0.4, 1.0)))
     add_panel(b, outline * 0.97, 0.4, lining, b.between(low, high), b.between(0.4, 0.9))
-    add_creases(b, outline * 0.95, b.count(6, 14), depth)
+    add_creases(b, outline * 0.95, b.count(4, 10), depth)
     middle = outline * 1.003
     if b.chance(0.7):
         add_zip(b, middle, depth * 0.5, b.count(1, 2), closed=True)

@@ -47,7 +47,7 @@ def garment(b: Builder) -> None:
     density = b.between(low, high)
     outline = blob(b.rng, width, height, 22, 0.12, b.between(2.2, 4.5))
     _layers(b, outline, b.between(2, 5), b.count(1, 2), material, density, b.between(0.2, 0.6), b.between(0.6, 2.5))
-    _add_folds(b, width, height, b.count(4, 8), material, density)
+    _add_folds(b, width, height, b.count(2, 5), material, density)
     if b.chance(0.3):
         button = b.pick(("abs", "abs", "zinc"))
         for share in np.linspace(-0.35, 0.35, b.count(3, 6)):
@@ -64,7 +64,7 @@ def folded_pile(b: Builder) -> None:
     material, low, high = b.pick(PRESSED)
     density = b.between(low, high)
     outline = rounded_rectangle(width, height, b.between(1.5, 4), 5)
-    _layers(b, outline, thick, 2, material, density, b.between(0.15, 0.45), b.between(0.4, 1.2))
+    _layers(b, outline, thick, 1, material, density, b.between(0.15, 0.45), b.between(0.4, 1.2))
     side = b.pick((1, -1))
     for _ in range(b.count(3, 7)):
         y = side * height * b.between(0.36, 0.47)
@@ -75,7 +75,7 @@ def folded_pile(b: Builder) -> None:
             material,
             density * b.between(2.0, 4.0),
         )
-    _add_folds(b, width, height, b.count(2, 5), material, density)
+    _add_folds(b, width, height, b.count(0, 3), material, density)
 
 
 @benign("rolled clothes", weight=0.0, large=True, declared_as="clothes")
@@ -96,7 +96,16 @@ def jacket(b: Builder) -> None:
     width, height = b.between(19, 29), b.between(15, 20)
     outline = blob(b.rng, width, height, 20, 0.1, b.between(2.6, 5))
     material, low, high = b.pick((("cotton", 0.8, 1.4), ("fabric", 0.25, 0.5), ("fabric", 0.25, 0.5)))
-    _layers(b, outline, b.between(3, 6), 2, material, b.between(low, high), b.between(0.2, 0.5), b.between(0.8, 2.5))
+    _layers(
+        b,
+        outline,
+        b.between(3, 6),
+        b.count(1, 2),
+        material,
+        b.between(low, high),
+        b.between(0.2, 0.5),
+        b.between(0.8, 2.5),
+    )
     for share in np.linspace(-0.4, 0.4, b.count(3, 8)):
         line = np.c_[np.full(4, share * width), np.linspace(-0.42, 0.42, 4) * height]
         b.wire(smooth(line + b.rng.normal(0, 0.4, (4, 2)), 3), b.between(0.15, 0.3), "nylon", density=0.7)
@@ -126,7 +135,7 @@ def small_clothes(b: Builder) -> None:
     material, low, high = b.pick(WOVEN)
     density = b.between(low, high)
     _layers(b, outline, b.between(2, 6), 1, material, density, b.between(0.2, 0.5), b.between(0.5, 1.6))
-    _add_folds(b, width, height, b.count(2, 5), material, density)
+    _add_folds(b, width, height, b.count(1, 3), material, density)
 
 
 CLOTHING = (

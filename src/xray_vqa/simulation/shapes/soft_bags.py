@@ -54,7 +54,7 @@ def _add_cloth_body(b: Builder, outline: Array, depth: float, material: str, den
         add_seam(b, part_of(b, edge, 0.3, 1.0), b.between(0.5, depth), b.between(0.1, 0.25))
     for _ in range(b.count(1, 3)):
         add_pocket(b, outline * 0.94, b.between(0.5, depth))
-    add_creases(b, outline * 0.97, b.count(16, 32), depth)
+    add_creases(b, outline * 0.97, b.count(14, 28), depth)
 
 
 @bag("backpack", weight=1.2)
