@@ -98,8 +98,8 @@ class PretrainConfig(Strict):
 
     recipe: Literal["pretrain"]
     output_dir: Path = Path("outputs/nano")
-    initial_weights: Path | None = None
-    """A folder to go on from; without it the weights are random."""
+    initial_weights: str | None = None
+    """`nano` or a folder to go on from; without it the weights are random."""
     tokenizer_dir: Path | None = None
     """The tokenizer to use; without it the shipped nano's."""
     profiles: list[str]
@@ -113,6 +113,8 @@ class PretrainConfig(Strict):
     batch_size: int = Field(default=128, ge=1)
     """Images a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    end_rate: float = Field(default=0.02, ge=0, le=1)
+    """Share of the learning rate that is left at the end; half or so for a run that another one goes on from."""
     warmup_steps: int = Field(default=300, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -26,7 +26,7 @@ from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
-from xray_vqa.modeling.loading import ModelCard, write_card
+from xray_vqa.modeling.loading import ModelCard, load_model, write_card
 from xray_vqa.modeling.nano import build_config
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import (
@@ -291,7 +291,7 @@ def pretrain(
 
 def _make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     if config.initial_weights:
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(config.initial_weights, dtype=torch.float32)
+        return load_model(config.initial_weights, device="cpu", precision="fp32").model.train()
     return Qwen2_5_VLForConditionalGeneration(
         build_config(tokenizer, vision_depth=config.vision_depth, text_depth=config.text_depth)
     ).float()
@@ -326,7 +326,7 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
         total=100, desc="pretrain", unit="%", bar_format="{desc} {n:.1f}% |{bar}| {elapsed}<{remaining} {postfix}"
     )
     while progress < 1:
-        rate = config.learning_rate * _schedule(step, progress, config.warmup_steps)
+        rate = config.learning_rate * _schedule(step, progress, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = draw_batch(pool, config.batch_size, generator)
@@ -339,8 +339,7 @@ def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: 
         optimizer.zero_grad(set_to_none=True)
         decay = min(config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for average, parameter in zip(ema, model.parameters(), strict=True):
-                average.lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_(ema, list(model.parameters()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         step += 1
         elapsed = time.monotonic() - started
         progress = max(elapsed / (60 * config.max_minutes), step / config.max_steps)
@@ -378,10 +377,10 @@ def _wait_for(pool: ScanPool, number: int) -> None:
             bar.refresh()
 
 
-def _schedule(step: int, progress: float, warmup_steps: int) -> float:
-    """Linear warm-up by steps, cosine by progress, down to 2 %."""
-    warm = min(1.0, (step + 1) / max(1, warmup_steps))
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+def _schedule(step: int, progress: float, config: PretrainConfig) -> float:
+    """Linear warm-up by steps, cosine by progress, down to `end_rate`."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return warm * (config.end_rate + (1 - config.end_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 @torch.no_grad()
