@@ -50,7 +50,7 @@ from xray_vqa.simulation.scene import GENERATOR_VERSION
 from xray_vqa.simulation.tip import Host, Projection, ScanRefused, open_host, project
 from xray_vqa.simulation.writer import JPEG_QUALITY, encode_mask
 
-TIP_VERSION = 1
+TIP_VERSION = 2
 """Raised when the same seed and scan give another picture."""
 REPORT_NAME = "tip_report.json"
 PARTIAL_NAME = "tip.partial.jsonl"
