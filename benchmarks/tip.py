@@ -36,7 +36,7 @@ from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import SimulatedScan, simulate
 from xray_vqa.simulation.tip import ScanRefused, open_host, project
-from xray_vqa.simulation.tip_dataset import TIP_VERSION, TipSettings, project_scan
+from xray_vqa.simulation.tip_scan import TIP_VERSION, TipSettings, project_scan
 from xray_vqa.simulation.view import open_view
 
 PROFILES = [load_profile(name) for name in PROFILE_NAMES]

@@ -219,7 +219,7 @@ def box_mean(values, out, radius):
 def sharpened(signal: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
     """Return a log signal, (height, width) float32, after a look's unsharp mask, as paint() applies it."""
     gain, limit = np.float32(look.sharpen_gain), np.float32(MAX_SHARPEN_P)
-    return signal + gain * np.clip(signal - _mean(signal, look), -limit, limit)
+    return np.add(signal, gain * np.clip(signal - _mean(signal, look), -limit, limit), dtype=np.float32)
 
 
 def unsharpened(shown: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
@@ -235,7 +235,7 @@ def unsharpened(shown: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
         signal = np.where(
             np.abs(above) <= (1 + gain) * limit, mean + above / (1 + gain), shown - np.sign(above) * gain * limit
         )
-    return np.maximum(signal, 0)
+    return np.maximum(signal, np.float32(0))
 
 
 def _mean(values: NDArray[np.float32], look: Look) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import read_split, write_split
 from xray_vqa.dataset.verify import verify_dataset
 from xray_vqa.errors import ConfigError, DatasetError
+from xray_vqa.simulation import workers
 from xray_vqa.simulation.detector import log_readings
 from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.palette_inverse import equivalent_thickness, fit_palette, typical_look
@@ -26,7 +27,8 @@ from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import simulate
 from xray_vqa.simulation.tip import ScanRefused, margin_pixels, open_host, project
-from xray_vqa.simulation.tip_dataset import PARTIAL_NAME, REPORT_NAME, TipSettings, project_dataset
+from xray_vqa.simulation.tip_dataset import PARTIAL_NAME, REPORT_NAME, project_dataset
+from xray_vqa.simulation.tip_scan import TipSettings
 from xray_vqa.simulation.view import open_view
 
 PROFILES = [load_profile(name) for name in PROFILE_NAMES]
@@ -301,6 +303,13 @@ def test_a_refused_scan_is_named_and_goes_over_unchanged(projected, host_dir):
     assert (root / "train/images/000002.png").read_bytes() == (host_dir / "train/images/000002.png").read_bytes()
     test = read_split(root, "test").records[0]
     assert (root / test.image_path).read_bytes() == (host_dir / "test/images/000000.png").read_bytes()
+
+
+def test_two_workers_write_the_same_files_as_one(projected, host_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "MIN_JOBS", 2)
+    report = project_dataset(host_dir, tmp_path / "out", ALL, workers=2)
+    assert report == projected[1]
+    assert files_under(tmp_path / "out") == files_under(projected[0])
 
 
 def test_the_same_command_goes_on_where_it_was_killed(projected, host_dir, tmp_path):
