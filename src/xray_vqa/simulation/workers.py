@@ -33,7 +33,8 @@ def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Iter
     Args:
         workers: processes at most; with 1 everything happens in this one.
         num_jobs: how many jobs there will be at most.
-        root, memory_mb: the folder that is written and what a process needs, for the message.
+        root: the folder that is written, for the message.
+        memory_mb: what a process needs, for the message.
 
     Raises:
         Incomplete: A worker process died.
@@ -55,7 +56,8 @@ def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Iter
         except BrokenProcessPool:
             raise Incomplete(
                 f"{root}: a worker process died, as one does that is killed or runs out of memory (count on "
-                f"{memory_mb} MB each); finished scans are kept, and the same command goes on, with fewer --workers if need be"
+                f"{memory_mb} MB each); finished scans are kept, and the same command goes on, with fewer --workers if "
+                "need be"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
