@@ -4,8 +4,10 @@
 
 First, simulated scenes with and without a threat: the threat is projected into the picture without it and compared
 with the picture with it, inside the threat's mask, beside the usual shortcuts and beside a second exposure of the same
-bag. Then real scans: palette round trip by kind of background, refusals, and scans a second with two threats and PNG.
-REAL_DIR is searched for images; it defaults to XRAY_VQA_REAL_DIR, and without one only the first part runs.
+bag. Both pictures have the same draw of noise. A profile gives ranges, and each simulated scanner is one draw from
+them; `exact_settings` repeats the comparison with profiles that say what that scanner is set to. Then real scans:
+palette round trip by kind of background, refusals, and scans a second with two threats and PNG. REAL_DIR is searched
+for images; it defaults to XRAY_VQA_REAL_DIR, and without one only the first part runs.
 """
 
 import argparse
@@ -14,9 +16,11 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import calibration_loop_ms, conditions, publish
+from numpy.typing import NDArray
 from PIL import Image
 from real_scans import find_real_scans, kind_of
 
@@ -25,17 +29,19 @@ from xray_vqa.core.manifest import sha256_bytes
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.packing import sample_scene
-from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
+from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
 from xray_vqa.simulation.scene import GENERATOR_VERSION, SceneSpec
 from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
-from xray_vqa.simulation.simulate import simulate
+from xray_vqa.simulation.simulate import SimulatedScan, simulate
 from xray_vqa.simulation.tip import ScanRefused, open_host, project
-from xray_vqa.simulation.tip_dataset import TIP_VERSION, TipSettings, project_scan
+from xray_vqa.simulation.tip_scan import TIP_VERSION, TipSettings, project_scan
 from xray_vqa.simulation.view import open_view
 
 PROFILES = [load_profile(name) for name in PROFILE_NAMES]
+COUNTS = ("hue_smoothing", "sharpen_radius")
+Image8 = NDArray[np.uint8]
 DEFAULT_JSON = Path(__file__).parent / "results/tip.json"
 
 
@@ -48,24 +54,47 @@ def threat_of(spec: SceneSpec) -> Shadow:
     return Shadow(0, 0, lines.polyethylene, lines.copper)
 
 
+def exactly(profile: ScannerProfile, rng: np.random.Generator) -> ScannerProfile:
+    """Return the profile of one scanner: every range of a profile narrowed to one value, no turn of the hues."""
+
+    def narrow(values: dict[str, Any]) -> dict[str, Any]:
+        ranges = {name: v for name, v in values.items() if isinstance(v, tuple) and len(v) == 2}
+        drawn = {n: int(rng.integers(v[0], v[1] + 1)) if n in COUNTS else rng.uniform(*v) for n, v in ranges.items()}
+        return {**values, **{name: (value, value) for name, value in drawn.items()}}
+
+    settings = profile.model_dump()
+    settings["palette"] = {**narrow(settings["palette"]), "hue_jitter_deg": 0.0, "shift_z": 0.0}
+    return ScannerProfile.model_validate({**settings, "sensor": narrow(settings["sensor"])})
+
+
+def expose(spec: SceneSpec, profile: ScannerProfile) -> tuple[SimulatedScan, Image8, Image8]:
+    """Return a scene's scan, the picture without its threats, and another exposure with them."""
+    host = simulate(spec.model_copy(update={"threats": ()}), profile).image
+    again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
+    return simulate(spec, profile), host, again
+
+
+def error_inside(scan: SimulatedScan, image: NDArray[Any]) -> float:
+    """Return how far a picture is from a scan inside the mask of its first threat, in grey levels."""
+    mask = scan.masks[0]
+    return float(np.abs(image[mask] - scan.image[mask].astype(float)).mean())
+
+
 def measure_truth(num_scenes: int) -> dict[str, object]:
     """Return the mean error inside the mask (grey levels) of each way to insert a threat."""
     errors: dict[str, list[float]] = defaultdict(list)
+    exact: dict[str, list[float]] = defaultdict(list)
     by_profile: dict[str, list[float]] = defaultdict(list)
     seed = num_refused = 0
     while len(errors["pasted"]) < num_scenes:
         seed += 1
         profile = PROFILES[seed % len(PROFILES)]
         spec = sample_scene(seed, threats=(CATEGORIES[seed % len(CATEGORIES)],))
-        scan = simulate(spec, profile)
+        scan, host, again = expose(spec, profile)
         if not scan.annotations:
             continue
-        mask = scan.masks[0]
-        truth = scan.image[mask].astype(float)
-        host = simulate(spec.model_copy(update={"threats": ()}), profile).image
         bare = spec.bag.model_copy(update={"density": 1e-6})
         alone = simulate(spec.model_copy(update={"bag": bare, "clutter": ()}), profile).image
-        again = simulate(spec.model_copy(update={"noise_seed": spec.noise_seed + 1}), profile).image
         threat = threat_of(spec)
         made = {
             "multiplied": host * (alone / np.array(profile.palette.orange[-1])),
@@ -79,14 +108,25 @@ def measure_truth(num_scenes: int) -> dict[str, object]:
             except ScanRefused:
                 num_refused += 1
         for name, image in made.items():
-            errors[name].append(float(np.abs(image[mask] - truth).mean()))
+            errors[name].append(error_inside(scan, image))
         by_profile[profile.name].append(errors["projected_profile_known"][-1])
+        one = exactly(profile, np.random.default_rng(seed))
+        scan, host, again = expose(spec, one)
+        if scan.annotations:
+            projected = project(open_host(host, [one]), [threat], noise_seed=0).image
+            exact["projected"].append(error_inside(scan, projected))
+            exact["second_exposure_of_the_truth"].append(error_inside(scan, again))
     return {
         "scenes": num_scenes,
         "refused": num_refused,
-        "error_inside_mask_grey_levels": {name: round(statistics.fmean(e), 2) for name, e in sorted(errors.items())},
-        "projected_profile_known_by_profile": {n: round(statistics.fmean(e), 2) for n, e in sorted(by_profile.items())},
+        "error_inside_mask_grey_levels": means(errors),
+        "projected_profile_known_by_profile": means(by_profile),
+        "exact_settings": {"scenes": len(exact["projected"]), **means(exact)},
     }
+
+
+def means(values: dict[str, list[float]]) -> dict[str, float]:
+    return {name: round(statistics.fmean(each), 2) for name, each in sorted(values.items())}
 
 
 def measure_real(folder: Path | None, num_scans: int) -> dict[str, object]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xray_vqa.cli.arguments import add_workers, count
 from xray_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,13 +41,6 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is negative")
-    return value
-
-
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -59,11 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `xray-vqa data synth`."""
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="dataset folder to make or go on with")
     parser.add_argument(
-        "--count", type=_count, metavar="N", help="bags in all: three quarters of them train, the rest test"
+        "--count", type=count, metavar="N", help="bags in all: three quarters of them train, the rest test"
     )
-    parser.add_argument("--train", type=_count, metavar="N", help="bags in the train split (default 300)")
-    parser.add_argument("--test", type=_count, metavar="N", help="bags in the test split (default 100)")
-    parser.add_argument("--seed", type=_count, default=0, help="everything is drawn from it (default %(default)s)")
+    parser.add_argument("--train", type=count, metavar="N", help="bags in the train split (default 300)")
+    parser.add_argument("--test", type=count, metavar="N", help="bags in the test split (default 100)")
+    parser.add_argument("--seed", type=count, default=0, help="everything is drawn from it (default %(default)s)")
     parser.add_argument(
         "--profile", nargs="+", metavar="NAME", help="scanner profiles by name or YAML path (default: all shipped ones)"
     )
@@ -79,13 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("jpg", "png"), default="jpg", help="of the images (default %(default)s, quality 92)"
     )
-    parser.add_argument(
-        "--workers",
-        type=_count,
-        default=min(os.cpu_count() or 1, 8),
-        metavar="N",
-        help="processes (default %(default)s)",
-    )
+    add_workers(parser)
     parser.add_argument("--masks", action="store_true", help="store run-length encoded masks of the threats")
     parser.add_argument("--coco", action="store_true", help="write each split as COCO's instances.json as well")
     parser.add_argument(

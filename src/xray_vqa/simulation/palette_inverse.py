@@ -29,7 +29,7 @@ from xray_vqa.simulation.palette import (
     draw_look,
 )
 from xray_vqa.simulation.profile import ScannerProfile, SensorSettings
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, signal_of
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, signal_of, unsharpened
 
 HUES_DEG = (0.0, -9.0, -6.0, -3.0, 3.0, 6.0, 9.0)
 SATURATIONS = (1.0, 0.7, 0.8, 0.9, 1.1)
@@ -281,10 +281,18 @@ def palette_rows(look: Look, p: NDArray[np.float32]) -> NDArray[np.uint8]:
     return look.z_index[row * NUM_RATIO + np.clip(column, 0, NUM_RATIO - 1).astype(np.int32)]
 
 
+def shown_signal(entries: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the log signal, (...) float32, that palette entries stand for, sharpened as the picture shows it."""
+    return (entries % NUM_LEVELS).astype(np.float32) * np.float32(LEVEL_P_MAX / (NUM_LEVELS - 1))
+
+
 def readings_of(look: Look, entries: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return the readings, (2, height, width) float32, that a look shows as these palette entries."""
-    signal = (entries % NUM_LEVELS).astype(np.float32) * np.float32(LEVEL_P_MAX / (NUM_LEVELS - 1))
-    signal += np.where(signal > 0, np.float32(look.air_below), np.float32(0))
+    """Return the readings, (2, height, width) float32, that a look shows as these palette entries.
+
+    The unsharp mask is taken off: its rims around edges, up to MAX_SHARPEN_P deep, are no matter.
+    """
+    shown = shown_signal(entries)
+    signal = unsharpened(shown, look) + np.where(shown > 0, np.float32(look.air_below), np.float32(0))
     ratio = _bilinear(_ratio_table(look), _signal_row(signal), (entries // NUM_LEVELS).astype(np.float32))[0]
     high = signal / (np.float32(1 - LUMINANCE_SHARE_LOW) + np.float32(LUMINANCE_SHARE_LOW) * ratio)
     return np.stack([ratio * high, high])

@@ -26,6 +26,7 @@ MAX_SHARPEN_P = 0.6
 QUIET_P = 0.06
 """A pixel above this is shown even where its surroundings are empty: the point of a needle."""
 _NUM_NOISE = 1 << 20
+_NUM_ROUNDS = 8  # of taking an unsharp mask off; more change the mean error of 0.006 by 3 %
 
 
 @cache
@@ -213,6 +214,34 @@ def box_mean(values, out, radius):
     for c in range(channels):
         for v in range(height):
             mean_row(values[c], v, radius, row, out[c, v])
+
+
+def sharpened(signal: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    """Return a log signal, (height, width) float32, after a look's unsharp mask, as paint() applies it."""
+    gain, limit = np.float32(look.sharpen_gain), np.float32(MAX_SHARPEN_P)
+    return np.add(signal, gain * np.clip(signal - _mean(signal, look), -limit, limit), dtype=np.float32)
+
+
+def unsharpened(shown: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    """Return the log signal, (height, width) float32, that sharpened() makes this of.
+
+    For a given mean the mask has a closed inverse; the mean settles in a few rounds, because a mask hardly changes it.
+    """
+    gain, limit = np.float32(look.sharpen_gain), np.float32(MAX_SHARPEN_P)
+    signal = shown
+    for _ in range(_NUM_ROUNDS):
+        mean = _mean(signal, look)
+        above = shown - mean
+        signal = np.where(
+            np.abs(above) <= (1 + gain) * limit, mean + above / (1 + gain), shown - np.sign(above) * gain * limit
+        )
+    return np.maximum(signal, np.float32(0))
+
+
+def _mean(values: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    mean = np.empty((1, *values.shape), np.float32)
+    box_mean(np.ascontiguousarray(values)[None], mean, look.sharpen_radius)
+    return mean[0]
 
 
 class Sensor:

@@ -29,9 +29,10 @@ from xray_vqa.simulation.palette_inverse import (
     foreground,
     palette_rows,
     readings_of,
+    shown_signal,
 )
 from xray_vqa.simulation.profile import ScannerProfile
-from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, MAX_SHARPEN_P, blur, box_mean, signal_of
+from xray_vqa.simulation.sensor import LUMINANCE_SHARE_LOW, blur, box_mean, sharpened, signal_of
 from xray_vqa.simulation.shadow import Shadow
 
 MAX_ROUND_TRIP_ERROR = 12.0
@@ -59,6 +60,8 @@ class Host:
     """(height, width) int32, palette row times NUM_LEVELS plus level of each pixel."""
     p: NDArray[np.float32]
     """(2, height, width) float32 readings, front and rear."""
+    hue_p: NDArray[np.float32]
+    """(2, height, width) float32, the readings that the hue was taken from: smoothed as the scanner does for it."""
     noise: float
     """Standard deviation of the air signal due to photon statistics, as a share of it, as seen in the picture."""
 
@@ -99,12 +102,20 @@ def open_host(
         )
     entries = fit.entries(image)
     if readings is None:
-        p = readings_of(fit.look, entries)
+        p = hue_p = readings_of(fit.look, entries)  # the ratio behind a colour has been smoothed already
     elif readings.shape != (2, *image.shape[:2]):
         raise ScanRefused(f"its readings have shape {readings.shape}, its picture wants {(2, *image.shape[:2])}")
     else:
         p = readings.astype(np.float32)
-    return Host(image, fit, entries, p, _estimate_noise(image, fit))
+        hue_p = _smoothed_for_hue(p, fit.look)
+    return Host(image, fit, entries, p, hue_p, _estimate_noise(image, fit))
+
+
+def _smoothed_for_hue(values: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    """Return (2, height, width) values averaged over the pixels that a look takes the hue of one from."""
+    mean = np.empty_like(values)
+    box_mean(np.ascontiguousarray(values), mean, look.hue_smoothing)
+    return mean
 
 
 def _estimate_noise(image: NDArray[np.uint8], fit: PaletteFit) -> float:
@@ -204,22 +215,13 @@ def _change_of_readings(
 def _recolour(host: Host, window: tuple[slice, slice], change: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a part of the picture, (height, width, 3) uint8, after a change of its readings (2, height, width)."""
     look, entries = host.fit.look, host.entries[window]
-    level_scale = np.float32(LEVEL_P_MAX / (NUM_LEVELS - 1))
-    shown = (entries % NUM_LEVELS).astype(np.float32) * level_scale
-    rise = signal_of(change)
-    mean = np.empty((1, *rise.shape), np.float32)
-    box_mean(rise[None], mean, look.sharpen_radius)
-    limit = np.float32(MAX_SHARPEN_P)
-    shown_now = shown + rise + np.float32(look.sharpen_gain) * np.clip(rise - mean[0], -limit, limit)
-    hue_change = change
-    if look.hue_smoothing > 0:
-        hue_change = np.empty_like(change)
-        box_mean(np.ascontiguousarray(change), hue_change, look.hue_smoothing)
-    p = host.p[(slice(None), *window)]
-    row = entries // NUM_LEVELS
-    turn = palette_rows(look, p + hue_change).astype(np.int32) - palette_rows(look, p)
-    row_now = np.clip(row + turn, 0, len(look.colours) // NUM_LEVELS - 1)
-    level_now = np.clip(shown_now / level_scale + 0.5, 0, NUM_LEVELS - 1).astype(np.int32)
+    shown = shown_signal(entries)
+    signal = np.maximum(signal_of(host.p[(slice(None), *window)]) - np.float32(look.air_below), 0)
+    shown_now = shown + sharpened(signal + signal_of(change), look) - sharpened(signal, look)
+    hue_p = host.hue_p[(slice(None), *window)]
+    turn = palette_rows(look, hue_p + _smoothed_for_hue(change, look)).astype(np.int32) - palette_rows(look, hue_p)
+    row_now = np.clip(entries // NUM_LEVELS + turn, 0, len(look.colours) // NUM_LEVELS - 1)
+    level_now = np.clip(shown_now * ((NUM_LEVELS - 1) / LEVEL_P_MAX) + 0.5, 0, NUM_LEVELS - 1).astype(np.int32)
     dimmed = np.minimum(look.brightness(np.maximum(shown_now, 0)) / look.brightness(shown), 1)[..., None]
     unexplained = host.image[window] - host.fit.colours(entries)
     colours = host.fit.colours(row_now * NUM_LEVELS + level_now) + unexplained * dimmed

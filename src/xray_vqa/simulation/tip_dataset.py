@@ -1,29 +1,26 @@
 """A dataset of scans from outside with threats projected into some of them: resumable at any moment.
 
-What is inserted into a scan is a function of the seed and the scan's bytes. Scans are taken in the order of a hash of
-both until enough of them hold a threat; those that are refused, or where no place is found, and all others go over
-unchanged. Each scan that was tried is a line in `<split>/tip.partial.jsonl` after its image is on disk; the same
-command later goes on from those lines. `tip_report.json` names every refused scan with its reason.
+Scans are taken in the order of a hash of the seed and their bytes until enough of them hold a threat, whatever the
+number of workers; those that are refused, or where no place is found, and all others go over unchanged. Each scan that
+was tried is a line in `<split>/tip.partial.jsonl` after its image is on disk; the same command later goes on from those
+lines. `tip_report.json` names every refused scan with its reason. One scan is tip_scan.py's affair.
 """
+
+# ruff: noqa: D417  (arguments that belong together are described together, obvious ones not at all)
 
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import Field
 from tqdm import tqdm
 
-from xray_vqa.core.images import SUFFIXES, JpegEncoding, decode_image, image_header, jpeg_encoding
+from xray_vqa.core.images import SUFFIXES, image_header
 from xray_vqa.core.jsonl import append_jsonl, disk_errors, read_journal, read_json, replacing, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
@@ -32,7 +29,7 @@ from xray_vqa.core.manifest import (
     sha256_file,
     write_manifest,
 )
-from xray_vqa.core.records import SPLITS, ScanRecord, Split, Strict
+from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import (
     annotated_categories,
@@ -44,54 +41,14 @@ from xray_vqa.dataset.layout import (
     write_split,
 )
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
-from xray_vqa.simulation.placement import PlacedThreat, Placer, find_bags
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.scene import GENERATOR_VERSION
-from xray_vqa.simulation.tip import Host, Projection, ScanRefused, open_host, project
-from xray_vqa.simulation.writer import JPEG_QUALITY, encode_mask
+from xray_vqa.simulation.tip_scan import TIP_VERSION, TipOutcome, TipSettings, project_scan
+from xray_vqa.simulation.workers import open_runner
 
-TIP_VERSION = 1
-"""Raised when the same seed and scan give another picture."""
 REPORT_NAME = "tip_report.json"
 PARTIAL_NAME = "tip.partial.jsonl"
-
-
-class TipSettings(Strict):
-    """What a projected dataset depends on, apart from the host scans."""
-
-    split: Split = "train"
-    """The split whose scans get threats; the other one goes over unchanged."""
-    count: int | None = Field(default=None, ge=1)
-    """How many scans get threats; overrules `share`."""
-    share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the split's scans that get threats."""
-    categories: tuple[str, ...] = ()
-    """What threats are drawn from; empty for all that the host labels."""
-    max_threats: int = Field(default=2, ge=1, le=8)
-    """Threats a scan at most; one is twice as likely as two, and so on."""
-    seed: int = Field(default=0, ge=0)
-    profile: str = "auto"
-    """Scanner profile by name or path of its file, or `auto` to fit the shipped ones to each scan."""
-    pixel_cm: float | None = Field(default=None, gt=0)
-    """Width of a pixel on the belt; by default the largest bag is taken to be 50 cm long."""
-    format: Literal["png", "jpg"] = "png"
-    only_projected: bool = False
-    """Leave out all scans without a projected threat."""
-    host_is_clean: bool = False
-    """The operator vouches that no host scan holds an unlabelled item of the inserted categories."""
-
-
-class TipOutcome(Strict):
-    """What became of one scan that was to get a threat: a line of the journal."""
-
-    host_path: str
-    """The scan's path in the host."""
-    result: Literal["projected", "refused", "no_place", "unreadable"]
-    reason: str = ""
-    record: ScanRecord | None = None
-    """The scan with its threats; none for other results, whose scan goes over unchanged if it can be read."""
-    round_trip_error: float | None = None
-    profile: str = ""
+_Job = tuple[Path, ScanRecord, Path, TipSettings, tuple[str, ...], tuple[ScannerProfile, ...]]
 
 
 @dataclass(frozen=True)
@@ -180,8 +137,11 @@ def choose_categories(host: HostSet, settings: TipSettings) -> tuple[tuple[str, 
     return tuple(wanted), tuple(name for name in CATEGORIES if name in labelled)
 
 
-def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[str, Any]:
+def project_dataset(host_root: Path, root: Path, settings: TipSettings, workers: int = 1) -> dict[str, Any]:
     """Write a dataset with threats projected into a host's scans, or what is missing of it.
+
+    Args:
+        workers: processes; with 1 everything happens in this one.
 
     Returns:
         The contents of `tip_report.json`.
@@ -189,7 +149,7 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
     Raises:
         ConfigError: Categories, profile or host folder cannot be used.
         DatasetError: The output folder holds other data or other settings.
-        Incomplete: The disk is full; the same command goes on.
+        Incomplete: The disk is full, or a worker process died; the same command goes on.
     """
     host = open_host_set(host_root)
     categories, annotated = choose_categories(host, settings)
@@ -213,7 +173,7 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
     if (root / REPORT_NAME).is_file() and all(annotations_path(root, split).is_file() for split in SPLITS):
         return dict(read_json(root / REPORT_NAME))
     with disk_errors(root):
-        outcomes = _project_scans(host, root, settings, categories, profiles)
+        outcomes = _project_scans(host, root, settings, categories, profiles, workers)
         records = _collect(host, root, settings, outcomes)
         report = _report(host, settings, outcomes, records)
         for split in SPLITS:
@@ -225,29 +185,44 @@ def project_dataset(host_root: Path, root: Path, settings: TipSettings) -> dict[
 
 
 def _project_scans(
-    host: HostSet, root: Path, settings: TipSettings, categories: Sequence[str], profiles: Sequence[ScannerProfile]
+    host: HostSet,
+    root: Path,
+    settings: TipSettings,
+    categories: Sequence[str],
+    profiles: Sequence[ScannerProfile],
+    workers: int,
 ) -> list[TipOutcome]:
-    """Try scans in their order until enough hold a threat; what is in the journal is not done again."""
-    scans = host.records[settings.split]
+    """Try scans in their order until enough hold a threat; what is in the journal is not done again.
+
+    As many are tried at a time as threats are still missing, so none is tried that one process alone would not reach.
+    """
+    scans = sorted(host.records[settings.split], key=lambda scan: (_rank(scan, settings.seed), scan.image_id))
     wanted = min(_num_wanted(host, settings), len(scans))
     (root / settings.split / "images").mkdir(parents=True, exist_ok=True)
     journal = root / settings.split / PARTIAL_NAME
     done = _read_journal(journal, root)
     outcomes: list[TipOutcome] = []
-    num_projected = 0
-    with tqdm(total=wanted, unit="scan", desc="project", disable=None) as bar:
-        for scan in sorted(scans, key=lambda scan: (_rank(scan, settings.seed), scan.image_id)):
-            if num_projected == wanted:
+    kept = min(sum(outcome.result == "projected" for outcome in done.values()), wanted)
+    with (
+        open_runner(workers, wanted - kept, root, memory_mb=700) as run,
+        tqdm(total=wanted, initial=kept, unit="scan", desc="project", disable=None) as bar,
+    ):
+        while missing := wanted - sum(outcome.result == "projected" for outcome in outcomes):
+            batch = scans[len(outcomes) : len(outcomes) + missing]
+            if not batch:
                 break
-            outcome = done.get(scan.image_path)
-            if outcome is None:
-                outcome = project_scan(host.root, scan, root, settings, categories, profiles)
+            new = [scan for scan in batch if scan.image_path not in done]
+            jobs: list[_Job] = [(host.root, scan, root, settings, tuple(categories), tuple(profiles)) for scan in new]
+            for _, outcome in run(_project_job, jobs):
                 append_jsonl(journal, [outcome])
-            outcomes.append(outcome)
-            if outcome.result == "projected":
-                num_projected += 1
-                bar.update()
+                done[outcome.host_path] = outcome
+                bar.update(outcome.result == "projected")
+            outcomes += [done[scan.image_path] for scan in batch]
     return outcomes
+
+
+def _project_job(job: _Job) -> TipOutcome:
+    return project_scan(*job)
 
 
 def _num_wanted(host: HostSet, settings: TipSettings) -> int:
@@ -263,153 +238,6 @@ def _read_journal(journal: Path, root: Path) -> dict[str, TipOutcome]:
     """Return what became of scans, by their path in the host, where it is still on disk."""
     outcomes = read_journal(journal, TipOutcome)
     return {out.host_path: out for out in outcomes if out.record is None or is_whole(root, out.record)}
-
-
-def project_scan(
-    host_root: Path,
-    scan: ScanRecord,
-    root: Path,
-    settings: TipSettings,
-    categories: Sequence[str],
-    profiles: Sequence[ScannerProfile],
-) -> TipOutcome:
-    """Project threats into one scan, write its image, and return what became of it."""
-    path = host_root / scan.image_path
-    try:
-        data = path.read_bytes()
-        image = np.asarray(decode_image(data))
-    except ImageUnreadable as error:
-        return TipOutcome(host_path=scan.image_path, result="unreadable", reason=str(error))
-    except OSError as error:
-        return TipOutcome(host_path=scan.image_path, result="unreadable", reason=str(error.strerror))
-    try:
-        readings = _read_readings(path.with_suffix(".npz"))
-        host = open_host(image, profiles, readings)
-    except ScanRefused as error:
-        return TipOutcome(host_path=scan.image_path, result="refused", reason=str(error))
-    found = {"round_trip_error": host.fit.round_trip_error, "profile": host.fit.profile.name}
-    rng = np.random.default_rng((settings.seed, int(sha256_bytes(data)[:16], 16)))
-    bags = find_bags(host, settings.pixel_cm)
-    if not len(bags.rooms):
-        return TipOutcome(host_path=scan.image_path, result="no_place", reason="no bag was found", **found)
-    weights = 0.5 ** np.arange(settings.max_threats)
-    num_threats = 1 + int(rng.choice(settings.max_threats, p=weights / weights.sum()))
-    placer = Placer(host, bags, [item.box for item in scan.annotations if item.box])
-    tried = [categories[int(index)] for index in rng.integers(len(categories), size=num_threats)]
-    threats = [placed for placed in (placer.place(category, rng) for category in tried) if placed is not None]
-    if not threats:
-        reason = f"no place inside a bag, visible and beside what is labelled, for {', '.join(tried)}"
-        return TipOutcome(host_path=scan.image_path, result="no_place", reason=reason, **found)
-    noise_seed = int(rng.integers(1 << 31))
-    projection = project(host, [threat.shadow for threat in threats], noise_seed)
-    stored = _encode(projection, jpeg_encoding(data), settings.format)
-    relative, _ = store_image(root, settings.split, scan.image_id, stored)
-    if readings is not None:
-        _write_readings((root / relative).with_suffix(".npz"), projection.p)
-    record = _record(scan, relative, stored, host, threats, bags.pixel_cm, noise_seed)
-    return TipOutcome(host_path=scan.image_path, result="projected", record=record, **found)
-
-
-def _read_readings(path: Path) -> NDArray[np.float32] | None:
-    """Return the raw readings beside a scan, (2, height, width) float32; None where there are none.
-
-    They are the array `p` of `<image stem>.npz`: -ln(signal / air signal), front detector first.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            readings = np.asarray(arrays["p"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ScanRefused(
-            f"{path.name} holds no array `p` of numbers, (2, height, width) -ln(signal / air signal), "
-            "front detector first; export the readings again or remove the file"
-        ) from error
-    if not np.isfinite(readings).all():
-        raise ScanRefused(f"{path.name} holds values that are no numbers; export the readings again")
-    return readings
-
-
-def _write_readings(path: Path, p: NDArray[np.float32]) -> None:
-    with replacing(path) as stream:
-        np.savez_compressed(stream, p=p)
-
-
-def _encode(projection: Projection, encoding: JpegEncoding | None, format_name: str) -> bytes:
-    """Return a picture's bytes; where the host was a JPEG, what was inserted is as coarse as what surrounds it."""
-    stream = io.BytesIO()
-    picture = Image.fromarray(projection.image)
-    if format_name == "jpg":
-        if encoding is not None:
-            return encoding.encode(picture)
-        picture.save(stream, "JPEG", quality=JPEG_QUALITY)
-        return stream.getvalue()
-    if encoding is not None:
-        compressed = np.asarray(decode_image(encoding.encode(picture)))
-        picture = Image.fromarray(np.where(projection.touched[..., None], compressed, projection.image))
-    picture.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _record(
-    scan: ScanRecord,
-    image_path: str,
-    stored: bytes,
-    host: Host,
-    threats: Sequence[PlacedThreat],
-    pixel_cm: float,
-    noise_seed: int,
-) -> ScanRecord:
-    """Return the host's record with the threats added; its caption, which knows nothing of them, is dropped."""
-    num_old = len(scan.categories)
-    width, height = host.size_wh
-    masks = list(scan.masks or [None] * num_old)
-    for threat in threats:
-        whole = np.zeros((height, width), bool)
-        whole[threat.shadow.window] = threat.shadow.mask
-        masks.append(encode_mask(whole))
-    labels = [threat.category for threat in threats]
-    occlusion = [threat.occlusion for threat in threats]
-    fit = host.fit
-    about = {
-        "profile": f"{fit.profile.name}@{fit.profile.version}",
-        "hue_deg": fit.hue_deg,
-        "saturation": fit.saturation,
-        "air": list(fit.air),
-        "round_trip_error": fit.round_trip_error,
-        "noise": round(host.noise, 4),
-        "noise_seed": noise_seed,
-        "pixel_cm": round(pixel_cm, 4),
-        "host_sha256": scan.sha256,
-        "threats": [
-            {
-                "category": threat.category,
-                "index": num_old + number,
-                "item": threat.item.model_dump(mode="json"),
-                "occlusion": threat.occlusion,
-                "visible": threat.visible,
-            }
-            for number, threat in enumerate(threats)
-        ],
-    }
-    return scan.model_copy(
-        update={
-            "image_filename": Path(image_path).name,
-            "image_path": image_path,
-            "width": width,
-            "height": height,
-            "sha256": sha256_bytes(stored),
-            "caption": "",
-            "categories": [*scan.categories, *labels],
-            "bboxes": [*scan.bboxes, *(threat.box.as_xywh() for threat in threats)],
-            "source": f"tip/{scan.source or 'unnamed'}@{TIP_VERSION}",
-            "masks": masks,
-            "occlusion": [*(scan.occlusion or []), *occlusion] if len(scan.occlusion or []) == num_old else None,
-            "factors": {**(scan.factors or {}), "tip": about},
-            "raw_labels": [*scan.raw_labels, *labels] if scan.raw_labels else None,
-            "original_name": scan.original_name or scan.image_path,
-        }
-    )
 
 
 def _collect(

@@ -11,11 +11,6 @@ when a split is whole.
 from __future__ import annotations
 
 import io
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +30,13 @@ from xray_vqa.core.manifest import (
 from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import annotations_path, claim, is_whole, read_split, write_split
-from xray_vqa.errors import ConfigError, Incomplete
+from xray_vqa.errors import ConfigError
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
 from xray_vqa.simulation.shapes import BENIGN
 from xray_vqa.simulation.simulate import ScanStream, SimulatedScan, shared_renderer, simulate
+from xray_vqa.simulation.workers import open_runner
 
 JPEG_QUALITY = 92
 LICENCE = "CC0-1.0"
@@ -153,7 +149,10 @@ def write_bag(root: Path, split: Split, number: int, settings: SynthSettings) ->
     return records
 
 
-def _write_job(job: tuple[Path, Split, int, SynthSettings]) -> list[ScanRecord]:
+_Job = tuple[Path, Split, int, SynthSettings]
+
+
+def _write_job(job: _Job) -> list[ScanRecord]:
     return write_bag(*job)
 
 
@@ -176,20 +175,14 @@ def write_dataset(root: Path, counts: dict[Split, int], settings: SynthSettings,
         load_profile(profile)
     if sum(counts.values()) * settings.views > MAX_IMAGES:
         raise ConfigError(f"{sum(counts.values())} bags: a dataset holds {MAX_IMAGES} images at most")
-    try:
-        with disk_errors(root):
-            return _write_missing(root, counts, settings, workers)
-    except BrokenProcessPool:
-        raise Incomplete(
-            f"{root}: a worker process died, as one does that is killed or runs out of memory (count on 400 MB each); "
-            "finished scans are kept, and the same command goes on, with fewer --workers if need be"
-        ) from None
+    with disk_errors(root):
+        return _write_missing(root, counts, settings, workers)
 
 
 def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings, workers: int) -> int:
     claim(root, _manifest(settings, {}, {}))
     done = {split: _finished(root, split, count * settings.views) for split, count in counts.items()}
-    jobs = [
+    jobs: list[_Job] = [
         (root, split, number, settings)
         for split, count in counts.items()
         for number in range(count)
@@ -197,10 +190,10 @@ def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings
     ]
     journals = {split: root / split / PARTIAL_NAME for split in counts}
     with (
-        _mapping(workers, len(jobs)) as mapped,
+        open_runner(workers, len(jobs), root, memory_mb=400) as run,
         tqdm(total=len(jobs), unit="bag", desc="simulate", disable=not jobs) as bar,
     ):
-        for job, records in zip(jobs, mapped(_write_job, jobs), strict=True):
+        for job, records in run(_write_job, jobs):
             split = job[1]
             append_jsonl(journals[split], records)
             done[split].update({record.image_id: record for record in records})
@@ -242,19 +235,3 @@ def _finished(root: Path, split: Split, count: int) -> dict[int, ScanRecord]:
         records.extend(read_split(root, split).records)
     records.extend(read_journal(root / split / PARTIAL_NAME, ScanRecord))
     return {record.image_id: record for record in records if record.image_id < count and is_whole(root, record)}
-
-
-@contextmanager
-def _mapping(workers: int, num_jobs: int) -> Iterator[Any]:
-    """Give an order-keeping map over several processes, or the built-in one."""
-    if workers <= 1 or num_jobs < 8:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")
-    # Unlike multiprocessing's own pool, this one notices a worker that was killed instead of waiting for it for ever.
-    with ProcessPoolExecutor(min(workers, num_jobs), mp_context=context) as pool:
-        try:
-            yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

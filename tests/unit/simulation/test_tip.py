@@ -15,17 +15,20 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import read_split, write_split
 from xray_vqa.dataset.verify import verify_dataset
 from xray_vqa.errors import ConfigError, DatasetError
+from xray_vqa.simulation import workers
 from xray_vqa.simulation.detector import log_readings
 from xray_vqa.simulation.packing import sample_scene
-from xray_vqa.simulation.palette_inverse import equivalent_thickness, fit_palette
+from xray_vqa.simulation.palette_inverse import equivalent_thickness, fit_palette, typical_look
 from xray_vqa.simulation.placement import MAX_BOX_OVERLAP, Placer, find_bags
 from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.raster import LineIntegrals
+from xray_vqa.simulation.sensor import MAX_SHARPEN_P, sharpened, unsharpened
 from xray_vqa.simulation.shadow import Shadow
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import simulate
 from xray_vqa.simulation.tip import ScanRefused, margin_pixels, open_host, project
-from xray_vqa.simulation.tip_dataset import PARTIAL_NAME, REPORT_NAME, TipSettings, project_dataset
+from xray_vqa.simulation.tip_dataset import PARTIAL_NAME, REPORT_NAME, project_dataset
+from xray_vqa.simulation.tip_scan import TipSettings
 from xray_vqa.simulation.view import open_view
 
 PROFILES = [load_profile(name) for name in PROFILE_NAMES]
@@ -56,6 +59,16 @@ def test_readings_give_back_the_thicknesses_that_made_them():
     p = log_readings(a, b)
     again = log_readings(*equivalent_thickness(p))
     assert np.abs(again - p)[:, p[1] < 5].max() < 0.01
+
+
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_the_unsharp_mask_comes_off(profile):
+    """Steps of up to 4 in the log signal, whose rims reach the mask's limit."""
+    look = typical_look(load_profile(profile))
+    signal = np.random.default_rng(2).uniform(0.5, 4.5, (12, 16)).repeat(9, 0).repeat(9, 1).astype(np.float32)
+    shown = sharpened(signal, look)
+    assert np.abs(shown - signal).max() == pytest.approx(look.sharpen_gain * MAX_SHARPEN_P, rel=0.01)
+    assert np.abs(unsharpened(shown, look) - signal).mean() < 0.02 < 0.1 < np.abs(shown - signal).mean()
 
 
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
@@ -155,7 +168,8 @@ def test_inserting_is_nearer_to_the_simulators_own_picture_than_multiplying_or_p
         errors.append([np.abs(made[mask] - truth).mean() for made in (projected, multiplied, alone, again)])
     by_projection, by_product, by_pasting, by_second_exposure = np.mean(errors, axis=0)
     assert len(errors) >= 45
-    assert by_projection < 1.25 * by_second_exposure  # hardly farther than another scan of the same bag
+    assert by_projection < 10
+    assert by_projection < 1.15 * by_second_exposure  # hardly farther than another scan of the same bag
     assert by_projection < 0.8 * by_product < by_pasting
 
 
@@ -249,7 +263,7 @@ def test_a_projected_dataset_verifies_and_keeps_what_the_host_knew(projected, ho
         host = before[record.image_id]
         old = len(host.categories)
         assert (record.group, record.licence, record.original_name) == (host.group, "ours", host.original_name)
-        assert record.source == "tip/coco/mine@1"
+        assert record.source == "tip/coco/mine@2"
         assert (record.categories[:old], record.bboxes[:old]) == (host.categories, host.bboxes)
         assert set(record.categories[old:]) <= {"Gun", "Knife"}
         assert record.caption == ""
@@ -289,6 +303,13 @@ def test_a_refused_scan_is_named_and_goes_over_unchanged(projected, host_dir):
     assert (root / "train/images/000002.png").read_bytes() == (host_dir / "train/images/000002.png").read_bytes()
     test = read_split(root, "test").records[0]
     assert (root / test.image_path).read_bytes() == (host_dir / "test/images/000000.png").read_bytes()
+
+
+def test_two_workers_write_the_same_files_as_one(projected, host_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "MIN_JOBS", 2)
+    report = project_dataset(host_dir, tmp_path / "out", ALL, workers=2)
+    assert report == projected[1]
+    assert files_under(tmp_path / "out") == files_under(projected[0])
 
 
 def test_the_same_command_goes_on_where_it_was_killed(projected, host_dir, tmp_path):
@@ -342,7 +363,7 @@ def test_a_plain_folder_with_raw_readings_becomes_a_dataset(tmp_path):
     report = project_dataset(tmp_path / "scans", tmp_path / "out", settings)
     assert (report["counts"]["projected"], report["counts"]["faults"]) == (1, 1)
     (record,) = read_split(tmp_path / "out", "train").records
-    assert (record.source, record.original_name) == ("tip/folder/scans@1", "belt 1/one.png")
+    assert (record.source, record.original_name) == ("tip/folder/scans@2", "belt 1/one.png")
     with np.load((tmp_path / "out" / record.image_path).with_suffix(".npz")) as arrays:
         assert (arrays["p"] - raw).max() > 0.2
     assert verify_dataset(tmp_path / "out").faults == []
