@@ -204,9 +204,9 @@ def sum_ramps(ramps, is_sloped, first, last, chord):
 def round_edge(chord, first, last, profile, x, y, x_step, y_step, speed):
     """Multiply chords by a thickness profile, (2, PROFILE_SIZE ** 2) float32, read along a line.
 
-    x, y and their steps are in cells of the profile; speed is the same step in cm. Columns that lie clear of the edge
-    are skipped, which are most of a large thing's. Elsewhere the profile is read at the ends of strides of at most half
-    a cell; between them the factor is a line.
+    x, y and their steps are in cells of the profile; speed is the same step in cm. Columns that lie clear of the edge,
+    which are most of a large thing's, are skipped or, inside a rim, set to 0. Elsewhere the profile is read at the ends
+    of strides of at most half a cell; between them the factor is a line.
     """
     f = np.float32
     stride = np.uint64(BLOCK)
@@ -222,6 +222,9 @@ def round_edge(chord, first, last, profile, x, y, x_step, y_step, speed):
         nearest = np.uint64(py + f(0.5)) * np.uint64(PROFILE_SIZE) + np.uint64(px + f(0.5))
         num_clear = int(clear[nearest] / speed)
         if num_clear >= BLOCK:
+            if factor[nearest] == 0:
+                for k in range(np.uint64(start), np.uint64(min(start + num_clear, last + 1))):
+                    chord[k] = f(0)
             start += num_clear
             continue
         here = _read_profile(factor, px, py)

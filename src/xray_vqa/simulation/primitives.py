@@ -269,7 +269,7 @@ class Builder:
         Args:
             outline: (points, 2), not self-intersecting, either sense.
             rounding: distance from the outline, in cm, over which the thickness rises like a quarter circle; 0 is
-                sharp.
+                sharp. Below 0 it falls like one instead, and nothing is left farther inside: a rim.
             taper: thickness factor at the outline's lowest and highest y, as in a blade that is ground to an edge.
         """
         points = np.array(outline, dtype=np.float64)
@@ -282,8 +282,8 @@ class Builder:
         row[EXTRA : EXTRA + 2] = middle
         row[VERTEX_START], row[VERTEX_COUNT] = self._num_vertices, len(points)
         row[TAPER : TAPER + 2] = taper
-        if rounding > 0:
-            self._profiles.append(rounded_profile(points, half, middle, rounding))
+        if rounding != 0:
+            self._profiles.append(rounded_profile(points, half, middle, abs(rounding), rounding < 0))
             row[PROFILE] = len(self._profiles)
         self._outlines.append(points)
         self._num_vertices += len(points)
@@ -441,15 +441,16 @@ def _outer_points(rows, directions):
 
 
 @kernel
-def rounded_profile(outline, half, middle, rounding):
+def rounded_profile(outline, half, middle, rounding, is_rim):
     """Return the thickness factor over an outline's bounds: 0 outside, rising to 1 at `rounding` cm from the edge.
 
     Args:
         outline: (points, 2). half, middle: (2,), half sizes and centre of the bounds.
+        is_rim: whether it falls from 1 to 0 instead.
 
     Returns:
-        (2, PROFILE_SIZE ** 2) float32, rows along y: the factor, and how far around, in cm, it is 1 wherever it is read
-        between these points, so that the rasteriser may skip; below 0 where it is not.
+        (2, PROFILE_SIZE ** 2) float32, rows along y: the factor, and how far around, in cm, it stays the same wherever
+        it is read between these points, so that the rasteriser may skip; below 0 where it changes.
     """
     profile = np.empty((2, PROFILE_SIZE * PROFILE_SIZE), np.float32)
     num = outline.shape[0]
@@ -469,7 +470,8 @@ def rounded_profile(outline, half, middle, rounding):
                 if (y1 > y) != (y2 > y) and x < x1 + dx * (y - y1) / (dy if dy != 0 else 1e-12):
                     inside = not inside
             depth = min(np.sqrt(nearest2) / rounding, 1.0) if inside else 0.0
-            profile[0, row * PROFILE_SIZE + column] = np.sqrt(max(1 - (1 - depth) ** 2, 0.02))
+            factor = np.sqrt(max(1 - (1 - depth) ** 2, 0.02))
+            profile[0, row * PROFILE_SIZE + column] = 1 - factor if is_rim else factor
             # A place nearest to this point is half a diagonal away; what is read there lies up to a whole one further.
             profile[1, row * PROFILE_SIZE + column] = np.sqrt(nearest2) - rounding - 1.5 * diagonal if inside else -1.0
     return profile

@@ -120,11 +120,14 @@ def _capsule_bounds(solid, turn, centre, frame):
     reach_u = abs(half * turn[2, 0]) + radius
     u = centre[0] - frame[X_START]
     v_min, v_max = 1e9, -1e9
-    for end in (-half, half):
-        y, z = centre[1] + end * turn[2, 1], centre[2] + end * turn[2, 2]
-        for side in (-radius, radius):
-            v_low, v_high = _row_of(y + side, z - radius, frame), _row_of(y + side, z + radius, frame)
-            v_min, v_max = min(v_min, v_low, v_high), max(v_max, v_low, v_high)
+    for corner in range(8):
+        end = half if corner & 1 else -half
+        v = _row_of(
+            centre[1] + end * turn[2, 1] + (radius if corner & 2 else -radius),
+            centre[2] + end * turn[2, 2] + (radius if corner & 4 else -radius),
+            frame,
+        )
+        v_min, v_max = min(v_min, v), max(v_max, v)
     return (u - reach_u) / frame[PIXEL], (u + reach_u) / frame[PIXEL], v_min, v_max
 
 
@@ -158,8 +161,12 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
     centres = np.empty((num_solids, 3), np.float64)
     bounds = np.empty((num_solids, 4), np.int64)
     place_solids(solids, rotation, shift, frame, height, width, turns, centres, bounds)
-    ramps = np.zeros(width + 2 * BLOCK, np.float64)
-    is_sloped = np.zeros(width // BLOCK + 2, np.bool_)
+    ramps = np.empty(width + 2 * BLOCK, np.float64)  # zeros, which compile faster like this
+    for i in range(ramps.size):
+        ramps[i] = 0.0
+    is_sloped = np.empty(width // BLOCK + 2, np.bool_)
+    for i in range(is_sloped.size):
+        is_sloped[i] = False
     chord = np.empty(width + 2 * BLOCK, np.float32)
     levels = np.empty(MAX_EDGES, np.float64)
     places = np.empty(width, np.uint8)
@@ -235,9 +242,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
                     spans[num_spans, 0], spans[num_spans, 1], spans[num_spans, 2] = v, u0 + first, u0 + last
                     num_spans += 1
                 else:
-                    _add_run(polyethylene, v, u0, chord, first, last, a)
-                    if b != 0:
-                        _add_run(copper, v, u0, chord, first, last, b)
+                    _add_run(polyethylene, copper, v, u0, chord, first, last, a, b)
         a, b = factor * solids[begin, POLYETHYLENE], factor * solids[begin, COPPER]
         for k in range(num_spans):
             _move_thickest(thickest, spans[k, 0], spans[k, 1], spans[k, 2], polyethylene, copper, a, b)
@@ -318,11 +323,12 @@ def _roughen(chord, first, last, v, solid, textures, cell, places):
 
 
 @kernel
-def _add_run(image, v, u, chord, first, last, factor):
-    """Add factor * chord[first:last + 1] to row v of the image, whose column u is the chord's column 0."""
+def _add_run(polyethylene, copper, v, u, chord, first, last, a, b):
+    """Add a and b times chord[first:last + 1] to row v of the sums, whose column u is the chord's column 0."""
     left = np.uint64(u)
     for k in range(np.uint64(first), np.uint64(last + 1)):
-        image[v, left + k] += factor * chord[k]
+        polyethylene[v, left + k] += a * chord[k]
+        copper[v, left + k] += b * chord[k]
 
 
 @kernel
@@ -377,9 +383,7 @@ def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, ray
         if last < first:
             continue
         sum_ramps(ramps, is_sloped, first, last, chord)
-        _add_run(polyethylene, v, u0, chord, first, last, np.float32(1))
-        if b != 0:
-            _add_run(copper, v, u0, chord, first, last, b)
+        _add_run(polyethylene, copper, v, u0, chord, first, last, np.float32(1), b)
 
 
 @kernel

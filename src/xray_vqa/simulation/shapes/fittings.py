@@ -37,18 +37,9 @@ def evenly(outline: Array, count: int) -> Array:
     return np.stack([np.interp(wanted, along, closed[:, axis]) for axis in (0, 1)], 1)
 
 
-def shrunk(outline: Array, by: float) -> Array:
-    """Return an outline that is smaller by about so many cm on every side."""
-    middle = (outline.min(0) + outline.max(0)) / 2
-    half = np.ptp(outline, axis=0) / 2
-    return middle + (outline - middle) * np.maximum(1 - by / half, 0.05)
-
-
 def add_soft_rim(b: Builder, outline: Array, z: float, width: float, material: str, density: float) -> None:
     """Add a band along an outline that fades inwards: side walls that bulge, seen nearly along their surface."""
-    inner = shrunk(outline, 0.15)
-    b.prism(outline, z, z + 0.5, material, density)
-    b.prism(inner, z, z + 0.5, material, -density, rounding=width)
+    b.prism(outline, z, z + 0.5, material, density, rounding=-width)
 
 
 def add_panel(b: Builder, outline: Array, z: float, material: str, density: float, crumpled: float) -> None:
