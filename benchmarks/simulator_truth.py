@@ -4,8 +4,9 @@
 
 Attenuation: slabs of every material, -ln T of the two-number model against Beer-Lambert over the tabulated spectrum.
 Boxes: each annotation against the bounds of its mask, and against the outline of the threat's solids, projected here in
-closed form without the rasteriser. Volumes: the chords of random solids in random poses, summed over the fan of rays,
-against the volume by formula; by the thinnest extent of the solid in pixels, because rays sample it.
+closed form without the rasteriser; and how many threats are hidden as far as was meant. Volumes: the chords of random
+solids in random poses, summed over the fan of rays, against the volume by formula; by the thinnest extent of the solid
+in pixels, because rays sample it.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from xray_vqa.simulation.primitives import (
     turn_of,
 )
 from xray_vqa.simulation.raster import LineIntegrals
-from xray_vqa.simulation.scene import GENERATOR_VERSION, PlacedItem, SceneSpec
+from xray_vqa.simulation.scene import GENERATOR_VERSION, VISIBLE_SHARES, PlacedItem, SceneSpec
 from xray_vqa.simulation.shapes import build_item
 from xray_vqa.simulation.simulate import ScanStream
 from xray_vqa.simulation.spectrum import load_spectrum
@@ -50,7 +51,6 @@ from xray_vqa.simulation.view import REFERENCE_Z_CM, SOURCE_Z_CM, open_view
 
 Array = NDArray[np.float64]
 Bounds = tuple[float, float, float, float]
-DEFAULT_JSON = Path(__file__).parent / "results/simulator_truth.json"
 P_MAX = 5.0
 BOUND_STATED = ("brass", "zinc", "silver", "solder", "lead")
 """Metals that no mix of polyethylene and copper imitates within 0.02: harder than copper, or with an absorption edge in
@@ -169,13 +169,16 @@ def bounds_of(mask: NDArray[np.bool_]) -> Bounds:
 
 
 def measure_boxes(num_threats: int, seed: int) -> dict[str, object]:
-    """Return how boxes agree with their masks and with the projected outlines."""
+    """Return how boxes agree with their masks and the projected outlines, and concealment with what was drawn."""
     stream = ScanStream((seed, 77))
     from_mask: list[float] = []
     beyond: list[float] = []
     within: dict[str, list[float]] = {"box": [], "all that attenuates": []}
+    hidden_as_meant: dict[int, list[bool]] = {level: [] for level in range(len(VISIBLE_SHARES))}
     while len(from_mask) < num_threats:
         scan = stream.draw()
+        low, high = VISIBLE_SHARES[scan.spec.concealment]
+        hidden_as_meant[scan.spec.concealment] += [low <= visible <= high for visible in scan.visible]
         for placed, annotation, mask in zip(scan.spec.threats, scan.annotations, scan.masks, strict=True):
             x, y, width, height = annotation.box.as_xywh()
             box = np.array((x, y, x + width, y + height))
@@ -197,6 +200,9 @@ def measure_boxes(num_threats: int, seed: int) -> dict[str, object]:
                 "max": round(max(values), 2),
             }
             for name, values in within.items()
+        },
+        "share_hidden_as_meant_by_concealment": {
+            level: round(statistics.mean(are), 3) for level, are in hidden_as_meant.items() if are
         },
     }
 
@@ -409,7 +415,7 @@ def main() -> None:
     parser.add_argument("--threats", type=int, default=10_000, help="how many boxes are checked (default %(default)s)")
     parser.add_argument("--solids", type=int, default=3000, help="solids of each kind (default %(default)s)")
     parser.add_argument("--seed", type=int, default=20_000)
-    parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="write the figures here (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     figures = {
         "attenuation": measure_attenuation(),

@@ -14,6 +14,14 @@ def count(text: str) -> int:
     return value
 
 
+def positive_count(text: str) -> int:
+    """Read a number of things of which there is at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Declare `--workers`."""
     parser.add_argument(

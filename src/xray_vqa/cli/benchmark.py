@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from xray_vqa.cli.arguments import positive_count
+
 EPILOG = """\
 examples:
   xray-vqa benchmark                                 the guide's model on the scans of the guide's test file
@@ -17,13 +19,6 @@ in the output, the conditions they hold under beneath them.
 """
 
 FLAT_KEYS = ("latency_p50_ms", "latency_p95_ms", "throughput_batch1", "throughput_batch8", "gpu_memory_gb")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="results (default %(default)s)",
     )
-    add("--max-samples", type=_count, default=200, metavar="N", help="inspections timed (default %(default)s)")
+    add("--max-samples", type=positive_count, default=200, metavar="N", help="inspections timed (default %(default)s)")
     add("--policy", type=Path, metavar="YAML", help="rules of the checkpoint (default configs/policy.yaml)")
     add("--engine", choices=ENGINES, default="transformers", help="what runs the model (default %(default)s)")
     add("--device", help="cpu, cuda or cuda:1 (default: the first GPU where there is one)")

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from xray_vqa.cli.arguments import positive_count
+
 EPILOG = """\
 examples:
   xray-vqa evaluate                                    the guide's model on the guide's test file
@@ -17,13 +19,6 @@ examples:
 The four main numbers are printed as JSON on stdout and the comparison table on stderr. Stopped at any moment, the same
 command goes on. Predictions stand in a folder beside the output.
 """
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="results (default %(default)s)",
     )
-    add("--max-samples", type=_count, metavar="N", help="at most so many questions, a mixed sample of them")
-    add("--max-images", type=_count, metavar="N", help="at most so many scans")
+    add("--max-samples", type=positive_count, metavar="N", help="at most so many questions, a mixed sample of them")
+    add("--max-images", type=positive_count, metavar="N", help="at most so many scans")
     add(
         "--calibrate",
         action="store_true",

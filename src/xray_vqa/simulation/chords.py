@@ -294,12 +294,17 @@ def _columns_near_axis(hx, hy, ray, num):
     aa = ax * ax + ay * ay
     if aa <= _PARALLEL:
         return 0, num - 1
-    offset = ray[ORIGIN] / hx * ay - ray[ORIGIN + 1] / hy * ax
+    passes = ray[ORIGIN] / hx * ay - ray[ORIGIN + 1] / hy * ax
     step = ray[STEP] / hx * ay - ray[STEP + 1] / hy * ax
-    reach = np.sqrt(aa)
+    return _columns_within(passes, step, np.sqrt(aa), num)
+
+
+@kernel
+def _columns_within(passes, step, reach, num):
+    """Return the first and last of `num` columns u at which |passes + step * u| <= reach."""
     if abs(step) <= 1e-9:
-        return _NOTHING if abs(offset) > reach else (0, num - 1)
-    middle, half = -offset / step, reach / abs(step)
+        return _NOTHING if abs(passes) > reach else (0, num - 1)
+    middle, half = -passes / step, reach / abs(step)
     return max(0, int(np.ceil(middle - half))), min(num - 1, int(np.floor(middle + half)))
 
 
@@ -315,13 +320,7 @@ def capsule_row(radius, half_z, ray, num, chord):
     # How far a ray passes from the axis, times the root of across2, is linear in the column.
     passes, passes_step = ray[ORIGIN] * dy - ray[ORIGIN + 1] * dx, ray[STEP] * dy - ray[STEP + 1] * dx
     reach2 = radius * radius * across2
-    first, last = 0, num - 1
-    if abs(passes_step) > 1e-9:
-        per_step = 1.0 / passes_step
-        centre, half_width = -passes * per_step, np.sqrt(reach2) * abs(per_step)
-        first, last = max(first, int(np.ceil(centre - half_width))), min(last, int(np.floor(centre + half_width)))
-    elif passes * passes > reach2:
-        return _NOTHING
+    first, last = _columns_within(passes, passes_step, np.sqrt(reach2), num)
     if last < first:
         return _NOTHING
     per_across2 = 1.0 / across2

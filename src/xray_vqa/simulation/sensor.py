@@ -123,30 +123,29 @@ def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatte
     """
     channels, height, width = noiseless.shape
     room = noise.size - 2 * width - 2
-    centre_x, centre_y = np.float32(1) - 2 * blur_x, np.float32(1) - 2 * blur_y
-    row = np.empty(width + 2, np.float32)
-    inner, left, right = row[1 : width + 1], row[:width], row[2:]
+    row, blurred = np.empty(width + 2, np.float32), np.empty(width, np.float32)
     signal = np.empty((3, width), np.float32)  # row v is kept in line v % 3
     for c in range(channels):
         quantum2, electronic2, scattered = quantum[c] * quantum[c], electronic[c] * electronic[c], scatter[c]
-        for v in range(-1, height):
+        _transmit_row(noiseless[c, 0], signal[0])
+        for v in range(height):
             below = min(v + 1, height - 1)
             if below > v:
-                ideal, line = noiseless[c, below], signal[below % 3]
-                for u in range(width):
-                    line[u] = exp_of_negative(ideal[u])
-            if v < 0:
-                continue
-            above, here, under = signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3]
-            for u in range(width):
-                inner[u] = centre_y * here[u] + blur_y * (above[u] + under[u])
-            row[0], row[width + 1] = row[1], row[width]
+                _transmit_row(noiseless[c, below], signal[below % 3])
+            blur_row(signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3], blur_x, blur_y, row, blurred)
             start = (offset + v * 7919 + c * 104729) % room
             draw, out, gain_here = noise[start : start + width], p[c, v], gain[c, v]
             for u in range(width):
-                t = centre_x * inner[u] + blur_x * (left[u] + right[u]) + scattered
+                t = blurred[u] + scattered
                 t = (t + np.sqrt(quantum2 * t + electronic2) * draw[u]) * gain_here
                 out[u] = negative_log(max(t, np.float32(1e-5)))
+
+
+@kernel
+def _transmit_row(p, out):
+    """Write exp(-p) of one row."""
+    for u in range(p.size):
+        out[u] = exp_of_negative(p[u])
 
 
 @kernel
