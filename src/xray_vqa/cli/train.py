@@ -42,14 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config_path, checkpoint, overrides = _sort_words(args)
-    if _recipe_of(config_path) == "pretrain":
-        return _pretrain(load_config(PretrainConfig, config_path, overrides))
-    config = load_config(TrainConfig, config_path, overrides)
+    is_pretraining = _recipe_of(config_path) == "pretrain"
+    config = load_config(PretrainConfig if is_pretraining else TrainConfig, config_path, overrides)
     import torch
 
     num_gpus = torch.cuda.device_count()
     if num_gpus > 1 and "LOCAL_RANK" not in os.environ and not args.dry_run:
         return _launch(num_gpus)
+    if isinstance(config, PretrainConfig):
+        return _pretrain(config)
     from xray_vqa.training.recipe import finetune
 
     output_dir = finetune(config, checkpoint, dry_run=args.dry_run)

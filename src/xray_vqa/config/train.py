@@ -108,10 +108,14 @@ class PretrainConfig(Strict):
     vision_depth: int = Field(default=10, ge=2)
     text_depth: int = Field(default=5, ge=1)
     max_minutes: float = Field(default=8, gt=0)
-    """The schedule ends with this time or with `max_steps`, whichever comes first."""
+    """The schedule ends with this time or with `max_steps`, whichever comes first. Over all runs of the command."""
+    stop_after_minutes: float | None = Field(default=None, gt=0)
+    """Where a machine is lent for less: save a checkpoint and stop then; the same command goes on."""
+    save_minutes: float = Field(default=2, gt=0)
+    """Training time between two checkpoints."""
     max_steps: int = Field(default=100_000, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    """Images a step."""
+    """Images a step and GPU."""
     learning_rate: float = Field(default=1e-3, gt=0)
     end_rate: float = Field(default=0.02, ge=0, le=1)
     """Share of the learning rate that is left at the end; half or so for a run that another one goes on from."""
@@ -120,9 +124,9 @@ class PretrainConfig(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.999, gt=0, lt=1)
     num_producers: int = Field(default=15, ge=1)
-    """Processes that simulate scans."""
+    """Processes that simulate scans, for each GPU."""
     pool_size: int = Field(default=60_000, ge=64)
-    """Scans kept on the training device and drawn from; new ones take the place of the oldest."""
+    """Scans kept on each training device and drawn from; new ones take the place of the oldest."""
     pool_minimum: int = Field(default=2_000, ge=1)
     """Training begins when this many are there."""
     questions_per_scan: int = Field(default=2, ge=0)

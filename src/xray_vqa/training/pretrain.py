@@ -9,13 +9,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from tqdm import tqdm
@@ -24,28 +22,21 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from xray_vqa.config.train import PretrainConfig
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
-from xray_vqa.modeling.loading import ModelCard, load_model, write_card
+from xray_vqa.modeling.loading import CARD_NAME, ModelCard, load_model, write_card
 from xray_vqa.modeling.nano import build_config
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.modeling.prompt_tree import (
-    IGNORE_INDEX,
-    PREFIX_SEGMENT,
-    as_attention_mask,
-    prefix_positions,
-    tree_mask,
-)
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
+from xray_vqa.training.pretrain_model import Batch, DenseHeads, PretrainModel
+from xray_vqa.training.pretrain_state import SHARD_SIZE, RunState, discard_checkpoints
+from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.stream import (
-    BOXES,
     KINDS,
     LABELS,
     MIRRORINGS,
-    OFFSETS,
     PROBE,
-    QUESTION,
-    SEGMENTS,
-    TOKENS,
     QuestionWriter,
     ScanPool,
     StreamSettings,
@@ -53,49 +44,7 @@ from xray_vqa.training.stream import (
 
 logger = logging.getLogger(__name__)
 
-SHARD_SIZE = "15MB"
-"""Weights are saved in pieces that a limited transfer can carry."""
-
-
-class DenseHeads(torch.nn.Module):
-    """What each visual token is asked beside the questions: which category covers it, and where that item is."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.category = torch.nn.Linear(width, len(CATEGORIES) + 1)
-        self.box = torch.nn.Linear(width, 4)
-
-    def loss(self, visual: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss over the tokens.
-
-        Args:
-            visual: (batch, tokens, width) visual tokens as the decoder gets them.
-            owner: (batch, tokens) int64, 0 for none, k + 1 for object k.
-            objects: (batch, objects, 5) category index and box in fractions.
-        """
-        with torch.autocast(visual.device.type, enabled=False):
-            visual = visual.float()
-            covered = owner > 0
-            owned = objects.gather(1, (owner - 1).clamp(min=0)[..., None].expand(*owner.shape, objects.shape[-1]))
-            wanted = torch.where(covered, owned[..., 0].long() + 1, 0)
-            each = F.cross_entropy(self.category(visual).flatten(0, 1), wanted.flatten(), reduction="none")
-            # Nine tokens of ten are empty; at full weight they would drown the rest.
-            weight = torch.where(covered, 1.0, 0.25).flatten()
-            category_loss = (each * weight).sum() / weight.sum()
-            distance = (self.box(visual) - owned[..., 1:]).abs().mean(dim=-1)
-            box_loss = (distance * covered).sum() / covered.sum().clamp(min=1)
-            return category_loss + 2.0 * box_loss
-
-
-@dataclass(slots=True)
-class Batch:
-    """A batch on the device; see `stream.ScanArrays` for the parts."""
-
-    images: torch.Tensor
-    owner: torch.Tensor
-    objects: torch.Tensor
-    branches: torch.Tensor
-    """(batch, 5, branch_tokens) int64"""
+LOG_NAME = "pretrain.jsonl"
 
 
 def draw_batch(pool: ScanPool, size: int, generator: torch.Generator) -> Batch:
@@ -137,114 +86,6 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-class TreeTrainer:
-    """Runs the model on batches of one image size: everything that depends on the size alone is made once."""
-
-    def __init__(
-        self,
-        model: Qwen2_5_VLForConditionalGeneration,
-        encoder: PromptEncoder,
-        processor: Processor,
-        config: PretrainConfig,
-        device: torch.device,
-    ) -> None:
-        self.model, self.encoder, self.processor, self.config = model, encoder, processor, config
-        self.grid_hw = processor.grid_hw(config.size_wh)
-        num_image_tokens = self.grid_hw[0] * self.grid_hw[1]
-        prefix, self.image_start = encoder.prefix(num_image_tokens)
-        self.image_end = self.image_start + num_image_tokens
-        self.prefix_ids = torch.tensor(prefix, device=device)
-        self.prefix_positions = prefix_positions(len(prefix), self.image_start, self.grid_hw).to(device)
-        self.branch_start = int(self.prefix_positions.max()) + 1
-        self._vision_arguments: dict[int, dict[str, Any]] = {}
-
-    def hidden_states(self, images: torch.Tensor, branches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the decoder's last states at the branch tokens, and the visual tokens.
-
-        Args:
-            images: (batch, height, width, 3) uint8.
-            branches: (batch, 5, branch_tokens) int64.
-
-        Returns:
-            (batch, branch_tokens, width) and (batch, image tokens, width).
-        """
-        size, length = images.shape[0], self.prefix_ids.numel()
-        patches = self.processor.patchify(images)
-        visual = self.model.model.visual(patches, **self._vision_kwargs(size, images.device)).pooler_output
-        visual = visual.reshape(size, self.image_end - self.image_start, -1)
-        ids = torch.cat([self.prefix_ids.expand(size, -1), branches[:, TOKENS]], dim=1)
-        embeds = self.model.get_input_embeddings()(ids)
-        embeds = torch.cat([embeds[:, : self.image_start], visual.to(embeds.dtype), embeds[:, self.image_end :]], dim=1)
-        segments = F.pad(branches[:, SEGMENTS], (length, 0), value=PREFIX_SEGMENT)
-        positions = torch.cat(
-            [
-                self.prefix_positions[:, None].expand(-1, size, -1),
-                (self.branch_start + branches[:, OFFSETS]).expand(3, -1, -1),
-            ],
-            dim=2,
-        )
-        states = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            attention_mask=as_attention_mask(tree_mask(segments)),
-            use_cache=False,
-        ).last_hidden_state
-        return states[:, length:], visual
-
-    def _vision_kwargs(self, size: int, device: torch.device) -> dict[str, Any]:
-        """Window order and segment bounds of `size` equal images, which transformers works out in Python each call."""
-        if size not in self._vision_arguments:
-            from transformers.vision_utils import (
-                get_vision_cu_seqlens,
-                get_vision_position_ids,
-                get_vision_window_index,
-            )
-
-            rows, columns = self.grid_hw[0] * self.processor.merge_size, self.grid_hw[1] * self.processor.merge_size
-            grid = torch.tensor([[1, rows, columns]] * size, device=device)
-            visual: Any = self.model.model.visual
-            index, window_bounds = get_vision_window_index(
-                grid,
-                spatial_merge_size=visual.spatial_merge_size,
-                window_size=visual.window_size,
-                patch_size=visual.patch_size,
-            )
-            bounds = get_vision_cu_seqlens(grid)
-            self._vision_arguments[size] = {
-                "grid_thw": grid,
-                "position_ids": get_vision_position_ids(grid, visual.spatial_merge_size),
-                "cu_seqlens": bounds,
-                "max_seqlen": int((bounds[1:] - bounds[:-1]).max()),
-                "window_index": index,
-                "cu_window_seqlens": window_bounds,
-                "max_window_seqlen": int((window_bounds[1:] - window_bounds[:-1]).max()),
-            }
-        return dict(self._vision_arguments[size])
-
-    def losses(self, batch: Batch, heads: DenseHeads) -> dict[str, torch.Tensor]:
-        """Return the mean loss of each kind of branch and of the dense heads."""
-        states, visual = self.hidden_states(batch.images, batch.branches)
-        labels, kinds = batch.branches[:, LABELS], batch.branches[:, KINDS]
-        keep = labels != IGNORE_INDEX
-        logits = self.model.lm_head(states[keep])
-        each = F.cross_entropy(logits.float(), labels[keep], reduction="none")
-        kinds = kinds[keep]
-        losses = {
-            name: (each * (kinds == kind)).sum() / (kinds == kind).sum().clamp(min=1)
-            for name, kind in (("probe", PROBE), ("box", BOXES), ("question", QUESTION))
-        }
-        losses["dense"] = heads.loss(visual, batch.owner, batch.objects)
-        return losses
-
-    def probe_scores(self, images: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
-        """Return the probability of yes at each of the 20 probes, (batch, 20) float32."""
-        states, _ = self.hidden_states(images, branches)
-        at_probe = (branches[:, LABELS] == self.encoder.yes_id) | (branches[:, LABELS] == self.encoder.no_id)
-        at_probe &= branches[:, KINDS] == PROBE
-        logits = self.model.lm_head(states[at_probe])[:, [self.encoder.yes_id, self.encoder.no_id]].float()
-        return logits.softmax(dim=-1)[:, 0].reshape(images.shape[0], len(CATEGORIES))
-
-
 def pretrain(
     config: PretrainConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -252,40 +93,47 @@ def pretrain(
 ) -> Path:
     """Train nano as configured and return the folder with its weights, tokenizer, card and log.
 
+    Stopped at any moment, or after `stop_after_minutes`, the same call goes on from the newest checkpoint in
+    that folder. Under torchrun each process draws scans of its own, and gradients are averaged.
+
     Args:
         config: The run.
         tokenizer: To be saved with the weights.
         make_tools: Called in this and in each producer process; must be picklable.
+
+    Raises:
+        ConfigError: The folder holds a checkpoint of another run, or a finished one.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if (config.output_dir / CARD_NAME).is_file():
+        raise ConfigError(f"{config.output_dir} holds a finished run; use another output_dir, or remove it")
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks.join()
     torch.manual_seed(config.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     encoder, processor, _ = make_tools()
-    model = _make_model(config, tokenizer)
-    model.to(device)
-    use_segment_attention(model)
-    heads = DenseHeads(model.config.text_config.hidden_size).to(device)
-    trainer = TreeTrainer(model, encoder, processor, config, device)
+    network = _make_model(config, tokenizer).to(ranks.device)
+    use_segment_attention(network)
+    heads = DenseHeads(network.config.text_config.hidden_size).to(ranks.device)
+    model = PretrainModel(network, encoder, processor, config.size_wh, ranks.device)
+    state = RunState.begin(network, heads, config)
+    if state.resume(config.output_dir, config):
+        logger.info("going on at step %d, after %.1f minutes of training", state.step, state.seconds / 60)
     if config.compile:
-        for block in (*model.model.visual.blocks, *model.model.language_model.layers):
+        for block in (*network.model.visual.blocks, *network.model.language_model.layers):
             block.compile()
-    settings = StreamSettings(config.seed, tuple(config.profiles), config.size_wh, config.branch_tokens)
-    pool = ScanPool(settings, make_tools, size=config.pool_size, num_producers=config.num_producers, device=device)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    seed = (config.seed, ranks.rank, state.step)  # a run that goes on meets new scans
+    settings = StreamSettings(seed, tuple(config.profiles), config.size_wh, config.branch_tokens)
+    pool = ScanPool(
+        settings, make_tools, size=config.pool_size, num_producers=config.num_producers, device=ranks.device
+    )
     try:
-        _run(config, trainer, heads, pool)
+        result = _train(config, model, heads, state, pool, ranks)
     finally:
         pool.close()
-    model.save_pretrained(config.output_dir, max_shard_size=SHARD_SIZE)
-    tokenizer.save_pretrained(config.output_dir)
-    processor.save(config.output_dir)
-    card = ModelCard(
-        prompt_version=PROMPT_VERSION,
-        processor_version=processor.version,
-        covered_categories=list(CATEGORIES),
-        notes=[f"simulated scans alone, looks {', '.join(config.profiles)}"],
-    )
-    write_card(config.output_dir, card)
+    ranks.leave()
+    if result is not None and ranks.is_first:
+        _export(config, network, tokenizer, processor)
+        discard_checkpoints(config.output_dir)
     return config.output_dir
 
 
@@ -297,75 +145,99 @@ def _make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> A
     ).float()
 
 
-def _run(config: PretrainConfig, trainer: TreeTrainer, heads: DenseHeads, pool: ScanPool) -> None:
-    """The training loop. Leaves the averaged weights (EMA) in the model."""
-    model = trainer.model
-    device = trainer.prefix_ids.device
+def _export(config: PretrainConfig, network: Any, tokenizer: PreTrainedTokenizerBase, processor: Processor) -> None:
+    network.save_pretrained(config.output_dir, max_shard_size=SHARD_SIZE)
+    tokenizer.save_pretrained(config.output_dir)
+    processor.save(config.output_dir)
+    card = ModelCard(
+        prompt_version=PROMPT_VERSION,
+        processor_version=processor.version,
+        covered_categories=list(CATEGORIES),
+        notes=[f"simulated scans alone, looks {', '.join(config.profiles)}"],
+    )
+    write_card(config.output_dir, card)
+
+
+def _train(
+    config: PretrainConfig, model: PretrainModel, heads: DenseHeads, state: RunState, pool: ScanPool, ranks: Ranks
+) -> dict[str, Any] | None:
+    """Train to the end and return the validation of the averaged weights, which are then in the model.
+
+    Returns None where `stop_after_minutes` came first; the newest checkpoint then holds everything.
+    """
     _wait_for(pool, config.num_validation + config.pool_minimum)
     validation = pool.hold_out(config.num_validation)
-    parameters = [*model.named_parameters(), *heads.named_parameters()]
-    decayed = [p for _, p in parameters if p.ndim >= 2]
-    plain = [p for _, p in parameters if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-        fused=device.type == "cuda",
-    )
-    ema = [parameter.detach().clone() for parameter in model.parameters()]
-    generator = torch.Generator().manual_seed(config.seed)
     weights = {
         "probe": config.probe_weight,
         "box": config.box_weight,
         "question": config.question_weight,
         "dense": config.dense_weight,
     }
-    log = (config.output_dir / "pretrain.jsonl").open("a")
-    started, step, progress = time.monotonic(), 0, 0.0
+    generator = torch.Generator()
     bar = tqdm(
-        total=100, desc="pretrain", unit="%", bar_format="{desc} {n:.1f}% |{bar}| {elapsed}<{remaining} {postfix}"
+        total=100,
+        desc="pretrain",
+        unit="%",
+        bar_format="{desc} {n:.1f}% |{bar}| {elapsed}<{remaining} {postfix}",
+        disable=not ranks.is_first,
     )
+    before, started, saved_at = state.seconds, time.monotonic(), state.seconds
+    progress = _progress(state, config)
     while progress < 1:
-        rate = config.learning_rate * _schedule(step, progress, config)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        generator.manual_seed(_seed_of_step(config.seed, ranks.rank, state.step))
         batch = draw_batch(pool, config.batch_size, generator)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            losses = trainer.losses(batch, heads)
+        with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=ranks.device.type == "cuda"):
+            losses = model.losses(batch, heads)
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         total.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in parameters], config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(ema, list(model.parameters()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-        step += 1
-        elapsed = time.monotonic() - started
-        progress = max(elapsed / (60 * config.max_minutes), step / config.max_steps)
-        if step % 50 == 0 or progress >= 1:
+        ranks.average([p.grad for p in state.parameters.values() if p.grad is not None])
+        state.update(config.learning_rate * _schedule(state.step, progress, config), config)
+        state.seconds = before + ranks.agree(time.monotonic() - started)
+        progress = _progress(state, config)
+        if state.step % 50 == 0 or progress >= 1:
             pool.check()
-            entry = {name: round(value.item(), 4) for name, value in losses.items()}
             if not math.isfinite(total.item()):
-                raise RuntimeError(f"the loss is {total.item()} at step {step}; lower learning_rate")
+                raise RuntimeError(f"the loss is {total.item()} at step {state.step}; lower learning_rate")
+            entry = {name: round(value.item(), 4) for name, value in losses.items()}
             entry |= {
-                "step": step,
-                "seconds": round(elapsed, 1),
-                "scans": pool.num_drawn,
+                "step": state.step,
+                "seconds": round(state.seconds, 1),
+                "scans": pool.num_drawn * ranks.world,
                 "left_out": pool.num_left_out,
             }
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
+            _log(entry, config, ranks)
             bar.n = min(100.0, 100 * progress)
             bar.set_postfix_str(", ".join(f"{name} {value}" for name, value in entry.items()))
+        stops = config.stop_after_minutes is not None and state.seconds - before >= 60 * config.stop_after_minutes
+        if stops or state.seconds - saved_at >= 60 * config.save_minutes:
+            saved_at = state.seconds
+            if ranks.is_first:
+                state.save(config.output_dir, config)
+        if stops and progress < 1:
+            logger.info("stopped at %.1f %%; the same command goes on", 100 * progress)
+            return None
     bar.close()
-    with torch.no_grad():
-        for parameter, average in zip(model.parameters(), ema, strict=True):
-            parameter.copy_(average)
-    result = _validate(trainer, *validation) | {"step": step, "images": step * config.batch_size}
-    log.write(json.dumps(result) + "\n")
-    log.close()
+    state.use_averages()
+    result = _validate(model, *validation)
+    result |= {"step": state.step, "images": state.step * config.batch_size * ranks.world}
+    _log(result, config, ranks)
     logger.info("validation on %d fresh scans: %s", config.num_validation, json.dumps(result))
+    return result
+
+
+def _log(entry: dict[str, Any], config: PretrainConfig, ranks: Ranks) -> None:
+    if ranks.is_first:
+        with (config.output_dir / LOG_NAME).open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+def _progress(state: RunState, config: PretrainConfig) -> float:
+    return max(state.seconds / (60 * config.max_minutes), state.step / config.max_steps)
+
+
+def _seed_of_step(seed: int, rank: int, step: int) -> int:
+    """A batch is a function of seed, process and step (and of the pool), whenever the run was stopped in between."""
+    return (seed << 40) + (rank << 32) + step
 
 
 def _wait_for(pool: ScanPool, number: int) -> None:
@@ -384,16 +256,16 @@ def _schedule(step: int, progress: float, config: PretrainConfig) -> float:
 
 
 @torch.no_grad()
-def _validate(trainer: TreeTrainer, images: torch.Tensor, branches: torch.Tensor) -> dict[str, Any]:
+def _validate(model: PretrainModel, images: torch.Tensor, branches: torch.Tensor) -> dict[str, Any]:
     """Return mean AUC, AUC by category and the best micro F1 of the probes on scans that were not trained on."""
     device = images.device
     scores: list[NDArray[np.float32]] = []
     for start in range(0, len(images), 64):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            part = trainer.probe_scores(images[start : start + 64], branches[start : start + 64])
+            part = model.probe_scores(images[start : start + 64], branches[start : start + 64])
         scores.append(part.float().cpu().numpy())
     truth_at = (branches[:, KINDS] == PROBE) & (branches[:, LABELS] != IGNORE_INDEX)
-    truth = (branches[:, LABELS][truth_at] == trainer.encoder.yes_id).reshape(len(images), -1).cpu().numpy()
+    truth = (branches[:, LABELS][truth_at] == model.encoder.yes_id).reshape(len(images), -1).cpu().numpy()
     score = np.concatenate(scores)
     by_category = {name: _auc(truth[:, k], score[:, k]) for k, name in enumerate(CATEGORIES)}
     known = [value for value in by_category.values() if value is not None]

@@ -40,7 +40,8 @@ QuestionWriter = Callable[[ScanRecord], Sequence[tuple[str, str]]]
 class StreamSettings:
     """What a producer process needs to know. Picklable."""
 
-    seed: int
+    seed: tuple[int, ...]
+    """Each producer adds its number; no two of them make the same scans."""
     profiles: tuple[str, ...]
     size_wh: tuple[int, int]
     branch_tokens: int
@@ -307,7 +308,7 @@ def _produce(
 ) -> None:
     torch.set_num_threads(1)
     encoder, processor, write_questions = make_tools()
-    stream = ScanStream((settings.seed, number), settings.profiles, settings.size_wh)
+    stream = ScanStream((*settings.seed, number), settings.profiles, settings.size_wh)
     index = number
     while True:
         arrays, left_out = scan_arrays(stream.draw(), settings, encoder, processor, write_questions, index)

@@ -1,0 +1,55 @@
+"""The processes of one run, one a GPU, as torchrun starts them; a single process is a run of one."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among its peers."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Return this process's place as torchrun's environment says it, after meeting the others."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        has_gpu = torch.cuda.is_available()
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu else torch.device("cpu")
+        if has_gpu:
+            torch.cuda.set_device(device)
+        if world > 1 and not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+        return cls(int(os.environ.get("RANK", "0")), world, device)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, value: float) -> float:
+        """Return the first process's value in all of them: clocks differ, schedules must not."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)  # on the CPU, so that the GPU need not wait
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
+    def average(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Replace each gradient by its mean over the processes, all in one message."""
+        if self.world == 1:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = torch.split(flat.div_(self.world), [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(list(gradients), [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
+
+    def leave(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
