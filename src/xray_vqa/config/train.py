@@ -104,6 +104,12 @@ class PretrainConfig(Strict):
     """The tokenizer to use; without it the shipped nano's."""
     profiles: list[str]
     """Scanner looks to draw from. The look that the demo fine-tunes on is left out."""
+    clean_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of bags without a threat."""
+    threats_per_bag: tuple[float, ...] = (0.72, 0.2, 0.08)
+    """Of the other bags, the shares with one threat, two, three, ..."""
+    drawn_twice: list[str] = []
+    """Categories that are drawn twice as often as the others."""
     size_wh: tuple[int, int] = (504, 392)
     vision_depth: int = Field(default=10, ge=2)
     text_depth: int = Field(default=5, ge=1)
@@ -137,6 +143,8 @@ class PretrainConfig(Strict):
     question_weight: float = 0.5
     dense_weight: float = 1.0
     """Of the auxiliary loss in which each visual token names the category and box that cover it."""
+    patch_weight: float = 0.5
+    """Of the same at each patch, before four of them are merged into a visual token."""
     num_validation: int = Field(default=1_000, ge=1)
     compile: bool = False
     seed: int = 0

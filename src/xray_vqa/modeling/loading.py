@@ -19,6 +19,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ModelUnavailable
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.patch_embedding import use_product_patches
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
 from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
@@ -142,6 +143,7 @@ def load_model(
         weights_dir=weights_dir,
     )
     use_segment_attention(loaded.base)
+    use_product_patches(loaded.base)
     return loaded
 
 

@@ -34,6 +34,7 @@ from xray_vqa.simulation.shapes import (
     find_shape,
 )
 
+DEFAULT_THREATS_PER_BAG = (0.72, 0.2, 0.08)
 DEFAULT_CLEAN_SHARE = 0.2
 """Share of bags without a threat."""
 NUM_VARIANTS = 1 << 30
@@ -223,6 +224,7 @@ def draft_scene(
     *,
     size_wh: tuple[int, int] = DEFAULT_SIZE_WH,
     clean_share: float = DEFAULT_CLEAN_SHARE,
+    threats_per_bag: Sequence[float] = DEFAULT_THREATS_PER_BAG,
     categories: Sequence[str] = CATEGORIES,
     threats: Sequence[str] | None = None,
     bag: str | None = None,
@@ -235,6 +237,7 @@ def draft_scene(
     Args:
         seed: what the scene depends on, together with the other arguments.
         clean_share: share of bags without a threat.
+        threats_per_bag: of the others, the shares with one threat, two, three, ...; they sum to 1.
         categories: what threats are drawn from, all equally likely.
         threats: categories to put in, instead of drawing them; () for a clean bag.
         bag, clutter_level, concealment: fix a factor instead of drawing it.
@@ -246,7 +249,7 @@ def draft_scene(
     level = int(clutter_level or rng.choice(CLUTTER_LEVELS))
     hiding = int(rng.choice((0, 1, 2), p=(0.5, 0.28, 0.22)) if concealment is None else concealment)
     if threats is None:
-        count = 0 if rng.random() < clean_share else int(rng.choice((1, 2, 3), p=(0.72, 0.2, 0.08)))
+        count = 0 if rng.random() < clean_share else 1 + int(rng.choice(len(threats_per_bag), p=threats_per_bag))
         threats = tuple(categories[int(i)] for i in rng.integers(len(categories), size=count))
     cells = [(int(row), int(column)) for row, column in rng.integers(3, size=(len(threats), 2))]
 

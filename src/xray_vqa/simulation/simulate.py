@@ -15,7 +15,14 @@ from xray_vqa.core.geometry import Box
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.caption import describe
 from xray_vqa.simulation.detector import attenuate, coefficients
-from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, NUM_VARIANTS, SceneDraft, VariantPool, draft_scene
+from xray_vqa.simulation.packing import (
+    DEFAULT_CLEAN_SHARE,
+    DEFAULT_THREATS_PER_BAG,
+    NUM_VARIANTS,
+    SceneDraft,
+    VariantPool,
+    draft_scene,
+)
 from xray_vqa.simulation.palette import Look, draw_look
 from xray_vqa.simulation.primitives import rotation_z
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
@@ -338,6 +345,7 @@ class ScanStream:
         *,
         categories: Sequence[str] = CATEGORIES,
         clean_share: float = DEFAULT_CLEAN_SHARE,
+        threats_per_bag: Sequence[float] = DEFAULT_THREATS_PER_BAG,
         start: int = 0,
         num_variants: int = 24,
         lifetime: int = 6000,
@@ -350,6 +358,7 @@ class ScanStream:
             size_wh: image size in pixels.
             categories: what threats are drawn from, equally likely.
             clean_share: share of bags without a threat.
+            threats_per_bag: of the others, the shares with one threat, two, three, ...; they sum to 1.
             start: number of the first scan that draw() returns.
             num_variants: how many variants of each shape are kept at a time.
             lifetime: after how many scans a variant is replaced by a new one.
@@ -359,6 +368,7 @@ class ScanStream:
         self.size_wh = (int(size_wh[0]), int(size_wh[1]))
         self.categories = tuple(categories)
         self.clean_share = clean_share
+        self.threats_per_bag = tuple(threats_per_bag)
         self.index = start
         self._num_variants = num_variants
         self._lifetime = lifetime
@@ -375,7 +385,12 @@ class ScanStream:
             profile = self.profiles[int(rng.integers(len(self.profiles)))]
             pool = RefreshedPool(self.seed, index, self._num_variants, self._lifetime)
             draft = draft_scene(
-                rng, size_wh=self.size_wh, clean_share=self.clean_share, categories=self.categories, pool=pool
+                rng,
+                size_wh=self.size_wh,
+                clean_share=self.clean_share,
+                threats_per_bag=self.threats_per_bag,
+                categories=self.categories,
+                pool=pool,
             )
             scan = renderer.render_draft(draft, profile)
             scan.factors["num_redrawn"] = attempt

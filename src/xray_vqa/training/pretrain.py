@@ -27,6 +27,7 @@ from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import CARD_NAME, ModelCard, load_model, write_card
 from xray_vqa.modeling.nano import build_config
+from xray_vqa.modeling.patch_embedding import use_product_patches
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
 from xray_vqa.training.pretrain_model import Batch, DenseHeads, PretrainModel
@@ -52,19 +53,21 @@ def draw_batch(pool: ScanPool, size: int, generator: torch.Generator) -> Batch:
     device = pool.scans.image.device
     index = torch.randint(len(pool), (size,), generator=generator).to(device)
     chosen = torch.randint(len(MIRRORINGS), (size,), generator=generator).to(device)
-    images, owner, objects = pool.scans.image[index], pool.scans.owner[index].long(), pool.scans.objects[index]
+    images, objects = pool.scans.image[index], pool.scans.objects[index]
     branches = pool.scans.branches[index, chosen].long()
     left_right = torch.tensor([m[0] for m in MIRRORINGS], device=device)[chosen]
     upside_down = torch.tensor([m[1] for m in MIRRORINGS], device=device)[chosen]
     images = torch.where(left_right[:, None, None, None], images.flip(2), images)
     images = torch.where(upside_down[:, None, None, None], images.flip(1), images)
-    owner = torch.where(left_right[:, None, None], owner.flip(2), owner)
-    owner = torch.where(upside_down[:, None, None], owner.flip(1), owner)
+    owners: list[torch.Tensor] = []
+    for owner in (pool.scans.owner[index].long(), pool.scans.patch_owner[index].long()):
+        owner = torch.where(left_right[:, None, None], owner.flip(2), owner)
+        owners.append(torch.where(upside_down[:, None, None], owner.flip(1), owner))
     x0, y0, x1, y1 = objects[..., 1:].unbind(-1)
     x0, x1 = torch.where(left_right[:, None], 1 - x1, x0), torch.where(left_right[:, None], 1 - x0, x1)
     y0, y1 = torch.where(upside_down[:, None], 1 - y1, y0), torch.where(upside_down[:, None], 1 - y0, y1)
     objects = torch.stack([objects[..., 0], x0, y0, x1, y1], dim=-1)
-    return Batch(jitter(images, generator), owner.flatten(1), objects, branches)
+    return Batch(jitter(images, generator), owners[0].flatten(1), owners[1], objects, branches)
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -113,6 +116,7 @@ def pretrain(
     encoder, processor, _ = make_tools()
     network = _make_model(config, tokenizer).to(ranks.device)
     use_segment_attention(network)
+    use_product_patches(network)
     heads = DenseHeads(network.config.text_config.hidden_size).to(ranks.device)
     model = PretrainModel(network, encoder, processor, config.size_wh, ranks.device)
     state = RunState.begin(network, heads, config)
@@ -122,7 +126,15 @@ def pretrain(
         for block in (*network.model.visual.blocks, *network.model.language_model.layers):
             block.compile()
     seed = (config.seed, ranks.rank, state.step)  # a run that goes on meets new scans
-    settings = StreamSettings(seed, tuple(config.profiles), config.size_wh, config.branch_tokens)
+    settings = StreamSettings(
+        seed,
+        tuple(config.profiles),
+        config.size_wh,
+        config.branch_tokens,
+        categories=(*CATEGORIES, *config.drawn_twice),
+        clean_share=config.clean_share,
+        threats_per_bag=config.threats_per_bag,
+    )
     pool = ScanPool(
         settings, make_tools, size=config.pool_size, num_producers=config.num_producers, device=ranks.device
     )
@@ -172,6 +184,7 @@ def _train(
         "box": config.box_weight,
         "question": config.question_weight,
         "dense": config.dense_weight,
+        "patch": config.patch_weight,
     }
     generator = torch.Generator()
     bar = tqdm(

@@ -26,21 +26,27 @@ class Batch:
 
     images: torch.Tensor
     owner: torch.Tensor
+    patch_owner: torch.Tensor
     objects: torch.Tensor
     branches: torch.Tensor
     """(batch, 5, branch_tokens) int64"""
 
 
 class DenseHeads(torch.nn.Module):
-    """What each visual token is asked beside the questions: which category covers it, and where that item is."""
+    """What the vision tower is asked beside the questions: which category covers each visual token and each patch.
+
+    A visual token, as the decoder gets it, also has to say where the item that covers it is.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.category = torch.nn.Linear(width, len(CATEGORIES) + 1)
         self.box = torch.nn.Linear(width, 4)
+        self.norm = torch.nn.RMSNorm(width)
+        self.patch_category = torch.nn.Linear(width, len(CATEGORIES) + 1)
 
-    def loss(self, visual: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss over the tokens.
+    def token_loss(self, visual: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over the visual tokens.
 
         Args:
             visual: (batch, tokens, width) visual tokens as the decoder gets them.
@@ -49,16 +55,31 @@ class DenseHeads(torch.nn.Module):
         """
         with torch.autocast(visual.device.type, enabled=False):
             visual = visual.float()
+            owned = _owned(owner, objects)
             covered = owner > 0
-            owned = objects.gather(1, (owner - 1).clamp(min=0)[..., None].expand(*owner.shape, objects.shape[-1]))
-            wanted = torch.where(covered, owned[..., 0].long() + 1, 0)
-            each = F.cross_entropy(self.category(visual).flatten(0, 1), wanted.flatten(), reduction="none")
-            # Nine tokens of ten are empty; at full weight they would drown the rest.
-            weight = torch.where(covered, 1.0, 0.25).flatten()
-            category_loss = (each * weight).sum() / weight.sum()
             distance = (self.box(visual) - owned[..., 1:]).abs().mean(dim=-1)
             box_loss = (distance * covered).sum() / covered.sum().clamp(min=1)
-            return category_loss + 2.0 * box_loss
+            return _category_loss(self.category(visual), owner, owned) + 2.0 * box_loss
+
+    def patch_loss(self, patches: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over the patches, (batch, patches, width) before they are merged; see `token_loss`."""
+        with torch.autocast(patches.device.type, enabled=False):
+            logits = self.patch_category(self.norm(patches.float()))
+            return _category_loss(logits, owner, _owned(owner, objects))
+
+
+def _owned(owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+    """Return the category index and box of what covers each place, (batch, places, 5); anything where nothing does."""
+    return objects.gather(1, (owner - 1).clamp(min=0)[..., None].expand(*owner.shape, objects.shape[-1]))
+
+
+def _category_loss(logits: torch.Tensor, owner: torch.Tensor, owned: torch.Tensor) -> torch.Tensor:
+    covered = owner > 0
+    wanted = torch.where(covered, owned[..., 0].long() + 1, 0)
+    each = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+    # Nine places of ten are empty; at full weight they would drown the rest.
+    weight = torch.where(covered, 1.0, 0.25).flatten()
+    return (each * weight).sum() / weight.sum()
 
 
 class PretrainModel:
@@ -82,20 +103,26 @@ class PretrainModel:
         self.branch_start = int(self.prefix_positions.max()) + 1
         self._vision_arguments: dict[int, dict[str, Any]] = {}
 
-    def hidden_states(self, images: torch.Tensor, branches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the decoder's last states at the branch tokens, and the visual tokens.
+    def hidden_states(self, images: torch.Tensor, branches: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the decoder's last states at the branch tokens, the visual tokens, and the patches before merging.
 
         Args:
             images: (batch, height, width, 3) uint8.
             branches: (batch, 5, branch_tokens) int64.
 
         Returns:
-            (batch, branch_tokens, width) and (batch, image tokens, width).
+            (batch, branch_tokens, width), (batch, image tokens, width), and (batch, image tokens * 4, width) in the
+            order of `as_patches`.
         """
         size, length = images.shape[0], self.prefix_ids.numel()
         patches = self.processor.patchify(images)
-        visual = self.model.model.visual(patches, **self._vision_kwargs(size, images.device)).pooler_output
-        visual = visual.reshape(size, self.image_end - self.image_start, -1)
+        arguments = self._vision_kwargs(size, images.device)
+        seen = self.model.model.visual(patches, **arguments)
+        num_tokens = self.image_end - self.image_start
+        visual = seen.pooler_output.reshape(size, num_tokens, -1)
+        # The blocks see the patches window by window, the four of a visual token side by side.
+        windows = seen.last_hidden_state.reshape(size * num_tokens, -1)
+        whole = windows[torch.argsort(arguments["window_index"])].reshape(size, num_tokens * 4, -1)
         ids = torch.cat([self.prefix_ids.expand(size, -1), branches[:, TOKENS]], dim=1)
         embeds = self.model.get_input_embeddings()(ids)
         embeds = torch.cat([embeds[:, : self.image_start], visual.to(embeds.dtype), embeds[:, self.image_end :]], dim=1)
@@ -113,7 +140,12 @@ class PretrainModel:
             attention_mask=as_attention_mask(tree_mask(segments)),
             use_cache=False,
         ).last_hidden_state
-        return states[:, length:], visual
+        return states[:, length:], visual, whole
+
+    def as_patches(self, owner: torch.Tensor) -> torch.Tensor:
+        """Return a map (batch, 2 rows, 2 columns) in the order of the patches, (batch, rows * columns * 4)."""
+        rows, columns = self.grid_hw
+        return owner.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(1)
 
     def _vision_kwargs(self, size: int, device: torch.device) -> dict[str, Any]:
         """Window order and segment bounds of `size` equal images, which transformers works out in Python each call."""
@@ -147,7 +179,7 @@ class PretrainModel:
 
     def losses(self, batch: Batch, heads: DenseHeads) -> dict[str, torch.Tensor]:
         """Return the mean loss of each kind of branch and of the dense heads."""
-        states, visual = self.hidden_states(batch.images, batch.branches)
+        states, visual, patches = self.hidden_states(batch.images, batch.branches)
         labels, kinds = batch.branches[:, LABELS], batch.branches[:, KINDS]
         keep = labels != IGNORE_INDEX
         logits = self.model.lm_head(states[keep])
@@ -157,12 +189,13 @@ class PretrainModel:
             name: (each * (kinds == kind)).sum() / (kinds == kind).sum().clamp(min=1)
             for name, kind in (("probe", PROBE), ("box", BOXES), ("question", QUESTION))
         }
-        losses["dense"] = heads.loss(visual, batch.owner, batch.objects)
+        losses["dense"] = heads.token_loss(visual, batch.owner, batch.objects)
+        losses["patch"] = heads.patch_loss(patches, self.as_patches(batch.patch_owner), batch.objects)
         return losses
 
     def probe_scores(self, images: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
         """Return the probability of yes at each of the 20 probes, (batch, 20) float32."""
-        states, _ = self.hidden_states(images, branches)
+        states, *_ = self.hidden_states(images, branches)
         at_probe = (branches[:, LABELS] == self.encoder.yes_id) | (branches[:, LABELS] == self.encoder.no_id)
         at_probe &= branches[:, KINDS] == PROBE
         logits = self.model.lm_head(states[at_probe])[:, [self.encoder.yes_id, self.encoder.no_id]].float()

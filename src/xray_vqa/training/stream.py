@@ -22,6 +22,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PADDING_SEGMENT, Branch
+from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, DEFAULT_THREATS_PER_BAG
 from xray_vqa.simulation.simulate import ScanStream, SimulatedScan
 
 MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))
@@ -45,6 +46,10 @@ class StreamSettings:
     profiles: tuple[str, ...]
     size_wh: tuple[int, int]
     branch_tokens: int
+    categories: tuple[str, ...] = CATEGORIES
+    """What threats are drawn from; one that is named twice is drawn twice as often."""
+    clean_share: float = DEFAULT_CLEAN_SHARE
+    threats_per_bag: tuple[float, ...] = DEFAULT_THREATS_PER_BAG
 
 
 @dataclass(slots=True)
@@ -55,6 +60,8 @@ class ScanArrays:
     """(height, width, 3) uint8."""
     owner: Any
     """(rows, columns) uint8, which object covers each visual token; 0 for none, k + 1 for object k."""
+    patch_owner: Any
+    """(2 rows, 2 columns) uint8, the same for each of the patches that a visual token is merged from."""
     objects: Any
     """(MAX_OBJECTS, 5) float32: category index, then x0, y0, x1, y1 as fractions of the image."""
     branches: Any
@@ -111,7 +118,7 @@ def owner_map(masks: NDArray[np.bool_], factor: int) -> NDArray[np.uint8]:
 
     Args:
         masks: (objects, height, width) bool.
-        factor: Pixels a side of a visual token.
+        factor: Pixels a side of a visual token, or of a patch.
     """
     count, height, width = masks.shape
     rows, columns = height // factor, width // factor
@@ -161,11 +168,12 @@ def scan_arrays(
         x0, y0, x1, y1 = annotation.box.as_xyxy()
         fractions = (x0 / size_wh[0], y0 / size_wh[1], x1 / size_wh[0], y1 / size_wh[1])
         objects[index] = (CATEGORIES.index(annotation.category), *fractions)
-    owner = owner_map(scan.masks[:MAX_OBJECTS], processor.factor)
-    return ScanArrays(scan.image, owner, objects, np.stack(packed)), left_out
+    masks = scan.masks[:MAX_OBJECTS]
+    owner, patch_owner = owner_map(masks, processor.factor), owner_map(masks, processor.patch_size)
+    return ScanArrays(scan.image, owner, patch_owner, objects, np.stack(packed)), left_out
 
 
-PARTS = ("image", "owner", "objects", "branches")
+PARTS = ("image", "owner", "patch_owner", "objects", "branches")
 
 
 class ScanPool:
@@ -192,6 +200,7 @@ class ScanPool:
         shapes = {
             "image": ((height, width, 3), torch.uint8),
             "owner": ((rows, columns), torch.uint8),
+            "patch_owner": ((rows * processor.merge_size, columns * processor.merge_size), torch.uint8),
             "objects": ((MAX_OBJECTS, 5), torch.float32),
             "branches": ((len(MIRRORINGS), 5, settings.branch_tokens), torch.int16),
         }
@@ -308,7 +317,14 @@ def _produce(
 ) -> None:
     torch.set_num_threads(1)
     encoder, processor, write_questions = make_tools()
-    stream = ScanStream((*settings.seed, number), settings.profiles, settings.size_wh)
+    stream = ScanStream(
+        (*settings.seed, number),
+        settings.profiles,
+        settings.size_wh,
+        categories=settings.categories,
+        clean_share=settings.clean_share,
+        threats_per_bag=settings.threats_per_bag,
+    )
     index = number
     while True:
         arrays, left_out = scan_arrays(stream.draw(), settings, encoder, processor, write_questions, index)

@@ -16,6 +16,7 @@ from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import NANO_DIR, load_model
 from xray_vqa.modeling.nano import PROCESSOR, build_config
+from xray_vqa.modeling.patch_embedding import use_product_patches
 from xray_vqa.training import pretrain as recipe
 from xray_vqa.training.pretrain_model import Batch, DenseHeads, PretrainModel
 from xray_vqa.training.pretrain_state import RunState
@@ -44,6 +45,7 @@ class Run:
             build_config(tokenizer, vision_depth=config.vision_depth, text_depth=config.text_depth)
         ).float()
         use_segment_attention(self.network)
+        use_product_patches(self.network)
         self.heads = DenseHeads(256)
         self.model = PretrainModel(self.network, PromptEncoder(tokenizer), PROCESSOR, SIZE_WH, torch.device("cpu"))
         self.state = RunState.begin(self.network, self.heads, config)
@@ -65,9 +67,10 @@ def batch_of(step: int) -> Batch:
     packed, _ = pack_branches(branches_of(encoder, [Annotation("Gun", Box(28, 0, 28, 28))], []), 160)
     images = torch.randint(0, 256, (2, 84, 112, 3), generator=generator, dtype=torch.uint8)
     owner = torch.randint(0, 2, (2, 12), generator=generator)
+    patch_owner = torch.randint(0, 2, (2, 6, 8), generator=generator)
     objects = torch.zeros(2, 8, 5)
     objects[:, 0] = torch.tensor([1, 0.25, 0, 0.5, 0.33])
-    return Batch(images, owner, objects, torch.from_numpy(packed).long().expand(2, -1, -1))
+    return Batch(images, owner, patch_owner, objects, torch.from_numpy(packed).long().expand(2, -1, -1))
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
@@ -111,6 +114,22 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path):
     run.state.save(tmp_path, config)
     with pytest.raises(ConfigError, match="another seed and profiles"):
         run.state.resume(tmp_path, config.model_copy(update={"seed": 3, "profiles": ["sixray-white-like"]}))
+
+
+def test_patches_stand_in_the_order_of_their_owners(tmp_path: Path):
+    """A change of one patch of the image must show most in that patch's state."""
+    model = Run(tiny_config(tmp_path)).model
+    batch = batch_of(0)
+    white = torch.full_like(batch.images[:1], 255)
+    branches = batch.branches[:1]
+    with torch.no_grad():
+        before = model.hidden_states(white, branches)[2][0]
+        for row, column in ((0, 0), (1, 0), (0, 1), (3, 5), (5, 7)):
+            image, owner = white.clone(), torch.zeros(1, 6, 8, dtype=torch.int64)
+            image[:, row * 14 : row * 14 + 14, column * 14 : column * 14 + 14] = 0
+            owner[0, row, column] = 1
+            change = (model.hidden_states(image, branches)[2][0] - before).norm(dim=-1)
+            assert change.argmax() == model.as_patches(owner)[0].argmax()
 
 
 def run_pretrain(output_dir: Path, *words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:

@@ -100,7 +100,10 @@ def test_a_drawn_batch_mirrors_image_owner_objects_and_branches_alike(encoder: P
 
     class Pool:
         scans = ScanArrays(
-            *(torch.from_numpy(a)[None] for a in (image, owner_map(mask, 28), objects, np.stack(packed)))
+            *(
+                torch.from_numpy(a)[None]
+                for a in (image, owner_map(mask, 28), owner_map(mask, 14), objects, np.stack(packed))
+            )
         )
 
         def __len__(self) -> int:
@@ -114,6 +117,9 @@ def test_a_drawn_batch_mirrors_image_owner_objects_and_branches_alike(encoder: P
         seen.add((x0, y0))
         assert batch.objects[k, 0, 1:].tolist() == pytest.approx([x0 / 112, y0 / 84, (x0 + 28) / 112, (y0 + 28) / 84])
         assert batch.owner[k].nonzero().flatten().tolist() == [y0 // 28 * 4 + x0 // 28]
+        patches = batch.patch_owner[k].nonzero()
+        assert patches.min(dim=0).values.tolist() == [y0 // 14, x0 // 14]
+        assert len(patches) == 4
         digits = "".join(
             encoder.tokenizer.decode([t]) for t in batch.branches[k, LABELS].tolist() if t in encoder.digit_ids
         )
