@@ -36,11 +36,11 @@ from xray_vqa.modeling.prompt_tree import (
     prefix_positions,
     tree_mask,
 )
+from xray_vqa.training.augment import MIRRORINGS, jitter
 from xray_vqa.training.stream import (
     BOXES,
     KINDS,
     LABELS,
-    MIRRORINGS,
     OFFSETS,
     PROBE,
     QUESTION,
@@ -116,25 +116,6 @@ def draw_batch(pool: ScanPool, size: int, generator: torch.Generator) -> Batch:
     y0, y1 = torch.where(upside_down[:, None], 1 - y1, y0), torch.where(upside_down[:, None], 1 - y0, y1)
     objects = torch.stack([objects[..., 0], x0, y0, x1, y1], dim=-1)
     return Batch(jitter(images, generator), owner.flatten(1), objects, branches)
-
-
-def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return uint8 images with gamma and channel gains changed at random, some in grey.
-
-    Colour is the first cue to break between scanners, so no class may own a hue.
-    """
-    size = images.shape[0]
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return (low + (high - low) * torch.rand(shape, generator=generator)).to(images.device)
-
-    pixels = images.float() / 255
-    pixels = pixels ** uniform(0.75, 1.35, size, 1, 1, 1)
-    gains = uniform(0.9, 1.1, size, 1, 1, 3)
-    pixels = 1 - (1 - pixels) * gains  # from white: air stays white
-    grey = uniform(0, 1, size, 1, 1, 1) < 0.05
-    pixels = torch.where(grey, pixels.mean(dim=-1, keepdim=True), pixels)
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 class TreeTrainer:

@@ -184,11 +184,11 @@ def test_auc_agrees_with_its_definition_and_its_weighted_form(rows):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     value = auc(scores[truth], scores[~truth])
     if value is None:
-        assert np.isnan(weighted_auc(scores, truth, np.ones(len(rows))))
+        assert np.isnan(weighted_auc(scores, truth)(np.ones(len(rows))))
         return
     pairs = [(a > b) + (a == b) / 2 for a in scores[truth] for b in scores[~truth]]
     assert value == pytest.approx(np.mean(pairs))
-    assert weighted_auc(scores, truth, np.ones(len(rows))) == pytest.approx(value)
+    assert weighted_auc(scores, truth)(np.ones(len(rows))) == pytest.approx(value)
 
 
 @given(labelled, st.integers(0, 3))
@@ -197,7 +197,7 @@ def test_weighted_auc_counts_repeats(rows, seed):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     repeated, repeated_truth = np.repeat(scores, weights), np.repeat(truth, weights)
     expected = auc(repeated[repeated_truth], repeated[~repeated_truth])
-    weighted = weighted_auc(scores, truth, weights.astype(float))
+    weighted = weighted_auc(scores, truth)(weights.astype(float))
     assert np.isnan(weighted) if expected is None else weighted == pytest.approx(expected)
 
 

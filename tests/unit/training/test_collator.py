@@ -13,7 +13,8 @@ from xray_vqa.dataset.layout import write_split
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
-from xray_vqa.training.collator import ScanDataset, TrainingScan, read_training_data
+from xray_vqa.training.collator import ScanDataset
+from xray_vqa.training.scans import TrainingScan, read_training_data
 
 SIZE = (168, 112)
 
@@ -25,7 +26,7 @@ def encoder() -> PromptEncoder:
 
 def make_scan(path: Path, annotations: tuple[Annotation, ...] = (), annotated=("Gun", "Knife")) -> TrainingScan:
     Image.new("RGB", SIZE, "white").save(path)
-    return TrainingScan(path, SIZE, annotations, annotated, (("What is it?", "A gun."),))
+    return TrainingScan(path, SIZE, annotations, annotated, (("What is it?", "A gun."),), ("en",))
 
 
 def make_dataset(scan: TrainingScan, encoder: PromptEncoder, **changes) -> ScanDataset:
