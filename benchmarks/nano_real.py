@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,16 +146,18 @@ def group_of_image(args: argparse.Namespace) -> dict[str, str]:
 
 
 def fold_groups(args: argparse.Namespace, fold: int) -> set[str]:
-    """Return the groups of a fold: of each kind of bag, with threats or without, every n-th in a mixed order."""
-    records = read_split(args.work_dir / "data", "train").records
-    threats = {record.group for record in records if record.categories}
-    names = {record.group for record in records}
-    chosen: set[str] = set()
-    for kind in (names & threats, names - threats):
-        left = sorted(kind)
-        rng = np.random.default_rng(0)
-        chosen |= {left[index] for index in rng.permutation(len(left))[fold :: args.folds]}
-    return chosen
+    """Return the groups of a fold: dealt out largest first, so that each has its share of each category."""
+    contents: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in read_split(args.work_dir / "data", "train").records:
+        contents[record.group or f"image:{record.image_path}"].update(record.categories or ["clean"])
+    total = sum(contents.values(), Counter())
+    folds: list[tuple[set[str], Counter[str]]] = [(set(), Counter()) for _ in range(args.folds)]
+    for name in sorted(contents, key=lambda name: (-contents[name].total(), name)):
+        inside = contents[name]
+        chosen, held = min(folds, key=lambda part: sum(inside[kind] * part[1][kind] / total[kind] for kind in inside))
+        chosen.add(name)
+        held.update(inside)
+    return folds[fold][0]
 
 
 def start_of(args: argparse.Namespace, run: Run) -> str:
@@ -390,12 +392,13 @@ def choose(args: argparse.Namespace) -> None:
         for changes in itertools.product(*axes)
     ]  # fmt: skip
     folds = args.use_folds or list(range(args.folds))
+    settings = settings_of(args)
     of_point = {
-        point: {
-            fold: [Run(point[0], point[1], seed, point[2], fold, settings_of(args)) for seed in args.seeds] for fold in folds
+        (mix, start, changes): {
+            fold: [Run(mix, start, seed, changes, fold, settings) for seed in args.seeds] for fold in folds
         }
-        for point in points
-    }  # fmt: skip
+        for mix, start, changes in points
+    }
     carry_out_all(args, [run for parts in of_point.values() for runs in parts.values() for run in runs])
     rows = []
     for (mix, start, changes), parts in of_point.items():

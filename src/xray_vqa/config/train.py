@@ -80,6 +80,9 @@ class TrainConfig(Strict):
     """What a probe's one answer token counts beside a token of a box or a text, of which an image has far more."""
     boxes: bool = True
     """Place the annotated items."""
+    dense_weight: float = Field(default=0.0, ge=0)
+    """Of the auxiliary loss in which each visual token names the annotated category whose box covers it, as in nano's
+    pre-training. It helps a small model whose vision tower is trained."""
     mirror: bool = False
     """Show scans mirrored left-right, upside-down or both as often as they are, boxes and regions with them. Pairs that
     speak of places in other words are left out of mirrored scans, counted and reported."""

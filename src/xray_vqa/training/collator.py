@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from xray_vqa.core.images import read_image
+from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import Branch, TreeRow, build_row, stack_rows
 from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
+from xray_vqa.training.dense import UNKNOWN, owners_of
 from xray_vqa.training.scans import Mix, TrainingScan
 
 DECODING_THREADS = 8
@@ -47,12 +50,14 @@ class ScanDataset(Dataset[dict[str, Any]]):
         probes: bool,
         boxes: bool,
         probe_weight: float = 1.0,
+        dense: bool = False,
         mixes: Sequence[Mix] = (),
         augmentation: Augmentation | None = None,
     ) -> None:
         self.encoder, self.processor = encoder, processor
         self.max_seq_length, self.probes, self.boxes, self.probe_weight = max_seq_length, probes, boxes, probe_weight
         self.augmentation = augmentation or Augmentation()
+        self.dense = dense
         self.epoch = 0
         self.scans = list(scans)
         self._num_first = len(scans)
@@ -100,6 +105,8 @@ class ScanDataset(Dataset[dict[str, Any]]):
         item = {"frame": torch.from_numpy(frame.copy()), "row": row, "weights": self._weights(row, branches)}
         if self.augmentation.jitter:
             item["recolouring"] = draw_recolouring(1, generator)[0]
+        if self.dense:
+            item |= self._dense(scan, grid_hw)
         return item
 
     def _read_frame(self, scan: TrainingScan) -> NDArray[np.uint8]:
@@ -124,6 +131,24 @@ class ScanDataset(Dataset[dict[str, Any]]):
             if branch.answer in ((self.encoder.yes_id,), (self.encoder.no_id,)):
                 weights[row.segment_ids == segment] = self.probe_weight
         return weights
+
+    def _dense(self, scan: TrainingScan, grid_hw: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Return what each visual token is asked: see `DenseHeads.loss`, without the batch."""
+        placed = [(a.category, a.box) for a in scan.annotations if a.box is not None and a.category in scan.annotated]
+        boxes = [self.processor.to_frame(box, scan.size_wh) for _, box in placed]
+        # An item without a box may be anywhere, so that no token can be said to be empty.
+        whole = len(placed) == sum(a.category in scan.annotated for a in scan.annotations)
+        owner = owners_of(boxes, grid_hw, self.processor.factor) if whole else np.full(grid_hw, UNKNOWN)
+        width, height = scan.size_wh
+        objects = [
+            (CATEGORIES.index(name), box.x / width, box.y / height, (box.x + box.w) / width, (box.y + box.h) / height)
+            for name, box in placed
+        ]
+        return {
+            "owner": torch.from_numpy(owner.reshape(-1)),
+            "objects": torch.tensor(objects or [(0, 0, 0, 0, 0)], dtype=torch.float32),
+            "named": torch.tensor([name in scan.annotated for name in CATEGORIES]),
+        }
 
     def fitting(self, scan: TrainingScan, prefix_length: int) -> list[Branch]:
         """Return the branches of a scan that fit behind its prefix, in order; the image itself is never cut.
@@ -198,4 +223,8 @@ class Collator:
         }
         if "recolouring" in items[0]:
             collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
+        if "owner" in items[0]:
+            collated["owner"] = pad_sequence([i["owner"] for i in items], batch_first=True, padding_value=UNKNOWN)
+            collated["objects"] = pad_sequence([i["objects"] for i in items], batch_first=True)
+            collated["named"] = torch.stack([item["named"] for item in items])
         return collated

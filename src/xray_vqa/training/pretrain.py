@@ -37,6 +37,7 @@ from xray_vqa.modeling.prompt_tree import (
     tree_mask,
 )
 from xray_vqa.training.augment import MIRRORINGS, jitter
+from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.stream import (
     BOXES,
     KINDS,
@@ -55,36 +56,6 @@ logger = logging.getLogger(__name__)
 
 SHARD_SIZE = "15MB"
 """Weights are saved in pieces that a limited transfer can carry."""
-
-
-class DenseHeads(torch.nn.Module):
-    """What each visual token is asked beside the questions: which category covers it, and where that item is."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.category = torch.nn.Linear(width, len(CATEGORIES) + 1)
-        self.box = torch.nn.Linear(width, 4)
-
-    def loss(self, visual: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss over the tokens.
-
-        Args:
-            visual: (batch, tokens, width) visual tokens as the decoder gets them.
-            owner: (batch, tokens) int64, 0 for none, k + 1 for object k.
-            objects: (batch, objects, 5) category index and box in fractions.
-        """
-        with torch.autocast(visual.device.type, enabled=False):
-            visual = visual.float()
-            covered = owner > 0
-            owned = objects.gather(1, (owner - 1).clamp(min=0)[..., None].expand(*owner.shape, objects.shape[-1]))
-            wanted = torch.where(covered, owned[..., 0].long() + 1, 0)
-            each = F.cross_entropy(self.category(visual).flatten(0, 1), wanted.flatten(), reduction="none")
-            # Nine tokens of ten are empty; at full weight they would drown the rest.
-            weight = torch.where(covered, 1.0, 0.25).flatten()
-            category_loss = (each * weight).sum() / weight.sum()
-            distance = (self.box(visual) - owned[..., 1:]).abs().mean(dim=-1)
-            box_loss = (distance * covered).sum() / covered.sum().clamp(min=1)
-            return category_loss + 2.0 * box_loss
 
 
 @dataclass(slots=True)

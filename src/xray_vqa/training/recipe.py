@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -26,12 +27,15 @@ from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, as_attention_mask, tree_
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
 from xray_vqa.training.collator import Augmentation, Collator, ScanDataset
+from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "train_config.yaml"
 RUN_NAME = "run.json"
+HEADS_NAME = "dense_heads.pt"
+"""In checkpoints alone: they are no part of what a run leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,19 @@ class RunPlan:
 class TreeModel(torch.nn.Module):
     """The model as the Trainer calls it: patches are cut and the mask is made on its device."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, *, dense_weight: float = 0.0) -> None:
         super().__init__()
         self.model = loaded.model
         self._loaded = loaded
+        self._dense_weight = dense_weight
+        self.heads: DenseHeads | None = None
+        self._visual = torch.empty(0)
+        if dense_weight:
+            self.heads = DenseHeads(loaded.base.lm_head.in_features)
+            loaded.base.model.visual.register_forward_hook(self._keep_visual)
+
+    def _keep_visual(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        self._visual = output.pooler_output
 
     @property
     def config(self) -> Any:
@@ -84,6 +97,9 @@ class TreeModel(torch.nn.Module):
         frames: list[torch.Tensor],
         weights: torch.Tensor,
         recolouring: torch.Tensor | None = None,
+        owner: torch.Tensor | None = None,
+        objects: torch.Tensor | None = None,
+        named: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return the loss on the answer tokens.
@@ -96,6 +112,9 @@ class TreeModel(torch.nn.Module):
             frames: One (height, width, 3) uint8 tensor an image.
             weights: (batch, length) float32, what each prediction counts.
             recolouring: (batch, RECOLOURING), in which colours each image is shown.
+            owner: (batch, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
+            objects: See `DenseHeads.loss`.
+            named: See `DenseHeads.loss`.
             num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
         """
         base = self._loaded.base
@@ -120,7 +139,14 @@ class TreeModel(torch.nn.Module):
         )
         total = (each * weights[:, supervised].flatten()).sum()
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
-        return {"loss": total / count}
+        loss = total / count
+        if self.heads is not None and owner is not None and objects is not None:
+            sizes = (grid.prod(dim=1) // self._loaded.processor.merge_size**2).tolist()
+            visual = pad_sequence(list(self._visual.split(sizes)), batch_first=True)
+            # Counted by the answers, so that batches of one accumulation window add up to their mean.
+            share = (labels != IGNORE_INDEX).sum() / count
+            loss = loss + self._dense_weight * share * self.heads.loss(visual, owner, objects, named)
+        return {"loss": loss}
 
 
 class TreeTrainer(Trainer):
@@ -132,7 +158,8 @@ class TreeTrainer(Trainer):
         """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
         optimizer: Any = super().create_optimizer(*arguments, **named)
         if self.vision_learning_rate is not None:
-            vision = {id(weight) for name, weight in self.model.named_parameters() if "visual" in name}
+            tree: Any = self.model
+            vision = {id(weight) for name, weight in tree.named_parameters() if "visual" in name}
             for group in list(optimizer.param_groups):
                 apart = [weight for weight in group["params"] if id(weight) in vision]
                 if apart:
@@ -145,10 +172,16 @@ class TreeTrainer(Trainer):
         target.mkdir(parents=True, exist_ok=True)
         tree: Any = self.accelerator.unwrap_model(self.model)
         save_trained(tree.model, target)
+        if tree.heads is not None:
+            torch.save(tree.heads.state_dict(), target / HEADS_NAME)
         torch.save(self.args, target / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.accelerator.unwrap_model(self.model).model, Path(resume_from_checkpoint))
+        tree: Any = self.accelerator.unwrap_model(self.model)
+        load_trained(tree.model, Path(resume_from_checkpoint))
+        if tree.heads is not None:
+            path = Path(resume_from_checkpoint) / HEADS_NAME
+            tree.heads.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
@@ -179,12 +212,10 @@ def load_trained(model: Any, checkpoint: Path) -> None:
                 f"{checkpoint} holds weights that this adapter does not have: {result.unexpected_keys[:3]}"
             )
         return
-    state: dict[str, torch.Tensor] = {}
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        state |= load_file(path)
-    if not state:
+    if not any(checkpoint.glob("*.safetensors")):
         raise ConfigError(f"{checkpoint} holds no weights; give a folder checkpoint-N of this run")
-    model.load_state_dict(state, strict=False)
+    # Saved weights have older names than those in memory; from_pretrained alone knows both.
+    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True).state_dict())
 
 
 def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
@@ -219,7 +250,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         )
 
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
-    train = dataset(data.train, mixes=data.mixes, augmentation=augmentation)
+    train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
     plan = _plan(config, data, train)
     logger.info("%s", plan.describe())
@@ -236,7 +267,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         development.keep_frames()
     arguments = _training_arguments(config, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
-        model=TreeModel(loaded),
+        model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
         data_collator=Collator(loaded.encoder.pad_id),
         train_dataset=train,
