@@ -409,7 +409,7 @@ def choose(args: argparse.Namespace) -> None:
             for name in names
         }  # fmt: skip
         rows.append({"mix": mix, "start": start, "changes": list(changes), **by_name})
-        rows[-1]["macro"] = round(float(np.mean(list(by_name.values()))), 4)
+        rows[-1]["macro"] = round(float(np.nanmean(list(by_name.values()))), 4)
     rows.sort(key=lambda row: -row["macro"])
     for row in rows:
         told = "  ".join(f"{name} {row[name]:.3f}" for name in [*names, "macro"])
