@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from xray_vqa.core.manifest import package_version
+
 
 def calibration_loop_ms() -> float:
     """Return the time of a fixed amount of arithmetic, the median of five: cores may be shared."""
@@ -32,7 +34,8 @@ def conditions(*packages: str, **more: object) -> dict[str, object]:
         "cores": os.cpu_count(),
         "processor": processor_name(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("xray-vqa", *packages)},
+        "xray-vqa": package_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
     }
 

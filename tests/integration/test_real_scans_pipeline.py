@@ -52,3 +52,28 @@ def test_real_scans_go_the_whole_way(tiny_model_dir: Path, tmp_path: Path):
     answer = json.loads(line)
     assert answer["action"] != "clear"  # a model without calibration clears nothing
     assert set(answer) >= {"scan_id", "detected_items", "risk_level", "action", "reasoning", "match_declaration"}
+
+
+def test_the_recipe_for_real_scans_goes_the_whole_way(tiny_model_dir: Path, tmp_path: Path):
+    """configs/finetune_real.yaml with threats projected into the same bags mixed in, at the smallest size."""
+    data, tip, model = tmp_path / "mine", tmp_path / "tip", tmp_path / "model"
+    xray_vqa("data", "import", "--format", "coco", SCANS, "--output-dir", data)
+    xray_vqa("data", "tip", data, "--output-dir", tip, "--count", "4", "--only-projected", "--workers", "1")
+    pairs = {}
+    for root, split, count in ((data, "train", 40), (data, "test", 40), (tip, "train", 40)):
+        pairs[root, split] = tmp_path / f"{root.name}_{split}.jsonl"
+        xray_vqa(
+            "generate", "--provider", "template", "--annotations", root / split / "annotations.json",
+            "--output", pairs[root, split], "--max-images", count, "--samples-per-image", 1,
+        )  # fmt: skip
+    xray_vqa(
+        "train", "--config", "configs/finetune_real.yaml", f"model_name={tiny_model_dir}", f"output_dir={model}",
+        f"train_file={pairs[data, 'train']}", f"mix_files=[{{file: {pairs[tip, 'train']}, weight: 0.5}}]",
+        "per_device_train_batch_size=8", "max_steps=2",
+    )  # fmt: skip
+    results = tmp_path / "results.json"
+    xray_vqa("evaluate", "--model", model, "--test-file", pairs[data, "test"], "--output", results)
+    categories = json.loads(results.read_text())["screening"]["categories"]
+    assert list(categories) == ["Gun", "Knife", "Wrench"]  # nothing else is annotated, so nothing else is scored
+    assert all(row["auc"] == row["auc_interval"]["value"] for row in categories.values())
+    assert json.loads((model / "xray_vqa.json").read_text())["covered_categories"] == ["Gun", "Knife", "Wrench"]

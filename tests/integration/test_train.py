@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,34 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
         torch.testing.assert_close(
             apart.model(input_ids=ids).logits, merged.model(input_ids=ids).logits, atol=1e-4, rtol=0
         )
+
+
+EVERYTHING = (
+    "method=full", "train_vision=true", "vision_learning_rate=1e-4", "mirror=true", "jitter=true", "dense_weight=1",
+    "probe_weight=5", "images_in_memory=true",
+)  # fmt: skip
+
+
+def test_full_training_with_every_option_goes_on_after_a_stop_as_if_there_had_been_none(
+    tiny_model_dir, pairs_path, tmp_path
+):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    mix = f"mix_files=[{{file: {pairs_path}, weight: 0.5}}]"
+    assert run(*command(tiny_model_dir, pairs_path, whole, *EVERYTHING, mix)).returncode == 0
+    shutil.copytree(whole, stopped)
+    for name in ("checkpoint-8", "model.safetensors", "train.log"):
+        path = stopped / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = run(*command(tiny_model_dir, pairs_path, stopped, *EVERYTHING, mix))
+    assert again.returncode == 0, again.stderr
+    assert "checkpoint-6" in again.stderr
+    ours, theirs = (load_file(path / "model.safetensors") for path in (stopped, whole))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    before = load_file(tiny_model_dir / "model.safetensors")
+    assert any("visual" in name and not torch.equal(before[name], theirs[name]) for name in before)
+    card = read_card(whole)
+    assert card is not None
+    assert card.covered_categories == ["Gun", "Knife"]  # every weight has changed; the others are unlearned
 
 
 def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_path, tmp_path):

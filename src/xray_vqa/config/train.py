@@ -26,6 +26,15 @@ class LoraSettings(Strict):
     """Adapt the vision tower too. vLLM ignores such adapters unless they are merged."""
 
 
+class MixFile(Strict):
+    """Another dataset that is learnt from beside the first, such as simulated scans or projected threats."""
+
+    file: Path
+    """Pairs of its training split. The categories that its own source annotates hold for its scans."""
+    weight: float = Field(default=1.0, gt=0)
+    """How many times each scan is seen in an epoch; below 1 every epoch takes up where the last one stopped."""
+
+
 class TrainConfig(Strict):
     """One fine-tuning run. `configs/train_stcray.yaml` holds the guide's."""
 
@@ -36,9 +45,15 @@ class TrainConfig(Strict):
     """Pairs to train on; their images' annotations give the probes and the boxes."""
     eval_file: Path | None = None
     """Pairs for the evaluation loss. Unset: the development part of the training images, never the test split."""
+    mix_files: list[MixFile] = []
+    """More pairs to train on. Nothing of them is held out, and their scans of bags that are held out are left out."""
     output_dir: Path = Path("outputs/qwen25vl_stcray_lora")
     method: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
+    train_vision: bool = False
+    """With `method: full`: train the vision tower too, as a new kind of picture calls for. For LoRA: `lora.vision`."""
+    vision_learning_rate: float | None = Field(default=None, gt=0)
+    """Of the vision tower. Unset: `learning_rate`."""
     image_max_pixels: int | None = Field(default=None, ge=3136)
     """Cap on the resized image. Unset: the model's own."""
     image_resolution: int | None = Field(default=None, ge=56)
@@ -61,8 +76,18 @@ class TrainConfig(Strict):
     gradient_checkpointing: bool = False
     probes: bool = True
     """Score the annotated categories in each image: dense supervision that costs next to nothing."""
+    probe_weight: float = Field(default=1.0, gt=0)
+    """What a probe's one answer token counts beside a token of a box or a text, of which an image has far more."""
     boxes: bool = True
     """Place the annotated items."""
+    dense_weight: float = Field(default=0.0, ge=0)
+    """Of the auxiliary loss in which each visual token names the annotated category whose box covers it, as in nano's
+    pre-training. It helps a small model whose vision tower is trained."""
+    mirror: bool = False
+    """Show scans mirrored left-right, upside-down or both as often as they are, boxes and regions with them. Pairs that
+    speak of places in other words are left out of mirrored scans, counted and reported."""
+    jitter: bool = False
+    """Change gamma and colour at random, as in nano's pre-training."""
     logging_steps: int = Field(default=20, ge=1)
     eval_steps: int = Field(default=500, ge=1)
     save_steps: int = Field(default=500, ge=1)
@@ -71,6 +96,8 @@ class TrainConfig(Strict):
     metric_for_best_model: str = "eval_loss"
     greater_is_better: bool = False
     dataloader_num_workers: int = Field(default=4, ge=0)
+    images_in_memory: bool = False
+    """Decode and resize every image once, at the start; some 600 KB each at nano's size."""
     seed: int = 42
     deepspeed: Path | None = None
     """A DeepSpeed configuration; needs the extra `deepspeed`."""
@@ -85,6 +112,10 @@ class TrainConfig(Strict):
             )
         if self.image_resolution and self.image_max_pixels:
             raise ValueError("image_resolution and image_max_pixels say the same thing; give one of them")
+        if self.train_vision and self.method == "lora":
+            raise ValueError("train_vision is for method: full; set lora.vision to adapt the vision tower")
+        if self.vision_learning_rate and not (self.train_vision or (self.method == "lora" and self.lora.vision)):
+            raise ValueError("vision_learning_rate is given, but the vision tower is not trained; set train_vision too")
         return self
 
     @property

@@ -67,6 +67,9 @@ class CategoryScores(Strict):
     threshold: float
     threshold_from: ThresholdOrigin
     auc: float | None
+    """Of scans with the item against all other scans, with other items or none."""
+    auc_interval: Estimate
+    """The same number with its interval over groups of scans."""
     average_precision: float | None
     pd: Estimate
     """Share of scans with the item that are flagged for it (hit rate)."""

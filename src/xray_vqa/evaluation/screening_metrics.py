@@ -5,7 +5,7 @@ and counts against the model everywhere: a miss where the item is there, a false
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,26 @@ def auc(positives: FloatArray, negatives: FloatArray) -> float | None:
     return float(wins / (len(positives) * len(negatives)))
 
 
-def weighted_auc(scores: FloatArray, truth: BoolArray, weights: FloatArray) -> float:
-    """Return the AUC where each observation counts `weights` times; NaN without both kinds."""
+def weighted_auc(scores: FloatArray, truth: BoolArray) -> Callable[[FloatArray], float]:
+    """Return the AUC as a function of how many times each observation counts; NaN without both kinds."""
     _, level = np.unique(scores, return_inverse=True)
     num_levels = int(level.max()) + 1 if len(level) else 0
-    up = np.bincount(level[truth], weights[truth], num_levels)
-    down = np.bincount(level[~truth], weights[~truth], num_levels)
-    pairs = up.sum() * down.sum()
-    if not pairs > 0:
-        return math.nan
-    return float((up * (np.cumsum(down) - down / 2)).sum() / pairs)
+
+    def statistic(weights: FloatArray) -> float:
+        up = np.bincount(level[truth], weights[truth], num_levels)
+        down = np.bincount(level[~truth], weights[~truth], num_levels)
+        pairs = up.sum() * down.sum()
+        if not pairs > 0:
+            return math.nan
+        return float((up * (np.cumsum(down) - down / 2)).sum() / pairs)
+
+    return statistic
+
+
+def auc_over_groups(scores: FloatArray, truth: BoolArray, groups: Sequence[str]) -> Estimate:
+    """Return the AUC with its interval from drawing whole groups."""
+    kinds = [{name for name, there in zip(groups, truth, strict=True) if there == kind} for kind in (True, False)]
+    return over_groups(weighted_auc(scores, truth), groups, len(groups), num_independent=min(map(len, kinds)))
 
 
 def average_precision(scores: FloatArray, truth: BoolArray) -> float | None:
@@ -132,7 +142,10 @@ def score_screening(
         rows = table.annotated[:, column]
         if rows.any():
             scores, truth = table.scores[rows, column], table.truth[rows, column]
-            categories[name] = _score_category(scores, truth, float(limits[column]), origins[name], name in covered)
+            groups = [group for group, scored in zip(table.groups, rows, strict=True) if scored]
+            categories[name] = _score_category(
+                scores, truth, groups, float(limits[column]), origins[name], name in covered
+            )
     aucs = {name: row.auc for name, row in categories.items() if row.auc is not None}
     precisions = [row.average_precision for row in categories.values() if row.average_precision is not None]
     rates = {name: row.pd.value for name, row in categories.items() if row.pd.value is not None}
@@ -160,7 +173,12 @@ def _worst(values: Mapping[str, float]) -> WorstCategory | None:
 
 
 def _score_category(
-    scores: FloatArray, truth: BoolArray, threshold: float, origin: ThresholdOrigin, covered: bool
+    scores: FloatArray,
+    truth: BoolArray,
+    groups: Sequence[str],
+    threshold: float,
+    origin: ThresholdOrigin,
+    covered: bool,
 ) -> CategoryScores:
     filled = worst_case(scores, truth)
     flagged = filled >= threshold
@@ -175,6 +193,7 @@ def _score_category(
         threshold=threshold,
         threshold_from=origin,
         auc=auc(filled[truth], filled[~truth]),
+        auc_interval=auc_over_groups(filled, truth, groups),
         average_precision=average_precision(filled, truth),
         pd=rate(hits, num_positive),
         pfa=rate(alarms, num_negative),
@@ -205,16 +224,11 @@ def score_bags(table: ScoreTable, limits: FloatArray) -> BagScores:
     scores = margins.max(axis=1, initial=-np.inf)
     flagged = scores >= 0
     groups = [name for name, keep in zip(table.groups, counted, strict=True) if keep]
-    rarer = min(
-        len({name for name, threat in zip(groups, truth, strict=True) if threat == kind}) for kind in (True, False)
-    )
     return BagScores(
         num_threat=int(truth.sum()),
         num_clean=int((~truth).sum()),
         num_left_out=int((~counted).sum()),
-        auc=over_groups(
-            lambda weights: weighted_auc(scores, truth, weights), groups, len(groups), num_independent=rarer
-        ),
+        auc=auc_over_groups(scores, truth, groups),
         pd=rate(int((flagged & truth).sum()), int(truth.sum())),
         pfa=rate(int((flagged & ~truth).sum()), int((~truth).sum())),
         pd_at_pfa={f"{level:g}": pd_at_pfa(scores, truth, level) for level in PFA_LEVELS},

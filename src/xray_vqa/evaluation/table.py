@@ -40,6 +40,13 @@ def format_table(results: EvaluationResults) -> str:
     ]
     if results.screening.worst_pd:
         told.append(f"worst category: {results.screening.worst_pd.category}, Pd {results.screening.worst_pd.value:.3f}")
+    measured = {name: row for name, row in results.screening.categories.items() if row.auc is not None}
+    if measured:
+        told.append("AUC of scans with an item against all others, intervals by group:")
+        told += [
+            f"  {name}: {format_estimate(row.auc_interval)} ({row.num_positive} against {row.num_negative})"
+            for name, row in measured.items()
+        ]
     failed = results.unreadable
     if failed.scans or failed.answers or failed.scores:
         told.append(

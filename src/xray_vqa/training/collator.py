@@ -1,130 +1,43 @@
 """From scans and pairs to padded batches of prompt trees: what the Trainer's workers do."""
 
-import hashlib
-import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from xray_vqa.core.images import read_image
-from xray_vqa.core.jsonl import read_jsonl
-from xray_vqa.core.manifest import read_manifest
-from xray_vqa.core.records import Annotation, ScanRecord, VQAPair
-from xray_vqa.dataset.layout import annotated_categories, read_split, split_development
+from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.modeling.prompt_tree import Branch, build_row, stack_rows
+from xray_vqa.modeling.prompt_tree import Branch, TreeRow, build_row, stack_rows
+from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
+from xray_vqa.training.dense import UNKNOWN, owners_of
+from xray_vqa.training.scans import Mix, TrainingScan
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingScan:
-    """One image with everything that is asked about it."""
-
-    image_path: Path
-    size_wh: tuple[int, int]
-    annotations: tuple[Annotation, ...]
-    annotated: tuple[str, ...]
-    """The categories that the source labels at all; nothing is asked about others."""
-    pairs: tuple[tuple[str, str], ...]
+DECODING_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingData:
-    """The scans of a run, divided by group."""
+class Augmentation:
+    """In which other looks scans are shown."""
 
-    train: list[TrainingScan]
-    development: list[TrainingScan]
-    annotated: tuple[str, ...]
-    dataset_root: Path
-
-
-def read_training_data(train_file: Path, eval_file: Path | None = None) -> TrainingData:
-    """Return the scans that a pairs file names, with their annotations.
-
-    Images without a pair are left out: the pairs file says what a run is about. Without `eval_file` the development
-    part of the training split (10 % by group) is held out.
-
-    Raises:
-        DatasetError: A line is broken, an image has no annotation, or the pairs come from a test split.
-    """
-    pairs, root, split = _read_pairs(train_file)
-    if split != "train":
-        raise DatasetError(f"{train_file} holds pairs of the {split} split; train on the training split")
-    annotated = annotated_categories(root)
-    scans = read_split(root, "train")
-    for fault in scans.faults:
-        logger.warning("%s", fault)
-    records = [record for record in scans.records if record.image_path in pairs]
-    missing = sorted(set(pairs) - {record.image_path for record in records})
-    if missing:
-        raise DatasetError(
-            f"{train_file}: {len(missing)} images have no entry in {root}/train/annotations.json, first {missing[0]}; "
-            "generate the pairs again from this dataset"
-        )
-    if eval_file is None:
-        train, development = split_development(records)
-    else:
-        train, development = records, []
-    held_out = [_training_scan(root, record, annotated, pairs[record.image_path]) for record in development]
-    if eval_file is not None:
-        held_out = _read_eval(eval_file)
-    return TrainingData(
-        [_training_scan(root, record, annotated, pairs[record.image_path]) for record in train],
-        held_out,
-        annotated,
-        root,
-    )
-
-
-def _read_eval(eval_file: Path) -> list[TrainingScan]:
-    pairs, root, split = _read_pairs(eval_file)
-    annotated = annotated_categories(root)
-    if split == "test":
-        logger.warning("%s comes from the test split: choosing a checkpoint by it spoils it as a test", eval_file)
-    records = read_split(root, "test" if split == "test" else "train").records
-    return [_training_scan(root, r, annotated, pairs[r.image_path]) for r in records if r.image_path in pairs]
-
-
-def _read_pairs(path: Path) -> tuple[dict[str, list[VQAPair]], Path, str]:
-    pairs, faults = read_jsonl(path, VQAPair)
-    if faults:
-        shown = "; ".join(str(fault) for fault in faults[:3])
-        raise DatasetError(f"{path}: {len(faults)} broken lines: {shown}; mend or generate them again")
-    if not pairs:
-        raise DatasetError(f"{path}: no pairs in it")
-    manifest = read_manifest(path)
-    if manifest.dataset_root is None:
-        raise DatasetError(f"the manifest of {path} does not name dataset_root; generate the pairs again")
-    by_image: dict[str, list[VQAPair]] = {}
-    for pair in pairs:
-        by_image.setdefault(pair.image_path, []).append(pair)
-    return by_image, (path.parent / manifest.dataset_root).resolve(), manifest.split or "train"
-
-
-def _training_scan(
-    root: Path, record: ScanRecord, annotated: tuple[str, ...], pairs: Sequence[VQAPair]
-) -> TrainingScan:
-    return TrainingScan(
-        root / record.image_path,
-        record.size_wh,
-        record.annotations,
-        annotated,
-        tuple((pair.question, pair.answer) for pair in pairs),
-    )
+    mirror: bool = False
+    jitter: bool = False
+    seed: int = 0
 
 
 class ScanDataset(Dataset[dict[str, Any]]):
     """Prompt trees of scans, one an item.
 
-    The order of an image's branches changes with nothing, so an item is the same whenever it is asked for.
+    The scans come first, then so many of each mix as an epoch shows of it. An item is a function of its index and the
+    epoch alone, so a resumed run sees what it would have seen.
     """
 
     def __init__(
@@ -136,24 +49,106 @@ class ScanDataset(Dataset[dict[str, Any]]):
         max_seq_length: int,
         probes: bool,
         boxes: bool,
+        probe_weight: float = 1.0,
+        dense: bool = False,
+        mixes: Sequence[Mix] = (),
+        augmentation: Augmentation | None = None,
     ) -> None:
-        self.scans, self.encoder, self.processor = scans, encoder, processor
-        self.max_seq_length, self.probes, self.boxes = max_seq_length, probes, boxes
+        self.encoder, self.processor = encoder, processor
+        self.max_seq_length, self.probes, self.boxes, self.probe_weight = max_seq_length, probes, boxes, probe_weight
+        self.augmentation = augmentation or Augmentation()
+        self.dense = dense
+        self.epoch = 0
+        self.scans = list(scans)
+        self._num_first = len(scans)
+        self._mixes: list[tuple[int, int, NDArray[np.int64]]] = []
+        """For each mix: its first item, how many items an epoch has of it, and its scans in a mixed order."""
+        rng = np.random.default_rng(self.augmentation.seed)
+        self._length = len(scans)
+        for mix in mixes:
+            count = max(1, round(mix.weight * len(mix.scans)))
+            self._mixes.append((self._length, count, len(self.scans) + rng.permutation(len(mix.scans))))
+            self.scans += mix.scans
+            self._length += count
+        self._frames: list[NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
-        return len(self.scans)
+        return self._length
+
+    def start_epoch(self, epoch: int) -> None:
+        """Say which epoch the next items are of."""
+        self.epoch = epoch
+
+    def keep_frames(self) -> None:
+        """Decode and resize every image now and keep it; workers that are forked later share the memory."""
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            self._frames = list(pool.map(self._read_frame, self.scans))
+
+    def number_of(self, index: int) -> int:
+        """Return which of `scans` an item is about in this epoch."""
+        for start, count, order in reversed(self._mixes):
+            if index >= start:
+                return int(order[(self.epoch * count + index - start) % len(order)])
+        return index
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scan = self.scans[index]
-        image = read_image(scan.image_path)
-        if image.size != scan.size_wh:
-            raise DatasetError(f"{scan.image_path} is {image.size}, its annotation says {scan.size_wh}")
-        frame = self.processor.resize(image)
+        number = self.number_of(index)
+        frame = self._frames[number] if self._frames is not None else self._read_frame(self.scans[number])
+        seed = np.random.SeedSequence((self.augmentation.seed, self.epoch, index)).generate_state(1, np.uint32)
+        generator = torch.Generator().manual_seed(int(seed[0]))
+        scan, mirroring = self._look_of(self.scans[number], generator)
+        frame = frame[:: -1 if mirroring[1] else 1, :: -1 if mirroring[0] else 1]
         grid_hw = self.processor.grid_hw((frame.shape[1], frame.shape[0]))
         prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
         branches = self.fitting(scan, len(prefix))
         row = build_row(prefix, image_start, grid_hw, branches)
-        return {"frame": torch.from_numpy(np.array(frame)), "row": row}
+        item = {"frame": torch.from_numpy(frame.copy()), "row": row, "weights": self._weights(row, branches)}
+        if self.augmentation.jitter:
+            item["recolouring"] = draw_recolouring(1, generator)[0]
+        if self.dense:
+            item |= self._dense(scan, grid_hw)
+        return item
+
+    def _read_frame(self, scan: TrainingScan) -> NDArray[np.uint8]:
+        image = read_image(scan.image_path)
+        if image.size != scan.size_wh:
+            raise DatasetError(f"{scan.image_path} is {image.size}, its annotation says {scan.size_wh}")
+        return self.processor.resize(image)
+
+    def _look_of(self, scan: TrainingScan, generator: torch.Generator) -> tuple[TrainingScan, tuple[bool, bool]]:
+        """Return what is asked about one look of a scan, and how it is mirrored; as it is where nothing would be."""
+        if self.augmentation.mirror:
+            mirroring = MIRRORINGS[int(torch.randint(len(MIRRORINGS), (), generator=generator))]
+            mirrored = mirrored_scan(scan, mirroring)
+            if self.branches(mirrored):
+                return mirrored, mirroring
+        return scan, MIRRORINGS[0]
+
+    def _weights(self, row: TreeRow, branches: Sequence[Branch]) -> torch.Tensor:
+        """What each position's prediction counts in the loss, (length,) float32."""
+        weights = torch.ones(row.labels.shape)
+        for segment, branch in enumerate(branches, start=1):
+            if branch.answer in ((self.encoder.yes_id,), (self.encoder.no_id,)):
+                weights[row.segment_ids == segment] = self.probe_weight
+        return weights
+
+    def _dense(self, scan: TrainingScan, grid_hw: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Return what each visual token is asked: see `DenseHeads.loss`, without the batch."""
+        placed = [(a.category, a.box) for a in scan.annotations if a.box is not None and a.category in scan.annotated]
+        boxes = [self.processor.to_frame(box, scan.size_wh) for _, box in placed]
+        # An item without a box may be anywhere, so that no token can be said to be empty.
+        whole = len(placed) == sum(a.category in scan.annotated for a in scan.annotations)
+        owner = owners_of(boxes, grid_hw, self.processor.factor) if whole else np.full(grid_hw, UNKNOWN)
+        width, height = scan.size_wh
+        objects = [
+            (CATEGORIES.index(name), box.x / width, box.y / height, (box.x + box.w) / width, (box.y + box.h) / height)
+            for name, box in placed
+        ]
+        return {
+            "owner": torch.from_numpy(owner.reshape(-1)),
+            "objects": torch.tensor(objects or [(0, 0, 0, 0, 0)], dtype=torch.float32),
+            "named": torch.tensor([name in scan.annotated for name in CATEGORIES]),
+        }
 
     def fitting(self, scan: TrainingScan, prefix_length: int) -> list[Branch]:
         """Return the branches of a scan that fit behind its prefix, in order; the image itself is never cut.
@@ -200,6 +195,12 @@ class ScanDataset(Dataset[dict[str, Any]]):
             total += len(self.branches(scan)) - len(self.fitting(scan, len(prefix)))
         return total
 
+    def num_not_mirrored(self) -> int:
+        """Return how many pairs, over all scans, are left out where their scan is mirrored."""
+        if not self.augmentation.mirror:
+            return 0
+        return sum(len(scan.pairs) - len(mirrored_scan(scan, (True, True)).pairs) for scan in self.scans)
+
 
 @dataclass(frozen=True, slots=True)
 class Collator:
@@ -209,19 +210,21 @@ class Collator:
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch = stack_rows([item["row"] for item in items], self.pad_id)
-        return {
+        length = batch.input_ids.shape[1]
+        weights = [torch.nn.functional.pad(item["weights"], (0, length - len(item["weights"]))) for item in items]
+        collated = {
             "input_ids": batch.input_ids,
             "labels": batch.labels,
             "segment_ids": batch.segment_ids,
             # (batch, 3, length): whatever splits a batch over devices splits the first axis.
             "position_ids": batch.position_ids.transpose(0, 1),
             "frames": [item["frame"] for item in items],
+            "weights": torch.stack(weights),
         }
-
-
-def fingerprint(scans: Sequence[TrainingScan]) -> str:
-    """Return a hash of what a run trains on, in order: a resumed run has to see the same."""
-    total = hashlib.sha256()
-    for scan in scans:
-        total.update(repr((scan.image_path.name, scan.annotations, scan.annotated, scan.pairs)).encode())
-    return total.hexdigest()
+        if "recolouring" in items[0]:
+            collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
+        if "owner" in items[0]:
+            collated["owner"] = pad_sequence([i["owner"] for i in items], batch_first=True, padding_value=UNKNOWN)
+            collated["objects"] = pad_sequence([i["objects"] for i in items], batch_first=True)
+            collated["named"] = torch.stack([item["named"] for item in items])
+        return collated

@@ -30,13 +30,13 @@ from xray_vqa.modeling.nano import build_config
 from xray_vqa.modeling.patch_embedding import use_product_patches
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
-from xray_vqa.training.pretrain_model import Batch, DenseHeads, PretrainModel
+from xray_vqa.training.augment import MIRRORINGS, jitter
+from xray_vqa.training.pretrain_model import AuxiliaryHeads, Batch, PretrainModel
 from xray_vqa.training.pretrain_state import SHARD_SIZE, RunState, discard_checkpoints
 from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.stream import (
     KINDS,
     LABELS,
-    MIRRORINGS,
     PROBE,
     QuestionWriter,
     ScanPool,
@@ -70,25 +70,6 @@ def draw_batch(pool: ScanPool, size: int, generator: torch.Generator) -> Batch:
     return Batch(jitter(images, generator), owners[0].flatten(1), owners[1], objects, branches)
 
 
-def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return uint8 images with gamma and channel gains changed at random, some in grey.
-
-    Colour is the first cue to break between scanners, so no class may own a hue.
-    """
-    size = images.shape[0]
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return (low + (high - low) * torch.rand(shape, generator=generator)).to(images.device)
-
-    pixels = images.float() / 255
-    pixels = pixels ** uniform(0.75, 1.35, size, 1, 1, 1)
-    gains = uniform(0.9, 1.1, size, 1, 1, 3)
-    pixels = 1 - (1 - pixels) * gains  # from white: air stays white
-    grey = uniform(0, 1, size, 1, 1, 1) < 0.05
-    pixels = torch.where(grey, pixels.mean(dim=-1, keepdim=True), pixels)
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def pretrain(
     config: PretrainConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -117,7 +98,7 @@ def pretrain(
     network = _make_model(config, tokenizer).to(ranks.device)
     use_segment_attention(network)
     use_product_patches(network)
-    heads = DenseHeads(network.config.text_config.hidden_size).to(ranks.device)
+    heads = AuxiliaryHeads(network.config.text_config.hidden_size).to(ranks.device)
     model = PretrainModel(network, encoder, processor, config.size_wh, ranks.device)
     state = RunState.begin(network, heads, config)
     if state.resume(config.output_dir, config):
@@ -171,7 +152,7 @@ def _export(config: PretrainConfig, network: Any, tokenizer: PreTrainedTokenizer
 
 
 def _train(
-    config: PretrainConfig, model: PretrainModel, heads: DenseHeads, state: RunState, pool: ScanPool, ranks: Ranks
+    config: PretrainConfig, model: PretrainModel, heads: AuxiliaryHeads, state: RunState, pool: ScanPool, ranks: Ranks
 ) -> dict[str, Any] | None:
     """Train to the end and return the validation of the averaged weights, which are then in the model.
 

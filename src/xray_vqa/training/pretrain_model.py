@@ -17,6 +17,7 @@ from xray_vqa.modeling.prompt_tree import (
     prefix_positions,
     tree_mask,
 )
+from xray_vqa.training.dense import DenseHeads, PatchHead
 from xray_vqa.training.stream import BOXES, KINDS, LABELS, OFFSETS, PROBE, QUESTION, SEGMENTS, TOKENS
 
 
@@ -32,54 +33,13 @@ class Batch:
     """(batch, 5, branch_tokens) int64"""
 
 
-class DenseHeads(torch.nn.Module):
-    """What the vision tower is asked beside the questions: which category covers each visual token and each patch.
-
-    A visual token, as the decoder gets it, also has to say where the item that covers it is.
-    """
+class AuxiliaryHeads(torch.nn.Module):
+    """What the vision tower is asked beside the questions; dropped after the training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.category = torch.nn.Linear(width, len(CATEGORIES) + 1)
-        self.box = torch.nn.Linear(width, 4)
-        self.norm = torch.nn.RMSNorm(width)
-        self.patch_category = torch.nn.Linear(width, len(CATEGORIES) + 1)
-
-    def token_loss(self, visual: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss over the visual tokens.
-
-        Args:
-            visual: (batch, tokens, width) visual tokens as the decoder gets them.
-            owner: (batch, tokens) int64, 0 for none, k + 1 for object k.
-            objects: (batch, objects, 5) category index and box in fractions.
-        """
-        with torch.autocast(visual.device.type, enabled=False):
-            visual = visual.float()
-            owned = _owned(owner, objects)
-            covered = owner > 0
-            distance = (self.box(visual) - owned[..., 1:]).abs().mean(dim=-1)
-            box_loss = (distance * covered).sum() / covered.sum().clamp(min=1)
-            return _category_loss(self.category(visual), owner, owned) + 2.0 * box_loss
-
-    def patch_loss(self, patches: torch.Tensor, owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss over the patches, (batch, patches, width) before they are merged; see `token_loss`."""
-        with torch.autocast(patches.device.type, enabled=False):
-            logits = self.patch_category(self.norm(patches.float()))
-            return _category_loss(logits, owner, _owned(owner, objects))
-
-
-def _owned(owner: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-    """Return the category index and box of what covers each place, (batch, places, 5); anything where nothing does."""
-    return objects.gather(1, (owner - 1).clamp(min=0)[..., None].expand(*owner.shape, objects.shape[-1]))
-
-
-def _category_loss(logits: torch.Tensor, owner: torch.Tensor, owned: torch.Tensor) -> torch.Tensor:
-    covered = owner > 0
-    wanted = torch.where(covered, owned[..., 0].long() + 1, 0)
-    each = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-    # Nine places of ten are empty; at full weight they would drown the rest.
-    weight = torch.where(covered, 1.0, 0.25).flatten()
-    return (each * weight).sum() / weight.sum()
+        self.tokens = DenseHeads(width)
+        self.patches = PatchHead(width)
 
 
 class PretrainModel:
@@ -177,7 +137,7 @@ class PretrainModel:
             }
         return dict(self._vision_arguments[size])
 
-    def losses(self, batch: Batch, heads: DenseHeads) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, heads: AuxiliaryHeads) -> dict[str, torch.Tensor]:
         """Return the mean loss of each kind of branch and of the dense heads."""
         states, visual, patches = self.hidden_states(batch.images, batch.branches)
         labels, kinds = batch.branches[:, LABELS], batch.branches[:, KINDS]
@@ -189,8 +149,8 @@ class PretrainModel:
             name: (each * (kinds == kind)).sum() / (kinds == kind).sum().clamp(min=1)
             for name, kind in (("probe", PROBE), ("box", BOXES), ("question", QUESTION))
         }
-        losses["dense"] = heads.token_loss(visual, batch.owner, batch.objects)
-        losses["patch"] = heads.patch_loss(patches, self.as_patches(batch.patch_owner), batch.objects)
+        losses["dense"] = heads.tokens.loss(visual, batch.owner, batch.objects)
+        losses["patch"] = heads.patches.loss(patches, self.as_patches(batch.patch_owner), batch.objects)
         return losses
 
     def probe_scores(self, images: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -23,13 +24,18 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, as_attention_mask, tree_mask
-from xray_vqa.training.callbacks import LogFile, ProgressLine
-from xray_vqa.training.collator import Collator, ScanDataset, TrainingData, fingerprint, read_training_data
+from xray_vqa.training.augment import recolour
+from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
+from xray_vqa.training.collator import Augmentation, Collator, ScanDataset
+from xray_vqa.training.dense import DenseHeads
+from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "train_config.yaml"
 RUN_NAME = "run.json"
+HEADS_NAME = "dense_heads.pt"
+"""In checkpoints alone: they are no part of what a run leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class RunPlan:
     num_pairs: int
     num_development: int
     num_left_out: int
+    num_not_mirrored: int
     images_per_update: int
     num_updates: int
 
@@ -50,16 +57,29 @@ class RunPlan:
             f"{self.images_per_update} images (about {pairs_per_update:.0f} pairs) an update, "
             f"{self.num_updates} updates"
         )
-        return text + (f"; {self.num_left_out} branches do not fit into max_seq_length" if self.num_left_out else "")
+        if self.num_left_out:
+            text += f"; {self.num_left_out} branches do not fit into max_seq_length"
+        if self.num_not_mirrored:
+            text += f"; {self.num_not_mirrored} pairs speak of places, so mirrored scans go without them"
+        return text
 
 
 class TreeModel(torch.nn.Module):
     """The model as the Trainer calls it: patches are cut and the mask is made on its device."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, *, dense_weight: float = 0.0) -> None:
         super().__init__()
         self.model = loaded.model
         self._loaded = loaded
+        self._dense_weight = dense_weight
+        self.heads: DenseHeads | None = None
+        self._visual = torch.empty(0)
+        if dense_weight:
+            self.heads = DenseHeads(loaded.base.lm_head.in_features)
+            loaded.base.model.visual.register_forward_hook(self._keep_visual)
+
+    def _keep_visual(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        self._visual = output.pooler_output
 
     @property
     def config(self) -> Any:
@@ -75,9 +95,14 @@ class TreeModel(torch.nn.Module):
         segment_ids: torch.Tensor,
         position_ids: torch.Tensor,
         frames: list[torch.Tensor],
+        weights: torch.Tensor,
+        recolouring: torch.Tensor | None = None,
+        owner: torch.Tensor | None = None,
+        objects: torch.Tensor | None = None,
+        named: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the loss on the answer tokens, and how many there are.
+        """Return the loss on the answer tokens.
 
         Args:
             input_ids: (batch, length) int64.
@@ -85,11 +110,19 @@ class TreeModel(torch.nn.Module):
             segment_ids: (batch, length) int64.
             position_ids: (batch, 3, length) int64.
             frames: One (height, width, 3) uint8 tensor an image.
+            weights: (batch, length) float32, what each prediction counts.
+            recolouring: (batch, RECOLOURING), in which colours each image is shown.
+            owner: (batch, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
+            objects: See `DenseHeads.loss`.
+            named: See `DenseHeads.loss`.
             num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
         """
         base = self._loaded.base
         dtype = next(base.model.visual.parameters()).dtype
-        patches, grid = self._loaded.processor.patches_of([frame.to(input_ids.device) for frame in frames], dtype)
+        frames = [frame.to(input_ids.device) for frame in frames]
+        if recolouring is not None:
+            frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
+        patches, grid = self._loaded.processor.patches_of(frames, dtype)
         # Positions that predict something in any row; the rest never meets the wide output layer.
         supervised = (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
         logits = self.model(
@@ -101,25 +134,54 @@ class TreeModel(torch.nn.Module):
             use_cache=False,
             logits_to_keep=supervised,
         ).logits
-        total = F.cross_entropy(
-            logits.float().flatten(0, 1), labels[:, supervised].flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        each = F.cross_entropy(
+            logits.float().flatten(0, 1), labels[:, supervised].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
         )
+        total = (each * weights[:, supervised].flatten()).sum()
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
-        return {"loss": total / count}
+        loss = total / count
+        if self.heads is not None and owner is not None and objects is not None:
+            sizes = (grid.prod(dim=1) // self._loaded.processor.merge_size**2).tolist()
+            visual = pad_sequence(list(self._visual.split(sizes)), batch_first=True)
+            # Counted by the answers, so that batches of one accumulation window add up to their mean.
+            share = (labels != IGNORE_INDEX).sum() / count
+            loss = loss + self._dense_weight * share * self.heads.loss(visual, owner, objects, named)
+        return {"loss": loss}
 
 
 class TreeTrainer(Trainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
+
+    vision_learning_rate: float | None = None
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
+        """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
+        optimizer: Any = super().create_optimizer(*arguments, **named)
+        if self.vision_learning_rate is not None:
+            tree: Any = self.model
+            vision = {id(weight) for name, weight in tree.named_parameters() if "visual" in name}
+            for group in list(optimizer.param_groups):
+                apart = [weight for weight in group["params"] if id(weight) in vision]
+                if apart:
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in vision]
+                    optimizer.add_param_group({**group, "params": apart, "lr": self.vision_learning_rate})
+        return optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         target = Path(output_dir or str(self.args.output_dir))
         target.mkdir(parents=True, exist_ok=True)
         tree: Any = self.accelerator.unwrap_model(self.model)
         save_trained(tree.model, target)
+        if tree.heads is not None:
+            torch.save(tree.heads.state_dict(), target / HEADS_NAME)
         torch.save(self.args, target / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.accelerator.unwrap_model(self.model).model, Path(resume_from_checkpoint))
+        tree: Any = self.accelerator.unwrap_model(self.model)
+        load_trained(tree.model, Path(resume_from_checkpoint))
+        if tree.heads is not None:
+            path = Path(resume_from_checkpoint) / HEADS_NAME
+            tree.heads.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
@@ -150,12 +212,10 @@ def load_trained(model: Any, checkpoint: Path) -> None:
                 f"{checkpoint} holds weights that this adapter does not have: {result.unexpected_keys[:3]}"
             )
         return
-    state: dict[str, torch.Tensor] = {}
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        state |= load_file(path)
-    if not state:
+    if not any(checkpoint.glob("*.safetensors")):
         raise ConfigError(f"{checkpoint} holds no weights; give a folder checkpoint-N of this run")
-    model.load_state_dict(state, strict=False)
+    # Saved weights have older names than those in memory; from_pretrained alone knows both.
+    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True).state_dict())
 
 
 def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
@@ -172,21 +232,26 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         ModelUnavailable: The base model cannot be loaded.
     """
     _check_machine(config)
-    data = read_training_data(config.train_file, config.eval_file)
+    data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
-    train, development = (
-        ScanDataset(
+
+    def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
+        return ScanDataset(
             scans,
             loaded.encoder,
             loaded.processor,
             max_seq_length=config.max_seq_length,
             probes=config.probes,
             boxes=config.boxes,
+            probe_weight=config.probe_weight,
+            **more,
         )
-        for scans in (data.train, data.development)
-    )
+
+    augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
+    train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
+    development = dataset(data.development)
     plan = _plan(config, data, train)
     logger.info("%s", plan.describe())
     if dry_run:
@@ -197,15 +262,19 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     _remember_run(config, data, checkpoint)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = _make_trainable(config, loaded)
+    if config.images_in_memory:
+        train.keep_frames()
+        development.keep_frames()
     arguments = _training_arguments(config, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
-        model=TreeModel(loaded),
+        model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
         data_collator=Collator(loaded.encoder.pad_id),
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[log_file, ProgressLine()],
+        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
     )
+    trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
@@ -229,10 +298,11 @@ def _plan(config: TrainConfig, data: TrainingData, train: ScanDataset) -> RunPla
     updates_per_epoch = max(1, -(-len(train) // per_update))
     updates = config.max_steps if config.max_steps > 0 else int(updates_per_epoch * config.num_train_epochs)
     return RunPlan(
-        num_images=len(data.train),
-        num_pairs=sum(len(scan.pairs) for scan in data.train),
+        num_images=len(train),
+        num_pairs=sum(len(train.scans[train.number_of(index)].pairs) for index in range(len(train))),
         num_development=len(data.development),
         num_left_out=train.num_left_out(),
+        num_not_mirrored=train.num_not_mirrored(),
         images_per_update=per_update,
         num_updates=updates,
     )
@@ -251,7 +321,8 @@ def _newest_checkpoint(output_dir: Path) -> Path | None:
 def _remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | None) -> None:
     """Write the resolved configuration, and refuse to go on with a checkpoint of other data."""
     path = config.output_dir / RUN_NAME
-    run = {"data": fingerprint(data.train), "seed": config.seed, "method": config.method, "model": config.model_name}
+    method = "full with vision" if config.train_vision else config.method
+    run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
     if checkpoint is not None:
         if not checkpoint.is_dir():
             raise ConfigError(f"{checkpoint}: no such checkpoint folder")
@@ -268,10 +339,10 @@ def _remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | No
 
 
 def _make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
-    """Return the model with an adapter, or with every weight of the decoder trainable."""
+    """Return the model with an adapter, or with every weight of the decoder (and of the vision tower) trainable."""
     if config.method == "full":
         for name, parameter in loaded.model.named_parameters():
-            parameter.requires_grad = "visual" not in name
+            parameter.requires_grad = config.train_vision or "visual" not in name
         return loaded.model
     from peft import LoraConfig, get_peft_model
 
@@ -316,7 +387,7 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
         lr_scheduler_type=config.lr_scheduler_type,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        bf16=loaded.precision.name == "bf16",
+        bf16=loaded.precision.name == "bf16" or (config.bf16 and _has_bf16()),
         fp16=loaded.precision.name == "fp16",
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
@@ -337,6 +408,11 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
     )
 
 
+def _has_bf16() -> bool:
+    """Whether weights that are kept in fp32, as nano's are, may be multiplied in bf16 here."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
     """Write the adapter (or the model), tokenizer, processor, card and manifest into the output folder."""
     output_dir = config.output_dir
@@ -345,7 +421,8 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.processor.save(output_dir)
     if config.method == "lora":
         loaded.base.config.save_pretrained(output_dir)
-    covered = set(data.annotated) | set(loaded.covered_categories)
+    # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
+    covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
     write_card(
         output_dir,
         ModelCard(
@@ -361,9 +438,12 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
         make_manifest(
             "train",
             config=config.model_dump(mode="json"),
-            inputs={str(config.train_file): sha256_file(config.train_file)},
+            inputs={
+                str(path): sha256_file(path) for path in (config.train_file, *(mix.file for mix in config.mix_files))
+            },
             counts={
                 "images": len(data.train),
+                "mixed_in": sum(len(mix.scans) for mix in data.mixes),
                 "development": len(data.development),
                 "updates": trainer.state.global_step,
             },

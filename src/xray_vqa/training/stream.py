@@ -16,7 +16,6 @@ import torch
 import torch.multiprocessing as mp
 from numpy.typing import NDArray
 
-from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import Annotation, ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.chat import PromptEncoder
@@ -24,9 +23,8 @@ from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PADDING_SEGMENT, Branch
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, DEFAULT_THREATS_PER_BAG
 from xray_vqa.simulation.simulate import ScanStream, SimulatedScan
+from xray_vqa.training.augment import MIRRORINGS, mirrored
 
-MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))
-"""Left-right and upside-down; a bag may lie on the belt in any of them."""
 MAX_OBJECTS = 8
 
 TOKENS, LABELS, SEGMENTS, OFFSETS, KINDS = range(5)
@@ -66,13 +64,6 @@ class ScanArrays:
     """(MAX_OBJECTS, 5) float32: category index, then x0, y0, x1, y1 as fractions of the image."""
     branches: Any
     """(4, 5, branch_tokens) int16, one for each of `MIRRORINGS`."""
-
-
-def mirrored(box: Box, size_wh: tuple[int, int], mirroring: tuple[bool, bool]) -> Box:
-    """Return a box of an image after the image was mirrored left-right and/or upside-down."""
-    x = size_wh[0] - box.x - box.w if mirroring[0] else box.x
-    y = size_wh[1] - box.y - box.h if mirroring[1] else box.y
-    return Box(x, y, box.w, box.h)
 
 
 def branches_of(

@@ -76,6 +76,8 @@ def test_a_category_worked_by_hand():
     knife = screened(table([[0.9], [0.2], [0.7], [0.1], [0.3]], [[1], [1], [0], [0], [0]])).categories["Gun"]
     assert (knife.pd.value, knife.pfa.value) == (0.5, pytest.approx(1 / 3))
     assert knife.auc == pytest.approx(4 / 6)
+    assert knife.auc_interval.value == knife.auc
+    assert knife.auc_interval.n == 5
     assert knife.f1 == pytest.approx(2 * 1 / (2 + 2))
     assert (knife.num_positive, knife.num_negative, knife.num_unscored) == (2, 3, 0)
 
@@ -122,6 +124,16 @@ def test_a_bag_with_items_outside_the_taxonomy_is_neither_threat_nor_clean():
     bag = screened(table([[0.9], [0.1]], [[0], [0]], unlisted=[1, 0])).bag
     assert (bag.num_threat, bag.num_clean, bag.num_left_out) == (0, 1, 1)
     assert bag.pfa.value == 0.0
+
+
+def test_the_interval_of_an_auc_rests_on_groups_and_not_on_scans():
+    scores, truth = [[0.9], [0.2], [0.7], [0.1]] * 8, [[1], [1], [0], [0]] * 8
+    apart = screened(table(scores, truth)).categories["Gun"].auc_interval
+    few = screened(table(scores, truth, groups=[f"bag-{k // 8}" for k in range(32)])).categories["Gun"].auc_interval
+    assert apart.value == few.value == pytest.approx(0.75)
+    assert apart.low is not None
+    assert 0.4 < apart.low < 0.75
+    assert (few.low, few.high) == (pytest.approx(0.75), pytest.approx(0.75))  # the bags are alike
 
 
 def test_macro_and_worst_over_categories():
@@ -184,11 +196,11 @@ def test_auc_agrees_with_its_definition_and_its_weighted_form(rows):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     value = auc(scores[truth], scores[~truth])
     if value is None:
-        assert np.isnan(weighted_auc(scores, truth, np.ones(len(rows))))
+        assert np.isnan(weighted_auc(scores, truth)(np.ones(len(rows))))
         return
     pairs = [(a > b) + (a == b) / 2 for a in scores[truth] for b in scores[~truth]]
     assert value == pytest.approx(np.mean(pairs))
-    assert weighted_auc(scores, truth, np.ones(len(rows))) == pytest.approx(value)
+    assert weighted_auc(scores, truth)(np.ones(len(rows))) == pytest.approx(value)
 
 
 @given(labelled, st.integers(0, 3))
@@ -197,7 +209,7 @@ def test_weighted_auc_counts_repeats(rows, seed):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     repeated, repeated_truth = np.repeat(scores, weights), np.repeat(truth, weights)
     expected = auc(repeated[repeated_truth], repeated[~repeated_truth])
-    weighted = weighted_auc(scores, truth, weights.astype(float))
+    weighted = weighted_auc(scores, truth)(weights.astype(float))
     assert np.isnan(weighted) if expected is None else weighted == pytest.approx(expected)
 
 

@@ -18,7 +18,7 @@ from xray_vqa.modeling.loading import NANO_DIR, load_model
 from xray_vqa.modeling.nano import PROCESSOR, build_config
 from xray_vqa.modeling.patch_embedding import use_product_patches
 from xray_vqa.training import pretrain as recipe
-from xray_vqa.training.pretrain_model import Batch, DenseHeads, PretrainModel
+from xray_vqa.training.pretrain_model import AuxiliaryHeads, Batch, PretrainModel
 from xray_vqa.training.pretrain_state import RunState
 
 SIZE_WH = (112, 84)
@@ -46,7 +46,7 @@ class Run:
         ).float()
         use_segment_attention(self.network)
         use_product_patches(self.network)
-        self.heads = DenseHeads(256)
+        self.heads = AuxiliaryHeads(256)
         self.model = PretrainModel(self.network, PromptEncoder(tokenizer), PROCESSOR, SIZE_WH, torch.device("cpu"))
         self.state = RunState.begin(self.network, self.heads, config)
 

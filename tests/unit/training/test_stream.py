@@ -12,16 +12,15 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, build_row
+from xray_vqa.training.augment import MIRRORINGS, mirrored
 from xray_vqa.training.stream import (
     KINDS,
     LABELS,
-    MIRRORINGS,
     OFFSETS,
     PROBE,
     SEGMENTS,
     TOKENS,
     branches_of,
-    mirrored,
     owner_map,
     pack_branches,
 )  # fmt: skip
