@@ -106,8 +106,8 @@ def test_a_prediction_keeps_raw_scores_with_their_state_and_the_truth(pairs_path
 
 def test_an_answer_that_breaks_off_is_kept_and_marked(pairs_path):
     class BreaksOff(ScriptedEngine):
-        def ask(self, image, questions, max_tokens=64):
-            return [Answer("Yes, yes, yes", complete=False) for _ in questions]
+        def ask(self, images, questions, max_tokens=64):
+            return [[Answer("Yes, yes, yes", complete=False) for _ in asked] for asked in questions]
 
     data = load_test_set(pairs_path)
     prediction = predict_scan(BreaksOff([ScriptedReading()]), data.scans[0], data, ("Knife",), {})
@@ -166,9 +166,9 @@ class Remembers(ScriptedEngine):
         self.shown += images
         return super().read(images, categories, place_from)
 
-    def ask(self, image, questions, max_tokens=64):
-        self.shown.append(image)
-        return super().ask(image, questions, max_tokens)
+    def ask(self, images, questions, max_tokens=64):
+        self.shown += images
+        return super().ask(images, questions, max_tokens)
 
 
 def test_the_blind_engine_shows_grey_images_of_the_same_size():
@@ -177,7 +177,7 @@ def test_the_blind_engine_shows_grey_images_of_the_same_size():
     scan = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     for _ in range(2):
         blind.read([scan], ("Gun",), {})
-        assert blind.ask(scan, ["Is there a gun?"]) == [Answer("No.")]
+        assert blind.ask([scan], [["Is there a gun?"]]) == [[Answer("No.")]]
     assert len(engine.shown) == 2  # equal images have equal readings
     assert {image.size for image in engine.shown} == {(50, 30)}
     assert all(image.getcolors() == [(1500, (128, 128, 128))] for image in engine.shown)

@@ -87,13 +87,16 @@ class TransformersEngine:
             readings.append(Reading(row, boxes, timings))
         return readings
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
         decoder = self._started()
-        frame = torch.from_numpy(np.array(decoder.loaded.processor.resize(image)))
-        state, _ = decoder.open([frame], [[]])
-        grammars = [TextGrammar(decoder.encoder, max_tokens) for _ in questions]
-        decoder.extend(state, [[decoder.encoder.question(question) for question in questions]], [grammars])
-        return [Answer(decoder.encoder.decode(grammar.tokens), grammar.ended) for grammar in grammars]
+        encoder, processor = decoder.encoder, decoder.loaded.processor
+        frames = [torch.from_numpy(np.array(processor.resize(image))) for image in images]
+        state, _ = decoder.open(frames, [[]] * len(images))
+        grammars = [[TextGrammar(encoder, max_tokens) for _ in asked] for asked in questions]
+        decoder.extend(state, [[encoder.question(question) for question in asked] for asked in questions], grammars)
+        return [[Answer(encoder.decode(grammar.tokens), grammar.ended) for grammar in row] for row in grammars]
 
     def close(self) -> None:
         self._decoder = None
