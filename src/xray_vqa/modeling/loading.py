@@ -19,6 +19,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ModelUnavailable
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
 from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
@@ -109,6 +110,7 @@ def load_model(
     logger.info("%s on %s in %s: %s", name, target, chosen.name, chosen.reason)
     model: Any
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
+    use_patch_products(model)
     encoder = PromptEncoder(_load_tokenizer(model_dir))
     card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
     digest = digest_of(model_dir)
