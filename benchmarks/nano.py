@@ -32,6 +32,7 @@ from slices import bag_slices, combining_rules, item_slices, items_of, margins, 
 
 from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import find_config, load_policy
+from xray_vqa.core.figures import Figure, Figures, write_figures
 from xray_vqa.evaluation.evaluate import looked_for, running
 from xray_vqa.evaluation.intervals import over_groups
 from xray_vqa.evaluation.operational import benchmark, gpu_name
@@ -42,6 +43,7 @@ from xray_vqa.evaluation.score import rounded, score, score_table
 from xray_vqa.evaluation.screening_metrics import weighted_auc
 from xray_vqa.evaluation.testset import EvaluationSet, load_test_set
 from xray_vqa.inference.engine import EngineInfo
+from xray_vqa.modeling.loading import resolve_model_dir
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
 from xray_vqa.simulation.writer import SynthSettings, write_dataset
 
@@ -308,9 +310,7 @@ def tell(figures: dict[str, Any]) -> None:
             continue
         print(f"\n{name}: {found['scans']} scans, {found['threats']} threats", file=sys.stderr)
         for goal, (keys, limit) in GOALS.items():
-            value: Any = found
-            for key in keys:
-                value = value[key]
+            value = valued(found, keys)
             interval = ""
             if isinstance(value, dict):
                 interval = f" [{value['low']}, {value['high']}]" if value["low"] is not None else ""
@@ -318,6 +318,28 @@ def tell(figures: dict[str, Any]) -> None:
             met = value is not None and (value <= limit if goal in AT_MOST else value >= limit)
             sign = "<=" if goal in AT_MOST else ">="
             print(f"  {goal:<22}{value}{interval}  goal {sign} {limit}: {'met' if met else 'NOT met'}", file=sys.stderr)
+
+
+def beside_weights(part: dict[str, Any]) -> Figures:
+    """Return the goals' figures in the form that `xray-vqa doctor` shows."""
+    found = part["looks"]
+    values = {**{name: valued(found, keys) for name, (keys, _) in GOALS.items()}, "bag AUC": found["bag"]["auc"]}
+    return Figures(
+        model_digest=digest_in(part),
+        measured_on=f"{found['scans']} fresh simulated scans of the looks it was trained on, seed {found['seed']}",
+        values={
+            name: Figure(**{key: value[key] for key in ("value", "low", "high")})
+            if isinstance(value, dict)
+            else Figure(value=value)
+            for name, value in values.items()
+        },
+    )
+
+
+def valued(found: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        found = found[key]
+    return found
 
 
 def digest_in(part: dict[str, Any]) -> str:
@@ -353,6 +375,7 @@ def main() -> None:
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that simulate (%(default)s)")
     add("--device", help="cpu or cuda (default: the first GPU where there is one)")
     add("--batch-size", type=int, help=f"scans at once (default {BATCH_ON_GPU} on a GPU, else 1)")
+    add("--beside-weights", action="store_true", help="write figures.json beside the weights, for `xray-vqa doctor`")
     add("--latency", action="store_true", help="measure time and memory on the CPU instead")
     add("--against", type=Path, metavar="DIR", help="measure the difference to these weights instead")
     add("--num-against", type=int, default=200, help="scans for --against (default %(default)s)")
@@ -370,6 +393,8 @@ def main() -> None:
         parts = {"quality": measure_sets(args, [looks, reserved])}
     figures = merged(args.json, parts)
     publish(figures, args.json)
+    if args.beside_weights and "quality" in parts:
+        print(write_figures(resolve_model_dir(args.model), beside_weights(parts["quality"])), file=sys.stderr)
     tell(figures)
 
 
