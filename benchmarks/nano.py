@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,20 @@ from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import find_config, load_policy
 from xray_vqa.core.figures import Figure, Figures, write_figures
 from xray_vqa.evaluation.evaluate import looked_for, running
-from xray_vqa.evaluation.intervals import over_groups
+from xray_vqa.evaluation.intervals import over_groups, ratio_over_groups
 from xray_vqa.evaluation.operational import benchmark, gpu_name
-from xray_vqa.evaluation.predict import predict, read_predictions
+from xray_vqa.evaluation.predict import predict
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
-from xray_vqa.evaluation.results import EvaluationResults
-from xray_vqa.evaluation.score import rounded, score, score_table
-from xray_vqa.evaluation.screening_metrics import weighted_auc
-from xray_vqa.evaluation.testset import EvaluationSet, load_test_set
+from xray_vqa.evaluation.results import Estimate
+from xray_vqa.evaluation.score import placed_categories, rounded, score_table
+from xray_vqa.evaluation.screening_metrics import (
+    calibration_error,
+    score_localisation,
+    score_screening,
+    weighted_auc,
+)
+from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, load_test_set
+from xray_vqa.evaluation.text_metrics import is_exact
 from xray_vqa.inference.engine import EngineInfo
 from xray_vqa.modeling.loading import resolve_model_dir
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
@@ -50,7 +56,7 @@ from xray_vqa.simulation.writer import SynthSettings, write_dataset
 RESERVED = ("stcray-like",)
 CALIBRATION_SEED = 9001
 """Thresholds of the shipped weights come from scans of this seed."""
-BATCH_ON_GPU = 32
+BATCH_ON_GPU = 128
 NUM_TIMED = 50
 NUM_SERVED = 20
 GOALS = {
@@ -108,13 +114,12 @@ def measure_sets(args: argparse.Namespace, sets: list[ScanSet]) -> dict[str, Any
         for scans, data in zip(sets, made, strict=True):
             point = OperatingPoint.of(info, load_policy(), looked_for(data, load_policy()))
             path = predictions_path(args.work_dir, scans, info)
-            predict(engine, info, data, path, point, batch_size=args.batch_size or batch_for(info))
-            predictions, header, manifest = read_predictions(path)
+            predictions = predict(engine, info, data, path, point, batch_size=args.batch_size or batch_for(info))
             figures[scans.name] = {
                 "profiles": list(scans.profiles),
                 "seed": scans.seed,
                 "size": "{}x{}".format(*scans.size_wh),
-                **figures_of(score(predictions, header, manifest), predictions, data, point),
+                **figures_of(predictions, data, point, info),
             }
         figures["thresholds"] = said_of(info)
         figures["conditions"] = made_with(info, batch_size=args.batch_size or batch_for(info))
@@ -145,11 +150,12 @@ def made_with(info: EngineInfo, **more: object) -> dict[str, object]:
 
 
 def figures_of(
-    results: EvaluationResults, predictions: list[ScanPrediction], data: EvaluationSet, point: OperatingPoint
+    predictions: list[ScanPrediction], data: EvaluationSet, point: OperatingPoint, info: EngineInfo
 ) -> dict[str, Any]:
     """Return a set's figures: the card's first, then by category, by slice and by combining rule."""
-    screening, bag = results.screening, results.screening.bag
     table = score_table(predictions, point)
+    screening = score_screening(table, point.thresholds, point.origins, frozenset(info.covered_categories))
+    localisation, bag = score_localisation(placed_categories(predictions)), screening.bag
     records = [scan.record for scan in data.scans]
     items = items_of(predictions, records, point)
     return rounded(
@@ -169,14 +175,14 @@ def figures_of(
                 "pd": bag.pd,
                 "pfa": bag.pfa,
             },
-            "acc_at_iou_05": results.localisation.accuracy,
-            "box_precision": results.localisation.precision,
+            "acc_at_iou_05": localisation.accuracy,
+            "box_precision": localisation.precision,
             "calibration_error": screening.calibration_error,
             "calibration_error_uncorrected": uncorrected_error(predictions, point),
             "macro_auc": screening.macro_auc,
             "macro_average_precision": screening.macro_average_precision,
-            "exact_match": results.text.exact_match,
-            "unreadable": results.unreadable.model_dump(exclude={"named"}),
+            "exact_match": exact_match(predictions),
+            "unscored_probes": sum(row.num_unscored for row in screening.categories.values()),
             "categories": {
                 name: {
                     "threats": row.num_positive,
@@ -197,9 +203,14 @@ def figures_of(
     )
 
 
-def uncorrected_error(predictions: list[ScanPrediction], point: OperatingPoint) -> float | None:
-    from xray_vqa.evaluation.screening_metrics import calibration_error
+def exact_match(predictions: list[ScanPrediction]) -> Estimate:
+    """Return the share of answers that equal their reference; BLEU and ROUGE are left to `xray-vqa evaluate`."""
+    answers = [(prediction.group, answer) for prediction in predictions for answer in prediction.answers]
+    equal = [float(is_exact(answer.said, answer.short_truth, answer.truth)) for _, answer in answers]
+    return ratio_over_groups(equal, [1.0] * len(equal), [group for group, _ in answers], len(equal))
 
+
+def uncorrected_error(predictions: list[ScanPrediction], point: OperatingPoint) -> float | None:
     return calibration_error(score_table(predictions, point.model_copy(update={"calibration": None})))
 
 
@@ -207,17 +218,16 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
     """Return how the scores of two sets of weights differ on the same scans, read at the first one's thresholds."""
     whole = scans.make(args.work_dir, args.workers)
     with running("transformers", args.model, args.device) as (engine, info):
-        data = load_test_set(
-            next(Path(path) for path in whole.inputs if path.endswith(".jsonl")), max_images=args.num_against
-        )
+        # A set is mixed from the start; scores need neither the questions nor boxes.
+        data = replace(whole, scans=tuple(PlannedScan(scan.record) for scan in whole.scans[: args.num_against]))
         point = OperatingPoint.of(info, load_policy(), looked_for(data, load_policy()))
         size = args.batch_size or batch_for(info)
         path = predictions_path(args.work_dir, scans, info, "against")
-        ours = predict(engine, info, data, path, point, batch_size=size)
+        ours = predict(engine, info, data, path, point, place=False, batch_size=size)
         made = made_with(info)
     with running("transformers", str(args.against), args.device) as (engine, other):
         path = predictions_path(args.work_dir, scans, other, "against")
-        theirs = predict(engine, other, data, path, point, batch_size=size)
+        theirs = predict(engine, other, data, path, point, place=False, batch_size=size)
     tables = [score_table(each, point) for each in (ours, theirs)]
     truth = tables[0].present
     p, q = (np.clip(table.scores, 1e-9, 1 - 1e-9) for table in tables)

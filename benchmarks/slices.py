@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 
 PFA = 0.05
 VISIBLE_EDGES = (0.0, 0.25, 0.4, 0.55, 0.7, 0.85, 1.001)
-SIZE_EDGES_PX = (0, 20, 30, 45, 65, 90, 100_000)
+SIZE_EDGES_PX = (0, 20, 30, 45, 65, 90, 130, 100_000)
 """Of the square root of a box's area, in pixels of the scan as written."""
 FOLDS = 5
 RIDGE = 1e-3
@@ -105,7 +105,7 @@ def margins(table: ScoreTable, thresholds: Mapping[str, float]) -> FloatArray:
 
 def _filled(table: ScoreTable) -> FloatArray:
     """Scores without holes: what could not be read counts as wrong."""
-    wrong = np.where(table.present.any(axis=1)[:, None], 0.0, 1.0)
+    wrong = np.where(np.any(table.present, axis=1, keepdims=True), 0.0, 1.0)
     return np.where(np.isnan(table.scores), wrong, table.scores)
 
 
@@ -114,7 +114,8 @@ def bag_slices(
 ) -> dict[str, object]:
     """Return the Pd of threat bags in each slice, at the one margin that flags at most 5 % of all clean bags."""
     table = score_table(predictions, point)
-    scores, truth = margins(table, point.thresholds), table.present.any(axis=1)
+    scores = margins(table, point.thresholds)
+    truth: BoolArray = np.any(table.present, axis=1)
     if truth.all() or not truth.any():
         return {}
     flagged = scores >= margin_at(scores, truth)
@@ -163,7 +164,8 @@ def combining_rules(table: ScoreTable, thresholds: Mapping[str, float]) -> dict[
     `fitted` is a logistic regression on probabilities and logits, each fifth of the bags judged by the other four:
     about what any rule could get out of these probabilities. Intervals are by bag and draw the threshold anew.
     """
-    filled, truth = _filled(table), table.present.any(axis=1)
+    filled = _filled(table)
+    truth: BoolArray = np.any(table.present, axis=1)
     if truth.all() or not truth.any():
         return {}
     p = np.clip(filled, 1e-6, 1 - 1e-6)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_count,
         default=1,
         metavar="N",
-        help="scans that the model gets at once; 32 suit nano on a GPU (default %(default)s)",
+        help="scans that the model gets at once; 128 suit nano on a GPU (default %(default)s)",
     )
     add(
         "--calibrate",

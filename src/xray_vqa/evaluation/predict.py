@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -167,7 +168,8 @@ def _predict_together(
     place_from: dict[str, float],
 ) -> list[ScanPrediction]:
     started = time.perf_counter()
-    images = [read_image(data.root / planned.record.image_path) for planned in batch]
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        images = list(pool.map(read_image, [data.root / planned.record.image_path for planned in batch]))
     readings = engine.read(images, categories, place_from)
     read_ms = (time.perf_counter() - started) * 1000 / len(batch)
     questions = [[question.pair.question for question in planned.questions] for planned in batch]
