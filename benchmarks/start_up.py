@@ -6,24 +6,14 @@ Prints medians with a calibration loop's time beside them: the machine's cores m
 """
 
 import argparse
-import base64
-import io
-import json
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import numpy as np
 from measuring import calibration_loop_ms, conditions, publish
-from PIL import Image
-
-SIZE_WH = (504, 392)
+from server import SIZE_WH, request_body, running_server
 
 
 def seconds(*command: str, times: int = 5) -> float:
@@ -36,52 +26,12 @@ def seconds(*command: str, times: int = 5) -> float:
     return statistics.median(found)
 
 
-def request_body() -> bytes:
-    from xray_vqa.simulation.packing import sample_scene
-    from xray_vqa.simulation.simulate import simulate
-
-    scan = simulate(sample_scene(5, size_wh=SIZE_WH), "sixray-white-like").image
-    stream = io.BytesIO()
-    Image.fromarray(np.asarray(scan)).save(stream, "JPEG", quality=92)
-    image = base64.b64encode(stream.getvalue()).decode()
-    return json.dumps({"scan_id": "BENCH-1", "image_base64": image, "declared_items": ["clothing"]}).encode()
-
-
-def post(url: str, body: bytes) -> dict:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
 def measure_server(times: int = 30) -> dict[str, float]:
     """Return the time from start to the first true answer, and the latency of the following ones."""
     body = request_body()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = time.perf_counter()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "xray_vqa", "serve", "--model", "nano", "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        first = None
-        while first is None and time.perf_counter() - started < 120:
-            try:
-                if not post(f"http://127.0.0.1:{port}/api/v1/inspect", body)["degraded"]:
-                    first = time.perf_counter() - started
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.05)
-        latencies = []
-        for _ in range(times):
-            at = time.perf_counter()
-            assert not post(f"http://127.0.0.1:{port}/api/v1/inspect", body)["degraded"]
-            latencies.append((time.perf_counter() - at) * 1000)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=30)
-    if first is None:
-        sys.exit("error: no true answer within 120 s")
+    with running_server() as server:
+        latencies = [server.timed_ms(body) for _ in range(times)]
+        first = server.first_answer_s
     return {
         "server_start_to_first_answer_s": round(first, 2),
         "inspection_p50_ms": round(statistics.median(latencies), 1),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from xray_vqa.modeling.loading import CARD_NAME, NANO_DIR
+from xray_vqa.modeling.loading import CARD_NAME, NANO_DIR, read_card, write_card
 from xray_vqa.modeling.quantized import save_quantized
 
 LIMIT_MB = 16
@@ -31,9 +31,11 @@ def main() -> None:
         "tokenizer_config.json",
         "chat_template.jinja",
         "preprocessor_config.json",
-        CARD_NAME,
     ):
         shutil.copyfile(source / name, NANO_DIR / name)
+    card = read_card(source)
+    assert card is not None, f"{source} has no {CARD_NAME}"
+    write_card(NANO_DIR, card)  # last: it names the digests of the others
     size_mb = sum(path.stat().st_size for path in NANO_DIR.iterdir()) / 2**20
     print(f"{NANO_DIR}: {size_mb:.1f} MiB, largest relative error of a matrix {error:.4f}")
     if size_mb > LIMIT_MB:

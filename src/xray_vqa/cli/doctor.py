@@ -79,13 +79,20 @@ def memory_gib() -> float:
 
 
 def say_model(name: str) -> None:
-    """Name a model, its digest, what it covers and whether it may clear bags. Raises ModelUnavailable."""
+    """Name a model, its digest, its figures, what it covers and whether it may clear bags.
+
+    Raises:
+        ModelUnavailable: There is no such model.
+        IntegrityError: Its files are not the ones that its card names.
+    """
     from xray_vqa.core.calibration import read_calibration
-    from xray_vqa.modeling.loading import digest_of, read_card, resolve_model_dir
+    from xray_vqa.modeling.loading import check_digests, digest_of, read_card, resolve_model_dir
 
     model_dir = resolve_model_dir(name)
-    card, calibration = read_card(model_dir), read_calibration(model_dir)
-    say("model", f"{name} in {model_dir}, digest {digest_of(model_dir)[:12]}")
+    card, calibration, digest = read_card(model_dir), read_calibration(model_dir), digest_of(model_dir)
+    say("model", f"{name} in {model_dir}, digest {digest[:12]}")
+    check_digests(card, model_dir)
+    say_figures(model_dir, digest)
     if card is None:
         say("", "no card: not trained by this project, covers no category yet")
         return
@@ -94,6 +101,8 @@ def say_model(name: str) -> None:
         say("", note)
     if calibration is None:
         say("", "no calibration: it can clear no bag")
+    elif calibration.identity.model_digest != digest and not calibration.identity.adapter_digest:
+        say("", f"its calibration is of other weights ({calibration.identity.model_digest[:12]}): it can clear no bag")
     else:
         say(
             "",
@@ -101,3 +110,17 @@ def say_model(name: str) -> None:
         )
         if calibration.simulated:
             say("", "these may be simulated scans: it can clear no bag unless the policy is one for trials")
+
+
+def say_figures(model_dir: Path, digest: str) -> None:
+    from xray_vqa.core.figures import read_figures
+
+    figures = read_figures(model_dir)
+    if figures is None:
+        say("", "no figures beside the weights: what it is worth was not measured (xray-vqa evaluate)")
+    elif figures.model_digest != digest:
+        say("", f"its figures are of other weights ({figures.model_digest[:12]}): measure again")
+    else:
+        say("", f"measured on {figures.measured_on}:")
+        for name, figure in figures.values.items():
+            say("", f"  {name} {figure}")

@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-samples", type=positive_count, metavar="N", help="at most so many questions, a mixed sample of them")
     add("--max-images", type=positive_count, metavar="N", help="at most so many scans")
     add(
+        "--batch-size",
+        type=positive_count,
+        default=1,
+        metavar="N",
+        help="scans that the model gets at once; 128 suit nano on a GPU (default %(default)s)",
+    )
+    add(
         "--calibrate",
         action="store_true",
         help="first fit calibration and thresholds on the development scans and write them beside the weights",

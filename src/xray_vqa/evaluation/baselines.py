@@ -46,10 +46,15 @@ class BlindEngine:
             (self._readings[key],) = self._engine.read([Image.new("RGB", size_wh, GREY)], categories, place_from)
         return self._readings[key]
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
+        return [self._ask_one(image, asked, max_tokens) for image, asked in zip(images, questions, strict=True)]
+
+    def _ask_one(self, image: Image.Image, questions: Sequence[str], max_tokens: int) -> list[Answer]:
         new = [q for q in dict.fromkeys(questions) if (image.size, q, max_tokens) not in self._answers]
         if new:
-            answers = self._engine.ask(Image.new("RGB", image.size, GREY), new, max_tokens)
+            (answers,) = self._engine.ask([Image.new("RGB", image.size, GREY)], [new], max_tokens)
             self._answers |= {(image.size, q, max_tokens): answer for q, answer in zip(new, answers, strict=True)}
         return [self._answers[image.size, question, max_tokens] for question in questions]
 

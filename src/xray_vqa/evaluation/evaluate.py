@@ -56,6 +56,8 @@ class EvaluationSettings(Strict):
     calibrate: bool = False
     max_samples: int | None = None
     max_images: int | None = None
+    batch_size: int = 1
+    """Scans that the engine gets at once."""
     report: Path | None = None
     """Where a page with the results and some scans is written."""
 
@@ -95,14 +97,16 @@ def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Polic
         if settings.calibrate:
             info = calibrate(settings, engine, info, data.root, policy)
         point = OperatingPoint.of(info, policy, categories)
-        predict(engine, info, data, settings.predictions_path("model"), point)
+        size = settings.batch_size
+        predict(engine, info, data, settings.predictions_path("model"), point, batch_size=size)
         if settings.blind:
             blind = BlindEngine(engine)
             predict(blind, info, data, settings.predictions_path("blind"), point, variant="blind")
     if settings.baseline:
         with running(settings.engine, settings.baseline, settings.device) as (engine, info):
             point = OperatingPoint.of(info, policy, categories)
-            predict(engine, info, data, settings.predictions_path("untuned"), point, variant="untuned")
+            path, size = settings.predictions_path("untuned"), settings.batch_size
+            predict(engine, info, data, path, point, variant="untuned", batch_size=size)
 
 
 def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, root: Path, policy: Policy) -> EngineInfo:
@@ -111,7 +115,8 @@ def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, ro
     without = replace(info, calibration=None)
     point = OperatingPoint.of(without, policy, data.annotated)
     path = settings.predictions_path("development")
-    predictions = predict(engine, without, data, path, point, variant="development", place=False)
+    size = settings.batch_size
+    predictions = predict(engine, without, data, path, point, variant="development", place=False, batch_size=size)
     digest = next(iter(data.inputs.values()))[:12]
     measured_on = f"{len(predictions)} development scans of {root.name}/train (annotations {digest})"
     simulated = any(scan.record.is_simulated for scan in data.scans)

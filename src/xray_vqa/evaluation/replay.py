@@ -45,7 +45,9 @@ class ReplayEngine:
         }
         return Reading(scores, {name: tuple(prediction.boxes_of(name)) for name in prediction.boxes})
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
         raise AnswerUnreadable("a replay holds only the questions that were asked", text="")
 
     def close(self) -> None:

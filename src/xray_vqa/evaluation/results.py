@@ -107,6 +107,11 @@ class ScreeningScores(Strict):
 
     bag: BagScores
     item_f1: ItemScores
+    macro_f1: Estimate
+    """Mean over the categories that are there or flagged, each counting the same."""
+    calibration_error: float | None
+    """Expected calibration error of all probes together: over ten equally wide bins of the corrected probability, the
+    mean distance of a bin's mean from the share of its probes whose item is there, weighted by its size."""
     macro_auc: float | None
     macro_average_precision: float | None
     macro_pd: float | None

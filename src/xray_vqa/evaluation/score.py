@@ -57,7 +57,7 @@ def score_contender(contender: Contender) -> ContenderScores:
     return ContenderScores(
         text=score_answers(answers, groups),
         screening=score_screening(table, contender.point.thresholds, contender.point.origins, contender.covered),
-        localisation=score_localisation(_placed(contender.predictions)),
+        localisation=score_localisation(placed_categories(contender.predictions)),
     )
 
 
@@ -141,7 +141,8 @@ def _answers_of(predictions: Sequence[ScanPrediction]) -> tuple[list[AnswerRecor
     return answers, groups
 
 
-def _placed(predictions: Sequence[ScanPrediction]) -> list[PlacedCategory]:
+def placed_categories(predictions: Sequence[ScanPrediction]) -> list[PlacedCategory]:
+    """Return predicted and annotated boxes, category by category; none where only the image is labelled."""
     placed: list[PlacedCategory] = []
     for prediction in predictions:
         for name in prediction.annotated_categories:

@@ -27,6 +27,7 @@ from xray_vqa.evaluation.results import (
 
 PFA_LEVELS = (0.01, 0.05, 0.10)
 IOU_FROM = 0.5
+CALIBRATION_BINS = 10
 MAX_ROC_POINTS = 200
 
 BoolArray = NDArray[np.bool_]
@@ -152,6 +153,8 @@ def score_screening(
     return ScreeningScores(
         bag=score_bags(table, limits),
         item_f1=_score_items(table, limits),
+        macro_f1=_macro_f1(table, limits),
+        calibration_error=calibration_error(table),
         macro_auc=_mean(list(aucs.values())),
         macro_average_precision=_mean(precisions),
         macro_pd=_mean(list(rates.values())),
@@ -212,6 +215,28 @@ def _score_items(table: ScoreTable, limits: FloatArray) -> ItemScores:
         recall=float(hits.sum() / num_there) if num_there else None,
         f1=ratio_over_groups(list(2 * hits), list(both), table.groups, num_there),
     )
+
+
+def _macro_f1(table: ScoreTable, limits: FloatArray) -> Estimate:
+    flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+    hits = (flagged & table.present).astype(float)
+    both = flagged.astype(float) + table.present
+
+    def statistic(weights: FloatArray) -> float:
+        there = weights @ both
+        return float(np.mean((2 * (weights @ hits))[there > 0] / there[there > 0])) if there.any() else math.nan
+
+    return over_groups(statistic, table.groups, int(table.present.sum()))
+
+
+def calibration_error(table: ScoreTable) -> float | None:
+    """Return the expected calibration error of all usable scores together; None where there is none."""
+    usable = table.annotated & ~np.isnan(table.scores)
+    scores, truth = table.scores[usable], table.truth[usable]
+    if not len(scores):
+        return None
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return float(np.abs(np.bincount(bins, scores - truth)).sum() / len(scores))
 
 
 def score_bags(table: ScoreTable, limits: FloatArray) -> BagScores:

@@ -74,8 +74,16 @@ class Engine(Protocol):
         """
         ...
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
-        """Return the model's answers to free questions about one scan, in order."""
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
+        """Return the model's answers to free questions about scans, in order.
+
+        Args:
+            images: RGB scans of any size.
+            questions: For each image its questions, possibly none.
+            max_tokens: An answer that is longer breaks off.
+        """
         ...
 
     def close(self) -> None:

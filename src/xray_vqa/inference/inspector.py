@@ -78,7 +78,7 @@ class Inspector:
         """
         if self.info is None:
             raise ModelUnavailable("the model is not loaded")
-        (answer,) = self.engine.ask(image, [question], max_tokens)
+        ((answer,),) = self.engine.ask([image], [[question]], max_tokens)
         if not answer.complete:
             raise AnswerUnreadable(f"the answer does not end within {max_tokens} tokens", text=answer.text)
         return answer.text

@@ -160,72 +160,77 @@ class TreeDecoder:
         count = max(map(len, branches), default=0)
         if count == 0:
             return
-        device = state.segment_ids.device
-        segments = state.next_segment + torch.arange(count, device=device)
+        first = state.next_segment
         state.next_segment += count
         lengths = [[len(branch.prompt) for branch in row] for row in branches]
         tokens = [[list(branch.prompt) for branch in row] for row in branches]
         offsets = [[0] * len(row) for row in branches]
         while any(step for row in tokens for step in row):
-            logits = self._feed(state, tokens, offsets, segments)
+            fed = [(image, at) for image, row in enumerate(tokens) for at, step in enumerate(row) if step]
+            logits = self._feed(state, tokens, offsets, first)
             tokens = [[[] for _ in row] for row in branches]
-            for image, row in enumerate(grammars):
-                for at, grammar in enumerate(row):
-                    if grammar.done:
-                        continue
-                    offsets[image][at] += lengths[image][at]
-                    lengths[image][at] = 1
-                    token = self._choose(logits[image][at], grammar.allowed)
-                    grammar.push(token)
-                    if not grammar.done:
-                        tokens[image][at] = [token]
+            chosen = self._choose(logits, [grammars[image][at].allowed for image, at in fed])
+            for (image, at), token in zip(fed, chosen, strict=True):
+                offsets[image][at] += lengths[image][at]
+                lengths[image][at] = 1
+                grammars[image][at].push(token)
+                if not grammars[image][at].done:
+                    tokens[image][at] = [token]
 
     def _feed(
         self,
         state: TreeState,
         tokens: Sequence[Sequence[Sequence[int]]],
         offsets: Sequence[Sequence[int]],
-        segments: torch.Tensor,
-    ) -> list[list[torch.Tensor]]:
-        """Run the next tokens of each branch and return the logits behind the last of them."""
+        first: int,
+    ) -> torch.Tensor:
+        """Run the next tokens of each branch that has any. Branches are segments `first`, `first + 1`, ...
+
+        Returns:
+            (branches with tokens, vocabulary) float32 logits behind the last token of each, image by image.
+        """
         device = state.segment_ids.device
-        flat = [[token for step in row for token in step] for row in tokens]
-        length = max(map(len, flat))
-        ids = torch.full((len(tokens), length), self.encoder.pad_id)
-        new_segments = torch.full((len(tokens), length), PADDING_SEGMENT)
-        positions = torch.zeros(len(tokens), length, dtype=torch.int64)
-        ends: list[list[int]] = []
+        length = max(sum(map(len, row)) for row in tokens)
+        ids, marks, places = [], [], []
+        ends: list[int] = []
         for image, row in enumerate(tokens):
-            at = 0
-            row_ends: list[int] = []
-            for number, step in enumerate(row):
-                ids[image, at : at + len(step)] = torch.tensor(step, dtype=torch.int64)
-                new_segments[image, at : at + len(step)] = segments[number]
-                positions[image, at : at + len(step)] = offsets[image][number] + torch.arange(len(step))
+            numbered = list(enumerate(row))
+            row_ids = [token for step in row for token in step]
+            padding = length - len(row_ids)
+            ids.append(row_ids + [self.encoder.pad_id] * padding)
+            marks.append([first + number for number, step in numbered for _ in step] + [PADDING_SEGMENT] * padding)
+            place = [offsets[image][number] + at for number, step in numbered for at in range(len(step))]
+            places.append(place + [0] * padding)
+            at = image * length - 1
+            for step in row:
                 at += len(step)
-                row_ends.append(at - 1)
-            ends.append(row_ends)
-        new_segments, positions = new_segments.to(device), positions.to(device) + state.branch_starts[:, None]
+                if step:
+                    ends.append(at)
+        new_segments = torch.tensor(marks, device=device)
+        positions = torch.tensor(places, device=device) + state.branch_starts[:, None]
         mask = continuation_mask(new_segments, state.segment_ids)
         states = self.loaded.base.model(
-            input_ids=ids.to(device),
+            input_ids=torch.tensor(ids, device=device),
             position_ids=positions.expand(3, -1, -1),
             attention_mask=as_attention_mask(mask),
             past_key_values=state.cache,
             use_cache=True,
         ).last_hidden_state
         state.segment_ids = torch.cat([state.segment_ids, new_segments], dim=1)
-        logits: list[list[torch.Tensor]] = []
-        for image, row_ends in enumerate(ends):
-            rows = self._logits(states[image, torch.tensor([max(0, end) for end in row_ends], device=device)])
-            logits.append(list(rows))
-        return logits
+        return self._logits(states.flatten(0, 1)[torch.tensor(ends, device=device)])
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.loaded.base.lm_head(states).float()
 
     @staticmethod
-    def _choose(logits: torch.Tensor, allowed: Sequence[int] | None) -> int:
-        if allowed is None:
-            return int(logits.argmax())
-        return allowed[int(logits[list(allowed)].argmax())]
+    def _choose(logits: torch.Tensor, allowed: Sequence[tuple[int, ...] | None]) -> list[int]:
+        """Return the likeliest allowed id of each row, fetched from the device together."""
+        chosen = torch.zeros(len(allowed), dtype=torch.int64, device=logits.device)
+        for ids in set(allowed):
+            rows = torch.tensor([at for at, each in enumerate(allowed) if each == ids], device=logits.device)
+            if ids is None:
+                chosen[rows] = logits[rows].argmax(dim=-1)
+            else:
+                among = torch.tensor(ids, device=logits.device)
+                chosen[rows] = among[logits[rows][:, among].argmax(dim=-1)]
+        return chosen.tolist()

@@ -5,21 +5,25 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from xray_vqa.core.jsonl import first_error
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.records import Strict
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.errors import ModelUnavailable
+from xray_vqa.errors import IntegrityError, ModelUnavailable
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
-from xray_vqa.modeling.patch_embedding import use_product_patches
+from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
 from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
@@ -31,6 +35,8 @@ transformers_logging.disable_progress_bar()  # of weights being read; a second h
 NANO_DIR = Path(__file__).parent / "assets" / "nano"
 CARD_NAME = "xray_vqa.json"
 ADAPTER_NAME = "adapter_config.json"
+_SEALED = ("config.json", "tokenizer.json", "tokenizer_config.json", PROCESSOR_NAME)
+"""What moves a score beside the weights themselves."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,6 +52,9 @@ class ModelCard(Strict):
     base_model: str = ""
     base_digest: str = ""
     """Of the base that an adapter was trained on; with another one it is refused."""
+    digests: dict[str, str] = {}
+    """SHA-256 by name of the weights, tokenizer, processor and configuration beside the card; `write_card` fills it in,
+    and a file that is another one is refused. Empty for cards of earlier versions."""
     notes: list[str] = []
 
 
@@ -100,6 +109,7 @@ def load_model(
 
     Raises:
         ModelUnavailable: The weights are missing, of an unknown family, unsafe to load, or do not fit together.
+        IntegrityError: Weights, tokenizer, processor or configuration are not the ones that the card beside them names.
     """
     if adapter is None and (Path(name) / ADAPTER_NAME).is_file():
         adapter, name = name, _base_of(Path(name))
@@ -108,14 +118,18 @@ def load_model(
     capability = torch.cuda.get_device_capability(target) if target.type == "cuda" else None
     chosen = choose_precision("fp32" if is_nano(model_dir) and precision == "auto" else precision, capability)
     logger.info("%s on %s in %s: %s", name, target, chosen.name, chosen.reason)
+    card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
+    check_digests(card, model_dir)
     model: Any
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
+    use_patch_products(model)
     encoder = PromptEncoder(_load_tokenizer(model_dir))
-    card, weights_dir, adapter_digest = read_card(model_dir), model_dir, ""
     digest = digest_of(model_dir)
     if adapter is not None:
         weights_dir = Path(adapter)
-        card = read_card(weights_dir) or card
+        own_card = read_card(weights_dir)
+        check_digests(own_card, weights_dir)
+        card = own_card or card
         adapter_digest = digest_of(weights_dir)
         if card and card.base_digest and card.base_digest != digest:
             raise ModelUnavailable(
@@ -143,7 +157,6 @@ def load_model(
         weights_dir=weights_dir,
     )
     use_segment_attention(loaded.base)
-    use_product_patches(loaded.base)
     return loaded
 
 
@@ -183,12 +196,21 @@ def resolve_model_dir(name: str) -> Path:
 
 
 def read_card(weights_dir: Path) -> ModelCard | None:
-    """Return the card beside some weights, or None for weights that are not ours."""
+    """Return the card beside some weights, or None for weights that are not ours. Raises ModelUnavailable if broken."""
     path = weights_dir / CARD_NAME
-    return ModelCard.model_validate_json(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return ModelCard.model_validate_json(path.read_text())
+    except (OSError, ValueError) as error:
+        found = first_error(error) if isinstance(error, ValidationError) else error
+        raise ModelUnavailable(f"{path}: no card of this version: {found}") from error
 
 
 def write_card(weights_dir: Path, card: ModelCard) -> None:
+    """Write the card of finished weights, with the digests of everything beside it that moves a score."""
+    names = sorted({path.name for pattern in (*_WEIGHTS, *_SEALED) for path in weights_dir.glob(pattern)})
+    card = card.model_copy(update={"digests": {name: sha256_file(weights_dir / name) for name in names}})
     (weights_dir / CARD_NAME).write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n")
 
 
@@ -201,8 +223,19 @@ def digest_of(weights_dir: Path) -> str:
         raise ModelUnavailable(f"{weights_dir}: no .safetensors weights (found {found})")
     total = hashlib.sha256()
     for path in files:
-        total.update(f"{path.name}:{sha256_file(path)}\n".encode())
+        total.update(f"{path.name}:{_sha256_of(path)}\n".encode())
     return total.hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    """A file's digest; of large weights it takes seconds, and loading asks for it twice."""
+    status = path.stat()
+    return _sha256_at(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256_file(path)
 
 
 def _base_of(adapter_dir: Path) -> str:
@@ -220,14 +253,17 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
     if (model_dir / QUANTIZED_NAME).is_file():
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
         model.to(dtype)
-        missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
+        try:
+            missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
+        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+            raise ModelUnavailable(f"{model_dir / QUANTIZED_NAME}: weights cannot be loaded: {error}") from error
         if unexpected or set(missing) - {"lm_head.weight"}:
             raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")
         model.tie_weights()
         return model, spec
     try:
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
 
 
@@ -251,6 +287,19 @@ def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) 
     if not matrices or not any(bool(weight.detach().any()) for weight in matrices):
         raise ModelUnavailable(f"{adapter_dir}: the adapter changes nothing (no weights found, or all zero)")
     return loaded
+
+
+def check_digests(card: ModelCard | None, weights_dir: Path) -> None:
+    """Raise IntegrityError, naming the file, where one is not the one that the card beside it names."""
+    for name, expected in (card.digests if card else {}).items():
+        path = weights_dir / name
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing; {CARD_NAME} beside it names it. Copy the whole folder again")
+        if (found := _sha256_of(path)) != expected:
+            raise IntegrityError(
+                f"{path} has the digest {found[:12]}, but {CARD_NAME} beside it names {expected[:12]}: it was damaged "
+                "or belongs to another version of the model. Copy the whole folder again"
+            )
 
 
 def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path, *, other_size: bool) -> None:

@@ -6,6 +6,7 @@ than float patches; and no side may exceed what a box's three digits can name.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from xray_vqa.core.prompts import BOX_FRAME_LIMIT
 from xray_vqa.errors import ModelUnavailable
 
 PROCESSOR_NAME = "preprocessor_config.json"
+MAX_ASPECT = 200
+"""Of transformers' `smart_resize`, which throws beyond it; a stripe thinner than that is made as thick."""
 _VERSION = "pil-bicubic-1"
 
 
@@ -51,7 +54,8 @@ class Processor:
 
         largest = BOX_FRAME_LIMIT // self.factor * self.factor
         shrink = min(1.0, largest / max(size_wh))
-        width, height = (max(1, round(side * shrink)) for side in size_wh)
+        thinnest = math.ceil(max(size_wh) * shrink / MAX_ASPECT)
+        width, height = (max(thinnest, round(side * shrink)) for side in size_wh)
         frame_height, frame_width = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
         return frame_width, frame_height
 

@@ -27,7 +27,7 @@ from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import CARD_NAME, ModelCard, load_model, write_card
 from xray_vqa.modeling.nano import build_config
-from xray_vqa.modeling.patch_embedding import use_product_patches
+from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
 from xray_vqa.training.augment import MIRRORINGS, jitter
@@ -97,7 +97,7 @@ def pretrain(
     encoder, processor, _ = make_tools()
     network = _make_model(config, tokenizer).to(ranks.device)
     use_segment_attention(network)
-    use_product_patches(network)
+    use_patch_products(network)
     heads = AuxiliaryHeads(network.config.text_config.hidden_size).to(ranks.device)
     model = PretrainModel(network, encoder, processor, config.size_wh, ranks.device)
     state = RunState.begin(network, heads, config)

@@ -10,7 +10,7 @@ from PIL import Image
 from prediction_samples import make_header, make_prediction
 
 from xray_vqa.config.loading import load_policy
-from xray_vqa.core.inspection import Action, Scan
+from xray_vqa.core.inspection import Action, Scan, Score
 from xray_vqa.core.manifest import make_manifest, write_manifest
 from xray_vqa.core.records import VQAPair
 from xray_vqa.errors import DatasetError, ModelUnavailable
@@ -21,7 +21,7 @@ from xray_vqa.evaluation.replay import ReplayEngine
 from xray_vqa.evaluation.score import score
 from xray_vqa.evaluation.table import format_table
 from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
-from xray_vqa.inference.engine import Answer, EngineInfo
+from xray_vqa.inference.engine import Answer, EngineInfo, Reading
 from xray_vqa.inference.engines.scripted import ScriptedEngine, ScriptedReading
 from xray_vqa.inference.inspector import Inspector
 
@@ -106,8 +106,8 @@ def test_a_prediction_keeps_raw_scores_with_their_state_and_the_truth(pairs_path
 
 def test_an_answer_that_breaks_off_is_kept_and_marked(pairs_path):
     class BreaksOff(ScriptedEngine):
-        def ask(self, image, questions, max_tokens=64):
-            return [Answer("Yes, yes, yes", complete=False) for _ in questions]
+        def ask(self, images, questions, max_tokens=64):
+            return [[Answer("Yes, yes, yes", complete=False) for _ in asked] for asked in questions]
 
     data = load_test_set(pairs_path)
     prediction = predict_scan(BreaksOff([ScriptedReading()]), data.scans[0], data, ("Knife",), {})
@@ -155,6 +155,44 @@ def test_another_calibration_is_another_file(pairs_path, tmp_path, caplog):
     assert "another point" in caplog.text
 
 
+class ByBrightness(ScriptedEngine):
+    """Reads a probability out of the pixels, and never from more images at once than it can hold."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__([ScriptedReading()])
+        self.most = most
+        self.sizes: list[int] = []
+
+    def read(self, images, categories, place_from):
+        if len(images) > self.most:
+            raise RuntimeError("out of memory")
+        self.sizes.append(len(images))
+        return [
+            Reading({name: Score.of(np.asarray(image).mean() / 255) for name in categories}, {}) for image in images
+        ]
+
+    def ask(self, images, questions, max_tokens=64):
+        return [
+            [Answer(f"{q} {image.getpixel((0, 0))}") for q in asked]
+            for image, asked in zip(images, questions, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("batch_size", "most", "sizes"), [(5, 5, [5, 5, 2]), (5, 1, [1] * 12)])
+def test_scans_read_together_give_what_each_gives_alone(pairs_path, tmp_path, batch_size, most, sizes):
+    data = load_test_set(pairs_path)
+    alone, together = ByBrightness(1), ByBrightness(most)
+    info = alone.start()
+    expected = predict(alone, info, data, tmp_path / "a.jsonl", point_of(info, data))
+    found = predict(together, info, data, tmp_path / "b.jsonl", point_of(info, data), batch_size=batch_size)
+    assert together.sizes == sizes
+    assert [p.image_path for p in found] == [scan.record.image_path for scan in data.scans]
+    assert len({p.probability("Knife") for p in found}) == 12
+    assert [(p.scores, [a.answer for a in p.answers]) for p in found] == [
+        (p.scores, [a.answer for a in p.answers]) for p in expected
+    ]
+
+
 class Remembers(ScriptedEngine):
     """Keeps what it was shown."""
 
@@ -166,9 +204,9 @@ class Remembers(ScriptedEngine):
         self.shown += images
         return super().read(images, categories, place_from)
 
-    def ask(self, image, questions, max_tokens=64):
-        self.shown.append(image)
-        return super().ask(image, questions, max_tokens)
+    def ask(self, images, questions, max_tokens=64):
+        self.shown += images
+        return super().ask(images, questions, max_tokens)
 
 
 def test_the_blind_engine_shows_grey_images_of_the_same_size():
@@ -177,7 +215,7 @@ def test_the_blind_engine_shows_grey_images_of_the_same_size():
     scan = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     for _ in range(2):
         blind.read([scan], ("Gun",), {})
-        assert blind.ask(scan, ["Is there a gun?"]) == [Answer("No.")]
+        assert blind.ask([scan], [["Is there a gun?"]]) == [[Answer("No.")]]
     assert len(engine.shown) == 2  # equal images have equal readings
     assert {image.size for image in engine.shown} == {(50, 30)}
     assert all(image.getcolors() == [(1500, (128, 128, 128))] for image in engine.shown)

@@ -146,6 +146,19 @@ def test_macro_and_worst_over_categories():
     assert scores.macro_pd == 0.5
 
 
+def test_macro_f1_counts_each_category_that_is_there_or_flagged_the_same():
+    # Gun: one hit, one false alarm: 2/3. Knife: there and missed: 0. Blade: neither there nor flagged, so left out.
+    found = screened(table([[0.9, 0.1, 0.1], [0.8, 0.1, 0.2]], [[1, 1, 0], [0, 0, 0]])).macro_f1
+    assert found.value == pytest.approx(1 / 3)
+    assert found.n == 2
+
+
+def test_calibration_error_worked_by_hand():
+    # Bin 0.2-0.3: mean 0.25, one of two there: off by 0.25. Bin 0.9-1: 0.95 and 1, both there: off by 0.025.
+    scores = screened(table([[0.2], [0.3 - 1e-9], [0.95], [1.0], [NAN]], [[0], [1], [1], [1], [1]]))
+    assert scores.calibration_error == pytest.approx((2 * 0.25 + 2 * 0.025) / 4)
+
+
 def box(x: float, y: float, w: float, h: float) -> Box:
     return Box(x, y, w, h)
 

@@ -5,6 +5,7 @@ import torch
 
 from xray_vqa.modeling.attention import SEGMENT_ATTENTION, segment_attention, use_segment_attention
 from xray_vqa.modeling.loading import load_model
+from xray_vqa.modeling.patches import PatchProjection
 
 
 def test_segments_attend_within_themselves_alone():
@@ -33,3 +34,12 @@ def test_the_vision_tower_gives_what_stock_sdpa_gives(tiny_model_dir):
     stock = visual(patches, grid_thw=grid).pooler_output
     use_segment_attention(loaded.base)
     torch.testing.assert_close(ours, stock, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_patch_embedding_gives_what_the_convolution_gives(tiny_model_dir):
+    projection = load_model(str(tiny_model_dir), device="cpu").base.model.visual.patch_embed.proj
+    assert isinstance(projection, PatchProjection)
+    patches = torch.randn(6, 3, 2, 14, 14)
+    stock = torch.nn.functional.conv3d(patches, projection.weight, projection.bias, stride=(2, 14, 14))
+    torch.testing.assert_close(projection(patches), stock, atol=1e-5, rtol=1e-5)

@@ -56,6 +56,21 @@ def test_text_of_several_branches_and_images_equals_separate_greedy_decoding(loa
             assert grammar.tokens == expected[:upto]
 
 
+def test_images_read_together_give_what_each_gives_alone(loaded: LoadedModel):
+    """Of several sizes, with one or two branches, and one with none, as a clean bag among others."""
+    decoder, encoder = TreeDecoder(loaded), loaded.encoder
+    frames = [make_frame(loaded, size, seed) for seed, size in enumerate([(308, 224), (168, 280), (224, 224)])]
+    names = [["Gun"], [], ["Knife", "Blade"]]
+
+    def read(chosen: list[int]) -> list[list[list[int]]]:
+        state, _ = decoder.open([frames[k] for k in chosen], [[encoder.probe("Gun")]] * len(chosen))
+        grammars = [[BoxGrammar(encoder) for _ in names[k]] for k in chosen]
+        decoder.extend(state, [[encoder.boxes(name) for name in names[k]] for k in chosen], grammars)
+        return [[grammar.tokens for grammar in row] for row in grammars]
+
+    assert read([0, 1, 2]) == [read([k])[0] for k in range(3)]
+
+
 def test_a_box_branch_says_nothing_but_boxes_even_with_random_weights(loaded: LoadedModel):
     decoder, encoder = TreeDecoder(loaded), loaded.encoder
     state, _ = decoder.open([make_frame(loaded, (224, 224), 3)], [[encoder.probe("Gun")]])

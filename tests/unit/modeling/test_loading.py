@@ -1,14 +1,15 @@
 """Loading refuses what does not fit, and says what to do."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from xray_vqa.errors import ModelUnavailable
-from xray_vqa.modeling.loading import digest_of, load_model, read_card, write_card
+from xray_vqa.errors import IntegrityError, ModelUnavailable
+from xray_vqa.modeling.loading import CARD_NAME, NANO_DIR, digest_of, load_model, read_card, write_card
 from xray_vqa.modeling.precision import choose_precision
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.quantized import load_quantized, save_quantized
@@ -17,6 +18,70 @@ from xray_vqa.modeling.quantized import load_quantized, save_quantized
 def copy_of(model_dir: Path, target: Path) -> Path:
     shutil.copytree(model_dir, target)
     return target
+
+
+def reseal(model_dir: Path) -> None:
+    card = read_card(model_dir)
+    assert card is not None
+    write_card(model_dir, card)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def swap_two_tokens(path: Path) -> None:
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[500:502]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(tokenizer))
+
+
+def shift_colours(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.5, 0.5, 0.5]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.int8.safetensors", flip_a_bit),
+        ("tokenizer.json", swap_two_tokens),
+        ("tokenizer.json", Path.unlink),
+        ("preprocessor_config.json", shift_colours),
+        ("config.json", flip_a_bit),
+    ],
+)
+def test_nano_with_a_file_of_another_version_is_refused_by_its_name(tmp_path: Path, name: str, change):
+    model_dir = copy_of(NANO_DIR, tmp_path / "nano")
+    change(model_dir / name)
+    with pytest.raises(IntegrityError, match=re.escape(str(model_dir / name))):
+        load_model(str(model_dir), device="cpu")
+
+
+def test_weights_that_are_cut_off_are_refused_by_their_name_without_a_card_too(tmp_path: Path):
+    model_dir = copy_of(NANO_DIR, tmp_path / "nano")
+    (model_dir / CARD_NAME).unlink()
+    weights = model_dir / "model.int8.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    with pytest.raises(ModelUnavailable, match="int8"):
+        load_model(str(model_dir), device="cpu")
+
+
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_a_broken_card_is_named(tmp_path: Path, text: str):
+    (tmp_path / CARD_NAME).write_text(text)
+    with pytest.raises(ModelUnavailable, match=CARD_NAME):
+        read_card(tmp_path)
+
+
+def test_the_shipped_nano_is_whole():
+    card = read_card(NANO_DIR)
+    assert card is not None
+    assert {"model.int8.safetensors", "tokenizer.json", "preprocessor_config.json", "config.json"} <= set(card.digests)
+    load_model("nano", device="cpu")
 
 
 def test_a_model_of_another_prompt_version_is_refused(tiny_model_dir: Path, tmp_path: Path):
@@ -31,6 +96,7 @@ def test_a_model_of_another_prompt_version_is_refused(tiny_model_dir: Path, tmp_
 def test_a_model_of_another_processor_is_refused(tiny_model_dir: Path, tmp_path: Path):
     model_dir = copy_of(tiny_model_dir, tmp_path / "other")
     Processor(max_pixels=100_000).save(model_dir)
+    reseal(model_dir)
     with pytest.raises(ModelUnavailable, match="processor"):
         load_model(str(model_dir))
 
@@ -53,6 +119,7 @@ def test_an_adapter_that_was_trained_at_another_image_size_is_loaded_at_that_siz
 
 def test_weights_that_can_run_code_are_not_loaded(tiny_model_dir: Path, tmp_path: Path):
     model_dir = copy_of(tiny_model_dir, tmp_path / "pickled")
+    (model_dir / CARD_NAME).unlink()
     for path in model_dir.glob("*.safetensors"):
         path.rename(model_dir / "pytorch_model.bin")
     with pytest.raises(ModelUnavailable):
@@ -104,6 +171,7 @@ def test_a_quantized_folder_loads_as_the_same_model(tiny_model_dir: Path, tmp_pa
         path.unlink()
     state = {name: weight for name, weight in whole.base.state_dict().items() if name != "lm_head.weight"}
     save_quantized(state, packed_dir)
+    reseal(packed_dir)
     packed = load_model(str(packed_dir), device="cpu")
     ids = torch.arange(20, 40)[None]
     frame = torch.arange(112 * 84 * 3).reshape(84, 112, 3).remainder(251).to(torch.uint8)

@@ -326,7 +326,7 @@ def test_a_question_gets_the_models_words(open_client):
 )
 def test_a_question_that_fails_is_a_problem(open_client, error, status, code):
     class Mute(ScriptedEngine):
-        def ask(self, image, questions, max_tokens=64):
+        def ask(self, images, questions, max_tokens=64):
             raise error
 
     client = open_client(Mute([CLEAN]))
@@ -338,9 +338,9 @@ def test_a_question_that_fails_is_a_problem(open_client, error, status, code):
 
 def test_a_question_waits_no_longer_than_the_limit(open_client):
     class Slow(GatedEngine):
-        def ask(self, image, questions, max_tokens=64):
+        def ask(self, images, questions, max_tokens=64):
             assert self.gate.wait(20)
-            return [Answer("late")]
+            return [[Answer("late")]]
 
     client = open_client(Slow([CLEAN]), timeout_s=0.05)
     response = client.post("/api/v1/ask", json={"scan_id": "Q", "image_base64": SCAN, "question": "What?"})

@@ -16,7 +16,7 @@ from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import NANO_DIR, load_model
 from xray_vqa.modeling.nano import PROCESSOR, build_config
-from xray_vqa.modeling.patch_embedding import use_product_patches
+from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.training import pretrain as recipe
 from xray_vqa.training.pretrain_model import AuxiliaryHeads, Batch, PretrainModel
 from xray_vqa.training.pretrain_state import RunState
@@ -45,7 +45,7 @@ class Run:
             build_config(tokenizer, vision_depth=config.vision_depth, text_depth=config.text_depth)
         ).float()
         use_segment_attention(self.network)
-        use_product_patches(self.network)
+        use_patch_products(self.network)
         self.heads = AuxiliaryHeads(256)
         self.model = PretrainModel(self.network, PromptEncoder(tokenizer), PROCESSOR, SIZE_WH, torch.device("cpu"))
         self.state = RunState.begin(self.network, self.heads, config)

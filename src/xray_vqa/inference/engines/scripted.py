@@ -108,8 +108,10 @@ class ScriptedEngine:
         }
         return Reading(scores, boxes)
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
-        return [Answer(self._answer)] * len(questions)
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
+        return [[Answer(self._answer)] * len(asked) for asked in questions]
 
     def close(self) -> None:
         """Nothing is held."""

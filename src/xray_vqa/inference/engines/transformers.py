@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -67,9 +68,9 @@ class TransformersEngine:
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
     ) -> list[Reading]:
         decoder = self._started()
-        encoder, processor = decoder.encoder, decoder.loaded.processor
+        encoder = decoder.encoder
         clock = [time.perf_counter()]
-        frames = [torch.from_numpy(np.array(processor.resize(image))) for image in images]
+        frames = self._frames(images)
         clock.append(time.perf_counter())
         probes = [encoder.probe(category) for category in categories]
         state, logits = decoder.open(frames, [probes] * len(images))
@@ -87,13 +88,15 @@ class TransformersEngine:
             readings.append(Reading(row, boxes, timings))
         return readings
 
-    def ask(self, image: Image.Image, questions: Sequence[str], max_tokens: int = 64) -> list[Answer]:
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
         decoder = self._started()
-        frame = torch.from_numpy(np.array(decoder.loaded.processor.resize(image)))
-        state, _ = decoder.open([frame], [[]])
-        grammars = [TextGrammar(decoder.encoder, max_tokens) for _ in questions]
-        decoder.extend(state, [[decoder.encoder.question(question) for question in questions]], [grammars])
-        return [Answer(decoder.encoder.decode(grammar.tokens), grammar.ended) for grammar in grammars]
+        encoder = decoder.encoder
+        state, _ = decoder.open(self._frames(images), [[]] * len(images))
+        grammars = [[TextGrammar(encoder, max_tokens) for _ in asked] for asked in questions]
+        decoder.extend(state, [[encoder.question(question) for question in asked] for asked in questions], grammars)
+        return [[Answer(encoder.decode(grammar.tokens), grammar.ended) for grammar in row] for row in grammars]
 
     def close(self) -> None:
         self._decoder = None
@@ -104,6 +107,14 @@ class TransformersEngine:
         if self._decoder is None:
             raise ModelUnavailable("the model is not loaded")
         return self._decoder
+
+    def _frames(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """The scans as the model sees them; Pillow resizes several at a time."""
+        resize = self._started().loaded.processor.resize
+        if len(images) == 1:
+            return [torch.from_numpy(np.array(resize(images[0])))]
+        with ThreadPoolExecutor() as pool:
+            return [torch.from_numpy(np.array(frame)) for frame in pool.map(resize, images)]
 
     def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
         encoder = self._started().encoder
