@@ -79,10 +79,9 @@ class SceneDraft:
 
 
 @lru_cache(maxsize=1)
-def _benign_weights() -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def _benign_weights() -> tuple[tuple[str, ...], tuple[float, ...]]:
     shapes = [shape for shape in BENIGN.values() if shape.weight > 0]
-    weights = np.array([shape.weight for shape in shapes])
-    return tuple(shape.key for shape in shapes), weights / weights.sum()
+    return tuple(shape.key for shape in shapes), tuple(shape.weight for shape in shapes)
 
 
 def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
@@ -186,8 +185,8 @@ class _Packer:
         keys, weights = _benign_weights()
         large_left = 1 + level
         count = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * self._size))
-        for index in rng.choice(len(keys), count, p=weights):
-            shape = find_shape(keys[int(index)])
+        for index in [draw_weighted(weights, rng) for _ in range(count)]:
+            shape = find_shape(keys[index])
             if shape.large:
                 if large_left <= 0:
                     continue
@@ -326,12 +325,12 @@ def _frame_bag(
 ) -> tuple[float, tuple[float, float]]:
     """Return the pixel width at which the bag fills most of the frame, and where it lies."""
     points = bag.hull @ rotation_z(yaw).T
-    extent = np.ptp(points[:, :2], axis=0) * 1.04
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    extent = (high - low) * 1.04
     fill = float(rng.uniform(0.84, 0.99) if rng.random() < 0.8 else rng.uniform(0.6, 0.84))
     pixel_cm = max(extent[0] / size_wh[0], extent[1] / size_wh[1]) / fill
     pixel_cm = max(pixel_cm, 30.0 / size_wh[0])  # a small bag is not magnified without end
     pixel_cm = round(float(pixel_cm), 4)
     slack = np.maximum(np.array(size_wh) * pixel_cm - extent, 0) / 2
-    middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
-    shift = rng.uniform(-0.6, 0.6, 2) * slack - middle
+    shift = rng.uniform(-0.6, 0.6, 2) * slack - (low + high) / 2
     return pixel_cm, (float(shift[0]), float(shift[1]))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.simulation.detector import NUM_P, NUM_RATIO, P_MAX, RATIO_MAX, RATIO_MIN
-from xray_vqa.simulation.kernel import kernel, part_of_kernel
+from xray_vqa.simulation.kernel import kernel, part_of_kernel, prefetch
 from xray_vqa.simulation.palette import LEVEL_P_MAX, NUM_LEVELS, Look
 
 LUMINANCE_SHARE_LOW = 0.4
@@ -133,7 +133,10 @@ def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatte
             if below > v:
                 _transmit_row(noiseless[c, below], signal[below % 3])
             blur_row(signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3], blur_x, blur_y, row, blurred)
-            start = (offset + v * 7919 + c * 104729) % room
+            # A row's noise lies far from the one before: unless called for ahead, each row would wait for memory.
+            ahead, start = (offset + below * 7919 + c * 104729) % room, (offset + v * 7919 + c * 104729) % room
+            for u in range(0, width, 16):
+                prefetch(noise, ahead + u)
             draw, out, gain_here = noise[start : start + width], p[c, v], gain[c, v]
             for u in range(width):
                 t = blurred[u] + scattered
