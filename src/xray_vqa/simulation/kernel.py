@@ -22,6 +22,7 @@ _OPTIONS = {
     "no_rewrites": True,  # of array expressions, which these have none of
     "no_cfunc_wrapper": True,  # nobody calls these from C, and it is a third of the time that compiling takes
 }
+_PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,12 +41,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def part_of_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that kernels alone call: without a door for Python, and cached within its callers."""
-    return njit(no_cpython_wrapper=True, **_OPTIONS)(function)
+    return njit(**_PART_OPTIONS)(function)
 
 
-@intrinsic
-def prefetch(_: Any, array: types.Array, index: types.Integer) -> tuple[Any, Any]:
-    """Have an array's cache line with this index (of a one-dimensional array) brought from memory; a hint, no load."""
+def _write_prefetch(_: Any, array: types.Array, index: types.Integer) -> tuple[Any, Any]:
+    """Return the type of prefetch and the function that writes its code, as numba's intrinsic() takes them."""
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -57,6 +57,10 @@ def prefetch(_: Any, array: types.Array, index: types.Integer) -> tuple[Any, Any
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+prefetch: Any = intrinsic(_write_prefetch)
+"""prefetch(array, index) in a kernel has that place of a one-dimensional array brought near, and waits for nothing."""
 
 
 class _WithoutCollector(event.Listener):
