@@ -236,10 +236,10 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
 
     def macro(scores: np.ndarray, weights: np.ndarray) -> float:
         columns = zip(scores.T, truth.T, strict=True)
-        return float(np.nanmean([weighted_auc(column, there, weights) for column, there in columns]))
+        return float(np.nanmean([weighted_auc(column, there)(weights) for column, there in columns]))
 
     def bag(scores: np.ndarray, weights: np.ndarray) -> float:
-        return weighted_auc(scores, truth.any(axis=1), weights)
+        return weighted_auc(scores, np.any(truth, axis=1))(weights)
 
     ones = np.ones(len(p))
     return rounded(

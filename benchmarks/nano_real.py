@@ -179,12 +179,12 @@ def start_of(args: argparse.Namespace, run: Run) -> str:
 def write_random_nano(target: Path, seed: int) -> None:
     """Write nano's configuration with weights drawn as its pre-training begins with them."""
     import torch
-    from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     from xray_vqa.modeling.loading import NANO_DIR
 
     torch.manual_seed(seed)
-    Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(NANO_DIR)).float().save_pretrained(target)
+    Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(NANO_DIR)).float().save_pretrained(target)
 
 
 def card_of_random(processor_version: str) -> Any:

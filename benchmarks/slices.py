@@ -182,7 +182,7 @@ def combining_rules(table: ScoreTable, thresholds: Mapping[str, float]) -> dict[
     return {
         name: rounded(
             {
-                "auc": over_groups(lambda w, s=scores: weighted_auc(s, truth, w), table.groups, len(truth)),
+                "auc": over_groups(weighted_auc(scores, truth), table.groups, len(truth)),
                 "pd_at_pfa_5": over_groups(
                     lambda w, s=scores: _weighted_pd(s, truth, w), table.groups, int(truth.sum()), draws=400
                 ),

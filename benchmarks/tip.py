@@ -149,7 +149,7 @@ def measure_real(folder: Path | None, num_scans: int) -> dict[str, object]:
     settings = TipSettings(count=1, max_threats=2)
     sizes: list[int] = []
     seconds = 0.0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as written:
         for number, path in enumerate(paths[:: max(1, len(paths) // 60)]):
             data = path.read_bytes()
             width, height = Image.open(path).size
@@ -158,7 +158,7 @@ def measure_real(folder: Path | None, num_scans: int) -> dict[str, object]:
                 width=width, height=height, sha256=sha256_bytes(data), categories=[], bboxes=[],
             )  # fmt: skip
             started = time.perf_counter()
-            outcome = project_scan(real_dir, scan, Path(folder), settings, CATEGORIES, PROFILES)
+            outcome = project_scan(real_dir, scan, Path(written), settings, CATEGORIES, PROFILES)
             seconds += time.perf_counter() - started
             results[outcome.result] += 1
             sizes.append(width * height)

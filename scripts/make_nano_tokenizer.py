@@ -20,8 +20,10 @@ NUM_SCENES = 20_000
 def random_record(number: int) -> ScanRecord:
     """Return a record of a scene with none to three items anywhere."""
     rng = random.Random(number)
-    categories = rng.choices(CATEGORIES, k=rng.choice((0, 1, 1, 2, 3)))
-    boxes = [(rng.uniform(0, 400), rng.uniform(0, 300), rng.uniform(20, 100), rng.uniform(20, 80)) for _ in categories]
+    categories: list[str] = rng.choices(CATEGORIES, k=rng.choice((0, 1, 1, 2, 3)))
+    boxes: list[tuple[float, float, float, float] | None] = [
+        (rng.uniform(0, 400), rng.uniform(0, 300), rng.uniform(20, 100), rng.uniform(20, 80)) for _ in categories
+    ]
     return ScanRecord(
         image_id=number, image_filename="", image_path="", width=504, height=392, categories=categories, bboxes=boxes,
         sha256=str(number),

@@ -56,11 +56,11 @@ class SynthSettings(BaseModel):
     profiles: tuple[str, ...] = PROFILE_NAMES
     """Names of scanner profiles or paths of their files."""
     size_wh: tuple[int, int] = DEFAULT_SIZE_WH
-    clean_share: float = Field(DEFAULT_CLEAN_SHARE, ge=0, le=1)
+    clean_share: float = Field(default=DEFAULT_CLEAN_SHARE, ge=0, le=1)
     """Share of bags without a threat."""
     masks: bool = False
     """Store run-length encoded masks."""
-    views: int = Field(1, ge=1, le=2)
+    views: int = Field(default=1, ge=1, le=2)
     """2: every bag is also seen from the side, as a scan of its own in the same group."""
     image_format: ImageFormat = "jpg"
 
