@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.cli.data_import import show_import
     from xray_vqa.cli.data_verify import verify_and_show
     from xray_vqa.core.jsonl import disk_errors
-    from xray_vqa.dataset.importing import import_source
+    from xray_vqa.dataset.importing import ImportOptions, import_source
 
     if args.verify:
         return verify_and_show(args.output_dir, as_json=args.json)
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         with _alone(args.output_dir):
             source = _read(args)
             with disk_errors(args.output_dir):
-                report = import_source(source, args.output_dir, stage="download", origin="stcray")
+                options = ImportOptions(source_name="stcray")
+                report = import_source(source, args.output_dir, options, stage="download", origin="stcray")
             show_import(report, as_json=args.json)
             if report.faults and not args.allow_faults:
                 print(f"{len(report.faults)} faults; the rest is here. --allow-faults accepts them", file=sys.stderr)
