@@ -32,6 +32,8 @@ Exit codes: 1 faults found, 2 login or a tool is missing, 3 no network or disk f
 HUB = "hub"
 ARCHIVES_NAME = ".archives"
 UNPACKED_NAME = ".unpacked"
+NUM_COPIES = 2
+"""Once unpacked and once as the dataset: scans are compressed already and hardly shrink in an archive."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,16 +96,24 @@ def _read(args: argparse.Namespace) -> "Source":
     from xray_vqa.dataset.stcray.published import check_archive, is_published
     from xray_vqa.dataset.stcray.tree import read_stcray
     from xray_vqa.dataset.stcray.unpack import require_space, unpack
+    from xray_vqa.errors import IntegrityError
 
     archives, folders = _archives(args)
-    digests = {archive: check_archive(archive, any_version=args.any_version) for archive in archives}
+    kept_dir = args.output_dir / ARCHIVES_NAME
+    digests: dict[Path, str] = {}
+    for archive in archives:
+        try:
+            digests[archive] = check_archive(archive, any_version=args.any_version)
+        except IntegrityError as error:
+            if archive.parent != kept_dir:
+                raise
+            archive.unlink()
+            raise IntegrityError(f"{error}. It is deleted: the same command fetches it again") from error
     unpacked_dir = args.output_dir / UNPACKED_NAME
-    # Once unpacked and once as the dataset: scans are compressed already and hardly shrink in an archive.
     num_bytes = sum(archive.stat().st_size for archive in archives)
     there = sum(path.stat().st_size for path in args.output_dir.rglob("*") if path.is_file()) if archives else 0
-    kept_dir = args.output_dir / ARCHIVES_NAME
     there -= sum(path.stat().st_size for path in kept_dir.rglob("*") if path.is_file())
-    require_space(args.output_dir, max(0, 2 * num_bytes - there), "unpacking and writing the dataset")
+    require_space(args.output_dir, max(0, NUM_COPIES * num_bytes - there), "unpacking and the dataset")
     faults, notices = [], []
     for archive in archives:
         target = unpacked_dir / archive.stem
@@ -130,7 +140,8 @@ def _archives(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
     wanted = wanted_archives(augmented=args.include_augmented)
     if args.source == HUB:
-        return fetch_archives(wanted, args.output_dir / ARCHIVES_NAME, any_version=args.any_version), []
+        folder = args.output_dir / ARCHIVES_NAME
+        return fetch_archives(wanted, folder, any_version=args.any_version, copies_to_come=NUM_COPIES), []
     source = Path(args.source)
     if source.is_file():
         return [source], []

@@ -1,7 +1,6 @@
 import io
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,25 +75,3 @@ def voc(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mount a disk of some size, or give a mounted one another; skips where that is not allowed."""
-    mounted: list[Path] = []
-
-    def mount(size: str, again: Path | None = None) -> Path:
-        folder = again or tmp_path / f"disk{len(mounted)}"
-        folder.mkdir(exist_ok=True)
-        options = f"size={size}" + (",remount" if again else "")
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-        if again is None:
-            mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)

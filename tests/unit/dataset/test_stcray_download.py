@@ -82,6 +82,17 @@ def test_what_lies_in_the_hubs_own_cache_is_not_fetched(behaviour, tmp_path):
     assert behaviour.requests == []
 
 
+def test_a_damaged_file_in_the_hubs_cache_is_left_there_and_another_is_fetched(behaviour, tmp_path):
+    from huggingface_hub import hf_hub_download
+
+    path = Path(
+        hf_hub_download(published.REPO_ID, "STCray_TestSet.rar", repo_type="dataset", cache_dir=tmp_path / "cache")
+    )
+    path.write_bytes(b"damaged")
+    assert fetch(tmp_path / "a") == DATA
+    assert path.read_bytes() == b"damaged"
+
+
 # --- lines that break ------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +246,7 @@ def test_a_server_that_stays_down_ends_with_3(behaviour, tmp_path, waits, kind):
 
 def test_room_is_looked_for_before_anything_is_fetched(behaviour, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 5000}))
-    with pytest.raises(Incomplete, match=r"fetching STCray_TrainSet\.rar, STCray_TestSet\.rar needs .* make room"):
+    with pytest.raises(Incomplete, match=r"needed for STCray_TrainSet\.rar and STCray_TestSet\.rar; make room"):
         fetch(tmp_path / "a")
     assert behaviour.asked("store", "GET") == []
     (tmp_path / "a").mkdir()
@@ -250,7 +261,7 @@ def test_a_disk_that_fills_up_ends_with_3_and_goes_on_with_room(behaviour, tmp_p
     disk = small_disk("100k")
     with pytest.raises(Incomplete, match="No space left on device; make room"):
         fetch(disk, any_version=True)
-    small_disk("1m", again=disk)
+    small_disk("1m", at=disk)
     behaviour.requests.clear()
     assert fetch(disk, any_version=True)["STCray_TrainSet.rar"] == bytes(300_000)
     assert behaviour.asked("store", "GET")[0].headers["Range"] != "bytes=0-"

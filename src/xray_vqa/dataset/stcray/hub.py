@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xray_vqa.core.manifest import sha256_file
 from xray_vqa.dataset.stcray import transfer
 from xray_vqa.dataset.stcray.published import ARCHIVES, PAGE, REPO_ID, Archive
 from xray_vqa.dataset.stcray.unpack import require_space
@@ -28,13 +29,16 @@ _ELSEWHERE = (
 )
 
 
-def fetch_archives(wanted: Sequence[Archive], folder: Path, *, any_version: bool = False) -> list[Path]:
+def fetch_archives(
+    wanted: Sequence[Archive], folder: Path, *, any_version: bool = False, copies_to_come: int = 0
+) -> list[Path]:
     """Return the wanted archives' paths after fetching those that are neither in a folder nor in the hub's cache.
 
     Args:
         wanted: What to fetch.
         folder: Where fetched archives go; made where needed.
         any_version: Whether to take a file that is not the published one.
+        copies_to_come: How many times the archives' size has to be free besides, for what is made of them there.
 
     Raises:
         Incomplete: The hub cannot be reached, the connection broke, or the disk is full.
@@ -43,11 +47,17 @@ def fetch_archives(wanted: Sequence[Archive], folder: Path, *, any_version: bool
     """
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they log every request
-    paths = {archive.file_name: _here(archive, folder) for archive in wanted}
+    paths = {archive.file_name: _here(archive, folder, any_version=any_version) for archive in wanted}
     missing = [archive for archive in wanted if paths[archive.file_name] is None]
     remotes = [_ask(archive, any_version=any_version) for archive in missing]
-    num_bytes = sum(remote.num_bytes - _num_there(folder / remote.name, remote.sha256) for remote in remotes)
-    require_space(folder, num_bytes, f"fetching {', '.join(remote.name for remote in remotes)}")
+    if remotes:
+        num_bytes = sum(remote.num_bytes - _num_there(folder / remote.name, remote.sha256) for remote in remotes)
+        num_in_all = sum(remote.num_bytes for remote in remotes) + sum(
+            path.stat().st_size for path in paths.values() if path is not None
+        )
+        names = " and ".join(remote.name for remote in remotes)
+        more = ", unpacked and as a dataset," if copies_to_come else ""
+        require_space(folder, num_bytes + copies_to_come * num_in_all, f"{names}{more}")
     for remote in remotes:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -58,12 +68,19 @@ def fetch_archives(wanted: Sequence[Archive], folder: Path, *, any_version: bool
     return [path for path in paths.values() if path is not None]
 
 
-def _here(archive: Archive, folder: Path) -> Path | None:
+def _here(archive: Archive, folder: Path, *, any_version: bool) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(REPO_ID, archive.file_name, repo_type="dataset")
     path = folder / archive.file_name
-    return path if path.is_file() else Path(cached) if isinstance(cached, str) else None
+    if path.is_file():
+        return path
+    cached = try_to_load_from_cache(REPO_ID, archive.file_name, repo_type="dataset")
+    if not isinstance(cached, str):
+        return None
+    if archive.sha256 and not any_version and sha256_file(Path(cached)) != archive.sha256:
+        logger.warning("%s in the hub's cache is not the published one; it is left there, another is fetched", cached)
+        return None
+    return Path(cached)
 
 
 def _num_there(target: Path, sha256: str) -> int:

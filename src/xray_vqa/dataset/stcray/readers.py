@@ -122,6 +122,10 @@ def _from_bsdtar(tool: str, archive: Path) -> Iterator[Entry]:
                     yield _tar_entry(stream, member)
             process.stdout.read()
             is_read = True
+            process.wait()
+            for line in _last_words(said).splitlines():
+                if process.returncode == 0 and "pathname" in line:  # an entry that tar has no name for
+                    yield Entry(line.strip(), "file", None, lambda: iter(()), has_utf8_name=False)
         except tarfile.TarError as error:
             process.wait()
             raise _tool_failure(tool, archive, process.returncode, _last_words(said)) from error
@@ -162,7 +166,7 @@ def _from_tools(
                 yield from _from_folder(scratch_dir)
                 return
             said = str(_tool_failure(tool, archive, done.returncode, done.stderr or done.stdout))
-        raise DatasetError(said)
+        raise DatasetError(f"{said}. Not every such tool reads RAR; libarchive does ({PACKAGES})")
     finally:
         shutil.rmtree(scratch_dir, ignore_errors=True)
 
@@ -186,7 +190,7 @@ def _from_folder(folder: Path) -> Iterator[Entry]:
 
 def _last_words(said: IO[bytes]) -> str:
     said.seek(0)
-    return said.read(4096).decode(errors="replace")
+    return said.read(1 << 16).decode(errors="replace")
 
 
 def _tool_failure(tool: str, archive: Path, code: int, said: str) -> DatasetError:

@@ -137,7 +137,7 @@ def _write_entries(
         tally.refuse("the end of the archive", "it is missing, so the archive may be cut off")
     max_bytes = max(limits.floor_bytes, int(limits.max_ratio * stamp.num_bytes))
     num_files = num_bytes = 0
-    written: set[str] = set()
+    written: set[int] = set()  # hashes: a large archive has a million names
     progress = tqdm(desc=f"unpacking {stamp.archive}", unit="file", disable=None)
     with progress:
         for number, entry in enumerate(entries, start=1):
@@ -146,7 +146,7 @@ def _write_entries(
             path = _target_path(entry, target, tally)
             if path is None:
                 continue
-            if path.as_posix() in written:
+            if hash(path) in written:
                 tally.refuse(entry.name, "a second file of this name")
                 continue
             num_files += 1
@@ -169,7 +169,7 @@ def _write_entries(
                 tally.refuse(entry.name, f"longer than {limits.max_file_bytes:,} bytes")
                 continue
             num_bytes += length
-            written.add(path.as_posix())
+            written.add(hash(path))
             progress.update()
             if num_files % _SYNC_EVERY == 0 and num_files > num_safe:
                 os.sync()
@@ -283,6 +283,10 @@ def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(there).free
     if free < num_bytes:
         raise Incomplete(
-            f"{there} has {free / 1e9:.2f} GB free, and {purpose} needs {num_bytes / 1e9:.2f} GB; make room and start "
+            f"{there} has {_size(free)} free, and {_size(num_bytes)} are needed for {purpose}; make room and start "
             "the same command again"
         )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.2f} MB"

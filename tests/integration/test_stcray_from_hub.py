@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,6 +197,16 @@ def test_a_damaged_download_ends_with_5_and_is_not_unpacked(site):
     assert not (site.output / ".unpacked").exists()
 
 
+def test_an_archive_that_the_disk_has_damaged_is_deleted_and_the_same_command_goes_on(site):
+    archive = site.output / ".archives/STCray_TrainSet.rar"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(site.behaviour.files[archive.name][:-1] + b"?")
+    done = site.run(DOWNLOAD)
+    assert done.returncode == 5, done.stderr
+    assert "It is deleted: the same command fetches it again" in done.stderr
+    assert site.run(DOWNLOAD).returncode == 0
+
+
 def test_an_archive_of_somebody_else_is_taken_on_request_and_what_is_wrong_with_it_is_named(site):
     archive = site.folder / "STCray_TestSet.rar"
     members = [
@@ -228,6 +237,18 @@ def test_a_file_size_limit_ends_with_3_and_the_same_command_goes_on(site):
     assert site.behaviour.asked("store", "GET")[1].headers["Range"] == "bytes=20480-"
 
 
+def test_a_disk_without_room_is_said_with_numbers_before_anything_is_written(site, small_disk):
+    site.output.mkdir()
+    small_disk("100k", at=site.output)
+    done = site.run(DOWNLOAD)
+    assert done.returncode == 3, done.stderr
+    needed = (
+        r"data/stcray has 0\.10 MB free, and 0\.\d\d MB are needed for STCray_TrainSet.rar and .*, unpacked and as a"
+    )
+    assert re.search(needed, done.stderr), done.stderr
+    assert site.behaviour.asked("store", "GET") == []
+
+
 def test_a_download_that_is_killed_anywhere_ends_in_the_same_dataset(tmp_path):
     files = archives(num_bags=4)
     with open_site(tmp_path / "undisturbed", files) as site:
@@ -253,10 +274,3 @@ def test_a_download_that_is_killed_anywhere_ends_in_the_same_dataset(tmp_path):
         done = site.run(DOWNLOAD)
         assert done.returncode == 0, done.stderr
         assert dataset(site.output) == wanted
-
-
-def test_a_line_that_breaks_is_gone_on_with_by_the_command_itself(site):
-    site.behaviour.cuts = deque([10_000, 0, 20_000])
-    done = site.run(DOWNLOAD)
-    assert done.returncode == 0, done.stderr
-    assert "after 10,000 bytes; going on in 0.5 s" in done.stderr
