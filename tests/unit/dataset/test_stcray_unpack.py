@@ -176,7 +176,7 @@ def test_an_unpacking_that_was_stopped_anywhere_goes_on_and_gives_the_same(tmp_p
     archive = write_rar(tmp_path / "a.rar", set_members("Test", num_bags=1))
     unpack(archive, tmp_path / "whole")
     total = len(contents(tmp_path / "whole"))
-    monkeypatch.setattr("xray_vqa.dataset.stcray.unpack._SYNC_EVERY", 5)
+    monkeypatch.setattr("xray_vqa.dataset.stcray.unpack._SYNC_EVERY_S", 0)
     for stop_after in range(0, total, 3):
         entries = readers.read_entries
 
@@ -198,7 +198,7 @@ def test_an_unpacking_that_was_stopped_anywhere_goes_on_and_gives_the_same(tmp_p
 
 @needs_libarchive
 def test_files_that_the_disk_may_have_lost_are_written_again_and_known_ones_are_not(tmp_path, monkeypatch):
-    monkeypatch.setattr("xray_vqa.dataset.stcray.unpack._SYNC_EVERY", 2)
+    monkeypatch.setattr("xray_vqa.dataset.stcray.unpack._SYNC_EVERY_S", 0)
     archive = write_rar(tmp_path / "a.rar", [Member(f"{n}.jpg", b"data") for n in range(5)])
     unpack(archive, tmp_path / "out")
     (tmp_path / "out/.complete").unlink()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xray_vqa.core.jsonl import disk_errors
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.dataset.stcray import transfer
 from xray_vqa.dataset.stcray.published import ARCHIVES, PAGE, REPO_ID, Archive
@@ -45,6 +46,8 @@ def fetch_archives(
         ConfigError: No login, the conditions on the data set's page are not accepted, or the file is gone.
         IntegrityError: The hub has another version, or a file arrived damaged.
     """
+    from huggingface_hub.errors import HfHubHTTPError
+
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they log every request
     paths = {archive.file_name: _here(archive, folder, any_version=any_version) for archive in wanted}
@@ -59,10 +62,11 @@ def fetch_archives(
         more = ", unpacked and as a dataset," if copies_to_come else ""
         require_space(folder, num_bytes + copies_to_come * num_in_all, f"{names}{more}")
     for remote in remotes:
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             transfer.fetch(remote, folder / remote.name, send=_send)
-        except Exception as error:
+        except HfHubHTTPError as error:  # all else comes in our words already
             raise _in_our_words(error) from error
         paths[remote.name] = folder / remote.name
     return [path for path in paths.values() if path is not None]

@@ -108,7 +108,8 @@ def fetch(
             f"{remote.name}: what was fetched has the SHA-256 {digest} instead of {remote.sha256}, so it was damaged "
             "on the way; it is deleted. Start the same command again"
         )
-    part.replace(target)
+    with disk_errors(target):
+        part.replace(target)
 
 
 def part_path(target: Path, sha256: str) -> Path:

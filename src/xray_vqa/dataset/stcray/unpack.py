@@ -11,8 +11,10 @@ disk is known to hold is written down every so often.
 import os
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +31,8 @@ _KEPT_SUFFIXES = IMAGE_SUFFIXES | {".json", ".txt"}
 _SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _MARKER, _PROGRESS, _PART = ".complete", ".progress", ".part"
 _NUM_NAMED = 50
-_SYNC_EVERY = 2000
+_SYNC_EVERY_S = 30.0
+"""A sync waits for all that this machine has to write, so it is rare; a power cut costs this much work."""
 
 RESOURCE_FORK = "resource-fork files (._*)"
 """What a Mac adds for each file; they end in .jpg too and hold no image."""
@@ -135,12 +138,11 @@ def _write_entries(
     tally = _Tally()
     if cut_off:
         tally.refuse("the end of the archive", "it is missing, so the archive may be cut off")
-    max_bytes = max(limits.floor_bytes, int(limits.max_ratio * stamp.num_bytes))
-    num_files = num_bytes = 0
+    num_files, room = 0, max(limits.floor_bytes, int(limits.max_ratio * stamp.num_bytes))
     written: set[int] = set()  # hashes: a large archive has a million names
-    progress = tqdm(desc=f"unpacking {stamp.archive}", unit="file", disable=None)
-    with progress:
-        for number, entry in enumerate(entries, start=1):
+    synced_at = time.monotonic()
+    with tqdm(entries, desc=f"unpacking {stamp.archive}", unit="file", disable=None) as progress:
+        for number, entry in enumerate(progress, start=1):
             if number > limits.max_entries:
                 raise DatasetError(f"{stamp.archive} has more than {limits.max_entries:,} entries; nothing is kept")
             path = _target_path(entry, target, tally)
@@ -149,39 +151,30 @@ def _write_entries(
             if hash(path) in written:
                 tally.refuse(entry.name, "a second file of this name")
                 continue
-            num_files += 1
-            is_safe = num_files <= num_safe and entry.num_bytes is not None and _size_of(path) == entry.num_bytes
-            length = entry.num_bytes if is_safe else None
+            if num_files < num_safe and entry.num_bytes is not None and _size_of(path) == entry.num_bytes:
+                length = entry.num_bytes
+            else:
+                length = _write(entry, path, limits.max_file_bytes, tally)
             if length is None:
-                try:
-                    length = _write(entry, path, min(limits.max_file_bytes, max_bytes - num_bytes))
-                except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                    num_files -= 1
-                    tally.refuse(entry.name, "a file and a folder of one name")
-                    continue
-            if length is None and num_bytes + limits.max_file_bytes > max_bytes:
-                raise DatasetError(
-                    f"{stamp.archive} unpacks to more than {max_bytes:,} bytes, {limits.max_ratio:g} times its own "
-                    "size; scans do not compress like that, so nothing of it is kept"
-                )
-            if length is None:
-                num_files -= 1
-                tally.refuse(entry.name, f"longer than {limits.max_file_bytes:,} bytes")
                 continue
-            num_bytes += length
+            if length > room:
+                raise DatasetError(
+                    f"{stamp.archive} unpacks to more than {limits.max_ratio:g} times its own size; scans do not "
+                    "compress like that, so nothing of it is kept"
+                )
+            num_files, room = num_files + 1, room - length
             written.add(hash(path))
-            progress.update()
-            if num_files % _SYNC_EVERY == 0 and num_files > num_safe:
+            if num_files > num_safe and time.monotonic() - synced_at >= _SYNC_EVERY_S:
                 os.sync()
+                synced_at = time.monotonic()
                 _write_report(target / _PROGRESS, stamp.model_copy(update={"num_files": num_files}))
-    return stamp.model_copy(
-        update={
-            "num_files": num_files,
-            "left_out": dict(sorted(tally.left_out.items())),
-            "refused": dict(sorted(tally.refused.items())),
-            "refused_names": tally.names,
-        }
-    )
+    found = {
+        "num_files": num_files,
+        "left_out": dict(sorted(tally.left_out.items())),
+        "refused": dict(sorted(tally.refused.items())),
+        "refused_names": tally.names,
+    }
+    return stamp.model_copy(update=found)
 
 
 def _target_path(entry: Entry, target: Path, tally: _Tally) -> Path | None:
@@ -222,30 +215,31 @@ def _unsafe(name: str) -> str:
     return ""
 
 
-def _write(entry: Entry, path: Path, limit: int) -> int | None:
-    """Write an entry's content and return its length; None, and no file, where it is longer than the limit."""
-    if entry.num_bytes is not None and entry.num_bytes > limit:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(path)
+def _write(entry: Entry, path: Path, limit: int, tally: _Tally) -> int | None:
+    """Write an entry's content and return its length; None, and no file, where it is too long or has no place."""
     part = path.with_name(path.name + _PART)
     length = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
-            for chunk in entry.chunks():
+            for chunk in entry.chunks() if (entry.num_bytes or 0) <= limit else ():
                 length += len(chunk)
                 if length > limit:
-                    return None
+                    break
                 stream.write(chunk)
+        if max(length, entry.num_bytes or 0) > limit:
+            return tally.refuse(entry.name, f"longer than {limit:,} bytes")
         if entry.num_bytes is not None and length != entry.num_bytes:
             raise DatasetError(
                 f"{_shown(entry.name)} has {length:,} bytes instead of {entry.num_bytes:,}: the archive cannot be "
                 "unpacked, it is damaged"
             )
         part.replace(path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return tally.refuse(entry.name, "a file and a folder of one name")
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            part.unlink(missing_ok=True)
     return length
 
 
