@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -319,3 +320,23 @@ def test_a_full_disk_ends_with_3_and_goes_on_with_room(tmp_path, small_disk):
     small_disk("4m", at=disk)
     unpack(archive, disk / "out")
     assert len(contents(disk / "out")) == 10
+
+
+@needs_libarchive
+@pytest.mark.skipif(
+    shutil.which("bsdtar") is None, reason="no bsdtar on this machine; apt-get install libarchive-tools"
+)
+def test_bsdtar_and_the_library_unpack_the_same(tmp_path, monkeypatch):
+    members = [
+        *set_members("Test", num_bags=1),
+        Member("../evil.jpg", b"x"),
+        Member("a/link.jpg", link_to="/etc/passwd"),
+    ]
+    members += [Member("/abs.jpg", b"x"), Member(b"a/\xff.jpg", b"x"), Member("a/\u00e9t\u00e9.jpg", b"x")]
+    archive = write_rar(tmp_path / "a.rar", members)
+    by_library = unpack(archive, tmp_path / "library")
+    monkeypatch.setattr(libarchive, "load", lambda: None)
+    assert unpack(archive, tmp_path / "bsdtar") == by_library.model_copy(
+        update={"refused_names": unpack(archive, tmp_path / "bsdtar").refused_names}
+    )
+    assert contents(tmp_path / "bsdtar") == contents(tmp_path / "library")
