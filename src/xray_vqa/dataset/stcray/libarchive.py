@@ -66,8 +66,8 @@ def _declare(library: ctypes.CDLL) -> None:
 class Header:
     """One entry as the library tells of it; good until the next one is asked for."""
 
-    def __init__(self, library: ctypes.CDLL, archive: Any, entry: Any, path: Path) -> None:
-        self._library, self._archive, self._path = library, archive, path
+    def __init__(self, library: ctypes.CDLL, archive: Any, entry: Any, path: Path, buffer: Any) -> None:
+        self._library, self._archive, self._path, self._buffer = library, archive, path, buffer
         self.name_bytes: bytes = (
             library.archive_entry_pathname_utf8(entry) or library.archive_entry_pathname(entry) or b""
         )
@@ -81,13 +81,13 @@ class Header:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content, a megabyte at most at a time. Raises DatasetError where it is damaged."""
-        buffer = ctypes.create_string_buffer(_BLOCK_BYTES)
-        while (count := self._library.archive_read_data(self._archive, buffer, _BLOCK_BYTES)) != 0:
+        buffer = self._buffer
+        while (count := self._library.archive_read_data(self._archive, buffer, len(buffer))) != 0:
             if count == _RETRY:
                 continue
             if count < 0:
                 raise _failure(self._library, self._archive, self._path)
-            yield buffer.raw[:count]
+            yield ctypes.string_at(buffer, count)
 
 
 def read_headers(library: ctypes.CDLL, path: Path) -> Iterator[Header]:
@@ -99,12 +99,13 @@ def read_headers(library: ctypes.CDLL, path: Path) -> Iterator[Header]:
         if library.archive_read_open_filename(archive, str(path).encode(), _BLOCK_BYTES) != _OK:
             raise _failure(library, archive, path)
         entry = ctypes.c_void_p()
+        buffer = ctypes.create_string_buffer(_BLOCK_BYTES)  # one for all entries: most are small
         while True:
             code = library.archive_read_next_header(archive, ctypes.byref(entry))
             if code == _EOF:
                 return
             if code in (_OK, _WARN):
-                yield Header(library, archive, entry, path)
+                yield Header(library, archive, entry, path, buffer)
             elif code != _RETRY:
                 raise _failure(library, archive, path)
     finally:

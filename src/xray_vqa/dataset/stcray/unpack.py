@@ -14,7 +14,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +28,7 @@ from xray_vqa.errors import DatasetError, Incomplete
 
 _KEPT_SUFFIXES = IMAGE_SUFFIXES | {".json", ".txt"}
 _SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
-_MARKER, _PROGRESS, _PART = ".complete", ".progress", ".part"
+_MARKER, _PROGRESS, _PART = ".complete", ".progress", ".entry"
 _NUM_NAMED = 50
 _SYNC_EVERY_S = 30.0
 """A sync waits for all that this machine has to write, so it is rare; a power cut costs this much work."""
@@ -125,7 +124,8 @@ def unpack(
             report = _write_entries(entries, target, stamp, begun.num_files, limits, cut_off=is_cut_off(archive))
             os.sync()
             _write_report(target / _MARKER, report)
-            (target / _PROGRESS).unlink()
+            for name in (_PROGRESS, _PART):
+                (target / name).unlink(missing_ok=True)
     except DatasetError:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -154,7 +154,7 @@ def _write_entries(
             if num_files < num_safe and entry.num_bytes is not None and _size_of(path) == entry.num_bytes:
                 length = entry.num_bytes
             else:
-                length = _write(entry, path, limits.max_file_bytes, tally)
+                length = _write(entry, path, target / _PART, limits.max_file_bytes, tally)
             if length is None:
                 continue
             if length > room:
@@ -215,12 +215,10 @@ def _unsafe(name: str) -> str:
     return ""
 
 
-def _write(entry: Entry, path: Path, limit: int, tally: _Tally) -> int | None:
+def _write(entry: Entry, path: Path, part: Path, limit: int, tally: _Tally) -> int | None:
     """Write an entry's content and return its length; None, and no file, where it is too long or has no place."""
-    part = path.with_name(path.name + _PART)
     length = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
             for chunk in entry.chunks() if (entry.num_bytes or 0) <= limit else ():
                 length += len(chunk)
@@ -234,12 +232,10 @@ def _write(entry: Entry, path: Path, limit: int, tally: _Tally) -> int | None:
                 f"{_shown(entry.name)} has {length:,} bytes instead of {entry.num_bytes:,}: the archive cannot be "
                 "unpacked, it is damaged"
             )
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return tally.refuse(entry.name, "a file and a folder of one name")
-    finally:
-        with suppress(NotADirectoryError):
-            part.unlink(missing_ok=True)
     return length
 
 
