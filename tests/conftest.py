@@ -1,5 +1,7 @@
 """What many tests share: a tiny random Qwen2.5-VL with a real tokenizer, made once a session."""
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,25 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_card(model_dir, card)
     return model_dir
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a disk of some size, or give one that is mounted another; skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(size: str, at: Path | None = None) -> Path:
+        folder = at or tmp_path / f"disk{len(mounted)}"
+        folder.mkdir(exist_ok=True)
+        options = f"size={size}" + (",remount" if folder in mounted else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        if folder not in mounted:
+            mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -1,14 +1,12 @@
 """`xray-vqa data ...` and `data/download_stcray.py` as a user calls them."""
 
-import http.server
+import fcntl
 import io
 import json
 import os
 import socket
 import subprocess
 import sys
-import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -258,9 +256,9 @@ def test_without_network_the_download_ends_within_seconds_with_3_and_says_what_t
 
 def test_a_hub_that_accepts_and_stays_silent_is_not_waited_for(tmp_path):
     code = (
-        "import sys\nfrom xray_vqa.dataset import stcray\nfrom xray_vqa.errors import Incomplete\n"
-        "stcray.PROBE_TIMEOUT_S = 0.5\n"
-        "try: stcray.fetch_archives()\nexcept Incomplete as error: sys.exit(str(error))"
+        "import sys\nfrom pathlib import Path\nfrom xray_vqa.dataset.stcray import hub, published\n"
+        "from xray_vqa.errors import Incomplete\nhub.PROBE_TIMEOUT_S = 0.5\n"
+        "try: hub.fetch_archives(published.ARCHIVES, Path('x'))\nexcept Incomplete as error: sys.exit(str(error))"
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": str(tmp_path)}
@@ -308,87 +306,15 @@ def test_an_unpacked_copy_becomes_a_dataset_that_verifies(tmp_path):
     assert "test: 1 scans (0 clean), 1 items" in done.stdout
 
 
-class FakeHub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub's protocol as a download needs; `files` by name, or None for a gate that is shut."""
-
-    files: dict[str, bytes] | None = None
-    num_gets = 0
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, *, with_body: bool) -> None:
-        name = self.path.partition("?")[0].rpartition("/")[2]
-        if type(self).files is None:
-            self.send_response(401)
-            self.send_header("X-Error-Code", "GatedRepo")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        data = b"{}" if name == "auth-check" else type(self).files.get(name)
-        self.send_response(200 if data is not None else 404)
-        self.send_header("Content-Length", str(len(data or b"")))
-        if data is not None and "/resolve/" in self.path:
-            self.send_header("ETag", f'"{name}-1"')
-            self.send_header("X-Repo-Commit", "0" * 40)
-        self.end_headers()
-        if with_body and data:
-            type(self).num_gets += name.endswith(".rar")
-            self.wfile.write(data)
+def test_a_source_that_is_not_there_is_said(tmp_path, capsys):
+    assert run("data", "download", "--source", tmp_path / "none", "--output-dir", tmp_path / "out") == 2
+    assert "give hub, an archive or a folder with archives" in capsys.readouterr().err
 
 
-@pytest.fixture
-def hub():
-    class Hub(FakeHub):
-        pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield Hub, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_without_a_login_the_download_ends_with_2_and_says_where_to_get_one(hub, tmp_path):
-    _, endpoint = hub
-    done = run_script("--output-dir", tmp_path / "out", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "hf"))
-    assert done.returncode == 2, done.stderr
-    for word in ("accept its conditions at https://huggingface.co/datasets/", "hf auth login", "HF_TOKEN"):
-        assert word in done.stderr
-
-
-def test_archives_from_a_hub_become_a_dataset_and_are_not_fetched_twice(hub, tmp_path):
-    handler, endpoint = hub
-    handler.files = {}
-    for name, labels in (("Train", ("Gun", "Non Threat")), ("Test", ("Knife",))):
-        make_set(tmp_path / "tree", name, labels)
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w") as archive:
-            archive.add(tmp_path / f"tree/STCray_{name}Set", f"STCray_{name}Set")
-        handler.files[f"STCray_{name}Set.rar"] = stream.getvalue()
-    (tmp_path / "bin").mkdir()
-    tool = tmp_path / "bin/bsdtar"  # stands in for a RAR reader, which this machine may lack: the archives are tars
-    tool.write_text('#!/bin/sh\nexec tar "$@"\n')
-    tool.chmod(0o755)
-    settings = {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(tmp_path / "hf"),
-        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = run_script("--output-dir", tmp_path / "out", **settings)
-    assert done.returncode == 5, done.stderr
-    assert "instead of 1,094,236,470" in done.stderr
-    done = run_script("--output-dir", tmp_path / "out", "--any-version", **settings)
-    assert done.returncode == 0, done.stderr
-    assert handler.num_gets == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "import_report.json", "manifest.json", "test", "train",
-    ]  # fmt: skip
-    assert run("data", "verify", tmp_path / "out") == 0
+def test_two_downloads_into_one_folder_do_not_meet(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert run("data", "download", "--source", tmp_path, "--output-dir", tmp_path / "out") == 2
+    assert "another download is at work here" in capsys.readouterr().err
+    os.close(descriptor)

@@ -1,6 +1,5 @@
 import json
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,9 @@ import pytest
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.importing import import_source
 from xray_vqa.dataset.layout import annotated_categories, read_split
-from xray_vqa.dataset.stcray import check_archive, class_label, find_archives, parse_file_name, read_stcray, unpack
-from xray_vqa.errors import ConfigError, DatasetError, IntegrityError
+from xray_vqa.dataset.stcray.names import bag_of, class_label, parse_file_name
+from xray_vqa.dataset.stcray.tree import read_stcray
+from xray_vqa.errors import ConfigError
 
 
 @pytest.fixture
@@ -184,50 +184,107 @@ def test_a_folder_without_either_set_is_refused(tmp_path):
         read(tmp_path)
 
 
-def make_archive(tree, folder: Path) -> Path:
-    """A tar that is called RAR: what unpacks it is a fake tool."""
-    root = tree([("Train", "Class 2_Gun", "Gun1_B1_L1_C1_1", GUN_BOX, "")], root=folder / "packed")
-    folder.mkdir(exist_ok=True)
-    with tarfile.open(folder / "STCray_TrainSet.rar", "w") as archive:
-        archive.add(root / "STCray_TrainSet", "STCray_TrainSet")
-    return folder / "STCray_TrainSet.rar"
+# --- masks, augmented scans, links -----------------------------------------------------------------------------------
 
 
-def make_tool(folder: Path, name: str, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
+def write_json(root, kind, folder, stem, shapes, set_name="STCray_TestSet"):
+    path = root / set_name / kind / folder / f"{stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "shapes": [{"label": label, "points": points} for label, points in shapes],
+        "imageWidth": 64,
+        "imageHeight": 48,
+    }
+    path.write_text(json.dumps(content))
+    return path
 
 
-def test_an_archive_is_unpacked_by_the_first_tool_that_can(tree, tmp_path, monkeypatch):
-    archive = make_archive(tree, tmp_path / "archives")
-    make_tool(tmp_path / "bin", "bsdtar", "echo 'RAR5 is unknown to me' >&2; exit 1")
-    make_tool(tmp_path / "bin", "unrar", 'exec /bin/tar -x -f "$4" -C "$5"')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    assert find_archives(tmp_path / "archives") == [archive]
-    unpack(archive, tmp_path / "target")
-    assert [scan.split for scan in read(tmp_path / "target").scans] == ["train"]
-    make_tool(tmp_path / "bin", "unrar", "exit 9")
-    unpack(archive, tmp_path / "target")  # it is whole already, so no tool is asked
+STEM = "Gun1_B1_L1_C1_1"
 
 
-def test_what_no_tool_can_unpack_leaves_nothing_behind(tree, tmp_path, monkeypatch):
-    archive = make_archive(tree, tmp_path / "archives")
-    make_tool(tmp_path / "bin", "bsdtar", "echo broken header >&2; exit 1")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(DatasetError, match="bsdtar ended with 1: broken header"):
-        unpack(archive, tmp_path / "target")
-    assert not (tmp_path / "target").exists()
+def test_polygons_give_their_masks_to_the_boxes_that_they_fill(tree, tmp_path):
+    boxes = [("Gun", [[10, 5], [30, 20]]), ("Gun", [[40, 30], [60, 45]])]
+    root = tree([("Test", "Class 2_Gun", STEM, boxes, "")])
+    second_first = [("gun", [[41, 30], [60, 30], [60, 45], [40, 45]]), ("Knife", [[1, 1], [5, 1], [5, 5]])]
+    write_json(root, "Json", "Class 02_Gun", STEM, second_first)
+    source = read(root)
+    masks = [item.mask for item in source.scans[0].items]
+    assert masks[0] is None
+    assert masks[1] is not None
+    assert masks[1]["size"] == [48, 64]
+    assert sum(masks[1]["counts"]) == 48 * 64
+    assert 260 < sum(masks[1]["counts"][1::2]) < 340  # 20 x 15 pixels, edges included
+    assert any("1 polygons outline no item" in str(notice) for notice in source.notices)
+    import_source(source, tmp_path / "out")
+    assert read_split(tmp_path / "out", "test").records[0].masks == masks
 
 
-def test_without_a_tool_the_package_is_named(tree, tmp_path, monkeypatch):
-    archive = make_archive(tree, tmp_path / "archives")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="apt-get install libarchive-tools"):
-        unpack(archive, tmp_path / "target")
+def test_where_only_polygons_are_there_they_are_the_masks_too(tree):
+    shapes = [("Gun", [[10, 5], [30, 8], [20, 20]])]
+    source = read(tree([("Test", "Class 2_Gun", STEM, shapes, "")], kind="Json"))
+    mask = source.scans[0].items[0].mask
+    assert mask is not None
+    assert 120 < sum(mask["counts"][1::2]) < 180  # half of 20 x 15, edges included
 
 
-def test_an_archive_that_is_not_the_published_one_is_refused(tree, tmp_path):
-    archive = make_archive(tree, tmp_path / "archives")
-    with pytest.raises(IntegrityError, match="bytes instead of 1,094,236,470"):
-        check_archive(archive)
+@pytest.mark.parametrize(
+    "points", [[[1, 1], [2, 2]], [[90, 90], [99, 90], [99, 99]], [[1, 1], [float("inf"), 1], [3, 3]]]
+)
+def test_polygons_that_cover_nothing_are_no_masks(tree, points):
+    source = read(tree([("Test", "Class 2_Gun", STEM, [("Gun", points)], "")], kind="Json"))
+    assert source.scans[0].items[0].mask is None
+
+
+def test_what_follows_the_grammar_no_longer_still_stays_with_its_bag():
+    assert bag_of("Gun1_B02_L3_C4_7_flipped", "Gun") == bag_of("Gun1_B2_L3_C4_8", "Gun") == "Gun1_B2"
+
+
+def test_augmented_scans_go_to_train_with_the_bag_that_they_were_made_of_and_only_on_demand(tree):
+    root = tree(
+        [
+            ("Train", "Class 2_Gun", "Gun1_B2_L1_C1_1", GUN_BOX, ""),
+            ("Test", "Class 2_Gun", "Gun1_B3_L1_C1_1", GUN_BOX, ""),
+            ("Augmented", "Class 2_Gun", "Gun1_B2_L1_C1_1_rot90", GUN_BOX, ""),
+        ]
+    )
+    (root / "STCray_AugmentedSet").rename(root / "STCray_Augmented")
+    assert len(read(root).scans) == 2
+    assert any("--include-augmented takes them" in str(notice) for notice in read(root).notices)
+    scans = read(root, augmented=True).scans
+    assert [(scan.split, scan.group) for scan in scans] == [
+        ("train", "train/Gun1_B2"), ("test", "test/Gun1_B3"), ("train", "train/Gun1_B2"),
+    ]  # fmt: skip
+    assert scans[2].factors is not None
+    assert scans[2].factors["augmented"] is True
+
+
+def test_links_out_of_a_copy_are_not_followed(tree, tmp_path):
+    root = tree([("Test", "Class 2_Gun", STEM, GUN_BOX, "")])
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    images = root / "STCray_TestSet/Images/Class 2_Gun"
+    (images / "Gun1_B1_L1_C1_2.jpg").symlink_to(tmp_path / "secret.jpg")
+    (images.parent / "Class 3_3D Gun").symlink_to(tmp_path)
+    (root / "STCray_TestSet/Captions/Class 2_Gun" / f"{STEM}.txt").symlink_to(tmp_path / "secret.txt")
+    source = read(root)
+    assert [scan.caption for scan in source.scans] == [""]
+    assert sorted(str(fault).removeprefix(str(root / "STCray_TestSet/")) for fault in source.faults) == [
+        f"/Captions/Class 2_Gun/{STEM}.txt: is a link out of the folder; not read",
+        "/Images/Class 2_Gun/Gun1_B1_L1_C1_2.jpg: is a link out of the folder; left out",
+        "/Images/Class 3_3D Gun: is a link out of the folder; left out",
+    ]
+
+
+def test_file_names_that_are_no_utf8_are_left_out_by_name(tree, tmp_path):
+    root = tree([("Test", "Class 2_Gun", STEM, GUN_BOX, "")])
+    folder = os.fsencode(root / "STCray_TestSet/Images/Class 2_Gun")
+    with open(folder + b"/Gun1\xff.jpg", "wb") as stream:  # noqa: PTH123 - bytes
+        stream.write(b"x")
+    report = import_source(read(root), tmp_path / "out")
+    assert report.counts["scans"] == 1
+    assert ["Gun1" in str(fault) and "no usable name" in str(fault) for fault in report.faults] == [True]
+
+
+def test_resource_forks_in_a_copy_are_counted(tree):
+    source = read(tree([("Test", "Class 2_Gun", STEM, GUN_BOX, "")]))
+    assert any("1 resource-fork files" in str(notice) for notice in source.notices)
