@@ -69,10 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 where something could not be imported."""
-    from xray_vqa.dataset.importers import find_importer
+    from xray_vqa.dataset.importers import find_importer, open_folder, read_source
     from xray_vqa.dataset.importing import ImportOptions, import_source
 
-    importer = find_importer(args.source, args.format)
+    folder = open_folder(args.source)
+    importer = find_importer(folder, args.format)
     print(f"{args.source}: {importer.description}", file=sys.stderr)
     options = ImportOptions(
         split_map=dict(args.split_map),
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         source_name=args.source_name,
         licence=args.licence,
     )
-    report = import_source(importer.read(args.source), args.output_dir, options)
+    report = import_source(read_source(folder, importer), args.output_dir, options)
     show_import(report, as_json=args.json)
     if report.faults and not args.allow_faults:
         print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)
