@@ -32,10 +32,10 @@ _SPLIT_WORDS = {
     "test": "test", "testing": "test", "testset": "test",
 }  # fmt: skip
 
-_TREE_WORDS = frozenset(
+TREE_WORDS = frozenset(
     {
-        "annotation", "annotations", "ann", "anns", "label", "labels", "json", "jsons", "xml", "xmls", "txt", "txts", "bb",
-        "bboxes", "gt", "gtfine", "image", "images", "img", "imgs", "jpegimage", "jpegimages", "leftimg8bit",
+        "annotation", "annotations", "ann", "anns", "label", "labels", "json", "jsons", "xml", "xmls", "txt", "txts",
+        "bb", "bboxes", "gt", "gtfine", "image", "images", "img", "imgs", "jpegimage", "jpegimages", "leftimg8bit",
     }
 )  # fmt: skip
 """Words in folder names that tell the tree of images from the tree of their annotations and nothing else."""
@@ -44,14 +44,6 @@ _SNIFF_BYTES = 1 << 16
 _LIKELY_LIST = re.compile(r"annot|coco|instance|label|train|val|test", re.IGNORECASE)
 
 BoxXywh = tuple[float, float, float, float]
-
-
-class ImageContent(Protocol):
-    """Image bytes that are no file of their own. Can be pickled, so that another process may read them."""
-
-    def read(self) -> bytes:
-        """Return the bytes, always the same ones. Raises ImageUnreadable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +78,6 @@ class SourceScan:
     caption: str = ""
     licence: str = ""
     factors: Mapping[str, Any] | None = None
-    content: ImageContent | None = None
-    """Where the image is part of another file (`image_path` is that file) or has to be rendered from it."""
     relative: bool = False
     """Boxes are fractions of the image's width and height."""
     frame_doubt: str = ""
@@ -120,8 +110,10 @@ class SourceFolder:
     no annotation file: both are left out and stand in `faults`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scratch_dir: Path | None = None) -> None:
         self.root = root
+        self.scratch_dir = scratch_dir
+        """Where an importer may put images that are no files of their own; theirs to fill, the caller's to remove."""
 
     @cached_property
     def _listing(self) -> tuple[tuple[str, ...], tuple[Fault, ...]]:
@@ -390,7 +382,7 @@ def _tree_key(name: str) -> str:
     """Return a path without what tells images from annotations: `train/train_image/7.png` gives `train/train/7`."""
     kept: list[str] = []
     for part in posixpath.dirname(name).split("/"):
-        words = [word for word in re.split(r"[_\-\s]+", part.lower()) if word not in _TREE_WORDS]
+        words = [word for word in re.split(r"[_\-\s]+", part.lower()) if word not in TREE_WORDS]
         if any(words):
             kept.append("_".join(words))
     return "/".join([*kept, _stem(name).lower()])
