@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xray_vqa.cli.arguments import add_workers
+
 if TYPE_CHECKING:
     from xray_vqa.core.records import Fault
     from xray_vqa.dataset.importing import ImportReport
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the scans, kept in every record")
+    add_workers(parser)
     parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         source_name=args.source_name,
         licence=args.licence,
     )
-    report = import_source(read_source(folder, importer), args.output_dir, options)
+    report = import_source(read_source(folder, importer), args.output_dir, options, workers=args.workers)
     show_import(report, as_json=args.json)
     if report.faults and not args.allow_faults:
         print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)

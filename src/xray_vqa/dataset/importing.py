@@ -3,22 +3,24 @@
 Every scan, item and box of the source ends in the dataset or in the report, which stands beside it as
 `import_report.json`. The order of work makes the command safe to repeat and to interrupt: all images are read and
 checked first, then the report is written and old annotation files that would not fit are removed, then images are
-stored, and annotation files and manifest come last.
+stored, and annotation files and manifest come last. What was read is kept in a journal until the end, so that the same
+command does not decode an image twice; what is stored is compared with its digest before it is believed.
 """
 
 import math
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from tqdm import tqdm
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.core.images import DEFAULT_LIMITS, SUFFIXES, decode_image, image_header
-from xray_vqa.core.jsonl import read_json, write_json
+from xray_vqa.core.images import DEFAULT_LIMITS, SUFFIXES, check_image
+from xray_vqa.core.jsonl import append_jsonl, disk_errors, flush_to_disk, read_journal, read_json, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -28,13 +30,20 @@ from xray_vqa.core.manifest import (
     sha256_file,
     write_manifest,
 )
-from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, compact
+from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, Strict, compact
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, canonical_category, is_clean_label
+from xray_vqa.core.workers import Runner, open_runner
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
-from xray_vqa.dataset.layout import annotations_path, groups_for_share, store_image, write_split
+from xray_vqa.dataset.layout import annotations_path, groups_for_share, is_whole, write_split
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
 REPORT_NAME = "import_report.json"
+JOURNAL_NAME = "import_journal.jsonl"
+"""What was read of the source's images; gone when the import is done."""
+CHUNK = 64
+"""Images a job: some 60 ms of work, which makes handing it to another process cheap."""
+MEMORY_MB = 120
+"""Of a worker process."""
 SKIP = "skip"
 _SPLIT_OF_WORD = {"train": "train", "val": "test", "test": "test"}
 _STORED_NAME = re.compile(r"\d{6}\.(jpg|png|bmp)|\.\d{6}\.(jpg|png|bmp)\..+")
@@ -105,27 +114,39 @@ class _Checked:
 
 
 def import_source(
-    source: Source, root: Path, options: ImportOptions | None = None, *, stage: str = "import", origin: str = ""
+    source: Source,
+    root: Path,
+    options: ImportOptions | None = None,
+    *,
+    stage: str = "import",
+    origin: str = "",
+    workers: int = 1,
 ) -> ImportReport:
     """Write a source's scans as a dataset under `root` and return what was done.
 
     The same source and options give the same files, byte for byte.
 
     `origin` is what the manifest calls the source, by default its folder. A dataset of another origin or stage is
-    not written over.
+    not written over. Images are read and stored by several processes where there are more than a few.
 
     Raises:
         ConfigError: The options do not fit the source, or `root` holds something else than an import of this source.
         DatasetError: Not a single scan could be read.
+        Incomplete: The disk is full, or a worker process died; the same command goes on.
     """
-    options = options or ImportOptions()
+    with disk_errors(root), open_runner(workers, len(source.scans) // CHUNK, root, memory_mb=MEMORY_MB) as run:
+        return _import(source, root, options or ImportOptions(), stage, origin, run)
+
+
+def _import(source: Source, root: Path, options: ImportOptions, stage: str, origin: str, run: Runner) -> ImportReport:
     origin = origin or str(source.root.resolve())
     _check_root(source, root, stage, origin)
     report = ImportReport(root, faults=list(source.faults), notices=list(source.notices))
     report.annotated = _annotated(source, options)
     check_splits(source.scans, options)
+    _group_pattern(options)
 
-    checked = _read_images(source.scans, report)
+    checked = _read_images(source.scans, root, report, run)
     if not checked:
         first = f", first {report.faults[0]}" if report.faults else ""
         raise DatasetError(f"{source.root}: no scan could be imported; {len(report.faults)} faults{first}")
@@ -150,7 +171,7 @@ def import_source(
     }
     _count(source, records, report)
     write_json(root / REPORT_NAME, report.as_json())
-    _write(root, by_split, records)
+    _write(root, by_split, records, run)
     _write_manifest(
         root,
         make_manifest(
@@ -164,6 +185,7 @@ def import_source(
             notes=[f"faults and choices by name: {REPORT_NAME}"],
         ),
     )
+    (root / JOURNAL_NAME).unlink(missing_ok=True)
     return report
 
 
@@ -213,20 +235,90 @@ def _annotated(source: Source, options: ImportOptions) -> tuple[str, ...]:
     return tuple(category for category in CATEGORIES if category in meant)
 
 
-def _read_images(scans: Sequence[SourceScan], report: ImportReport) -> list[_Checked]:
+class _Reading(Strict):
+    """What reading one image said, and of which state of the file."""
+
+    path: str
+    num_bytes: int
+    changed_ns: int
+    """The file's ctime, which nothing but the system can set."""
+    sha256: str = ""
+    format: str = ""
+    size_wh: tuple[int, int] = (0, 0)
+    refused: str = ""
+    """Why it is no image; empty where it is one."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the same file would be read the same way again: not so where it could not even be opened."""
+        return self.changed_ns > 0
+
+
+def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, run: Runner) -> list[_Checked]:
+    """Read every image once, in as many processes as there are, and go on from what an earlier run has read."""
+    journal_path = root / JOURNAL_NAME
+    journal = {reading.path: reading for reading in read_journal(journal_path, _Reading)}
+    paths = list(dict.fromkeys(str(scan.image_path) for scan in scans))
+    readings = {path: journal[path] for path in paths if path in journal and _is_unchanged(journal[path])}
+    missing = [path for path in paths if path not in readings]
+    del journal
+    if missing:
+        root.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(paths), initial=len(readings), desc="reading", unit="scan", disable=None) as progress:
+        for chunk, found in run(_read_chunk, _chunks(missing)):
+            append_jsonl(journal_path, (reading for reading in found if reading.is_lasting))
+            readings.update((reading.path, reading) for reading in found)
+            progress.update(len(chunk))
     checked: list[_Checked] = []
-    for scan in tqdm(scans, desc="reading", unit="scan", disable=None):
-        try:
-            data = _image_bytes(scan.image_path)
-            format_name, size_wh = image_header(data)
-            decode_image(data)
-        except ImageUnreadable as error:
-            report.faults.append(
-                Fault(scan.annotation_path, f"image {scan.original_name} is left out: {error}", scan.position)
-            )
-            continue
-        checked.append(_Checked(scan, sha256_bytes(data), SUFFIXES[format_name], size_wh))
+    for scan in scans:
+        reading = readings[str(scan.image_path)]
+        if reading.refused:
+            message = f"image {scan.original_name} is left out: {reading.refused}"
+            report.faults.append(Fault(scan.annotation_path, message, scan.position))
+        else:
+            checked.append(_Checked(scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh))
     return checked
+
+
+_Chunked = TypeVar("_Chunked")
+
+
+def _chunks(values: Sequence[_Chunked]) -> list[Sequence[_Chunked]]:
+    return [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+
+
+def _is_unchanged(reading: _Reading) -> bool:
+    try:
+        status = os.stat(reading.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_ctime_ns) == (reading.num_bytes, reading.changed_ns)
+
+
+def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
+    return [_read(path) for path in paths]
+
+
+def _read(path: str) -> _Reading:
+    try:
+        status = os.stat(path)
+        data = _image_bytes(Path(path))
+    except OSError as error:
+        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=f"cannot be read: {error.strerror}")
+    except ImageUnreadable as error:
+        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=str(error))
+    try:
+        image = check_image(data)
+    except ImageUnreadable as error:
+        return _Reading(path=path, num_bytes=len(data), changed_ns=status.st_ctime_ns, refused=str(error))
+    return _Reading(
+        path=path,
+        num_bytes=len(data),
+        changed_ns=status.st_ctime_ns,
+        sha256=sha256_bytes(data),
+        format=image.format,
+        size_wh=image.size_wh,
+    )
 
 
 def _image_bytes(path: Path) -> bytes:
@@ -239,12 +331,16 @@ def _image_bytes(path: Path) -> bytes:
         raise ImageUnreadable(f"cannot be read: {error.strerror}", code="missing") from error
 
 
-def _with_source_groups(checked: Sequence[_Checked], options: ImportOptions, report: ImportReport) -> list[_Checked]:
-    """Give each scan the group that the source or the user's pattern names, and name byte-identical copies."""
+def _group_pattern(options: ImportOptions) -> re.Pattern[str] | None:
     try:
-        pattern = re.compile(options.group_pattern) if options.group_pattern else None
+        return re.compile(options.group_pattern) if options.group_pattern else None
     except re.error as error:
         raise ConfigError(f"--group-pattern {options.group_pattern!r}: {error}") from error
+
+
+def _with_source_groups(checked: Sequence[_Checked], options: ImportOptions, report: ImportReport) -> list[_Checked]:
+    """Give each scan the group that the source or the user's pattern names, and name byte-identical copies."""
+    pattern = _group_pattern(options)
     first_of: dict[str, SourceScan] = {}
     grouped: list[_Checked] = []
     for one in checked:
@@ -488,8 +584,19 @@ def _count(source: Source, records: Mapping[Split, Sequence[ScanRecord]], report
     }
 
 
+class _Errand(NamedTuple):
+    """One image to store."""
+
+    source: str
+    target: str
+    sha256: str
+
+
 def _write(
-    root: Path, by_split: Mapping[Split, Sequence[_Checked]], records: Mapping[Split, Sequence[ScanRecord]]
+    root: Path,
+    by_split: Mapping[Split, Sequence[_Checked]],
+    records: Mapping[Split, Sequence[ScanRecord]],
+    run: Runner,
 ) -> None:
     for split in SPLITS:
         path = annotations_path(root, split)
@@ -497,15 +604,16 @@ def _write(
             # Other numbers would mean other images: no reader may meet old annotations beside new images.
             (root / MANIFEST_NAME).unlink(missing_ok=True)
             path.unlink()
-    with tqdm(total=sum(map(len, records.values())), desc="storing", unit="scan", disable=None) as progress:
-        for split in SPLITS:
-            (root / split / "images").mkdir(parents=True, exist_ok=True)
-            for one, record in zip(by_split[split], records[split], strict=True):
-                data = _image_bytes(one.scan.image_path)
-                if sha256_bytes(data) != one.sha256:
-                    raise DatasetError(f"{one.scan.image_path} changed while it was imported; run the command again")
-                store_image(root, split, record.image_id, data)
-                progress.update()
+        (root / split / "images").mkdir(parents=True, exist_ok=True)
+    errands = [
+        _Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+        for split in SPLITS
+        for one, record in zip(by_split[split], records[split], strict=True)
+    ]
+    with tqdm(total=len(errands), desc="storing", unit="scan", disable=None) as progress:
+        for chunk, _ in run(_store_chunk, _chunks(errands)):
+            progress.update(len(chunk))
+    flush_to_disk(root)
     for split in SPLITS:
         wanted = {record.image_filename for record in records[split]}
         for path in (root / split / "images").iterdir():
@@ -513,6 +621,30 @@ def _write(
                 path.unlink()  # of an earlier import with other options, or one that was killed
         if not annotations_path(root, split).is_file():
             write_split(root, split, records[split])
+
+
+def _store_chunk(errands: Sequence[_Errand]) -> None:
+    """Store images whose bytes are still those that were checked.
+
+    The bytes are copied: a hard link would be free, but then a change to the dataset would change the original.
+    """
+    for errand in errands:
+        target = Path(errand.target)
+        if is_whole(target, errand.sha256):
+            continue
+        try:
+            data = _image_bytes(Path(errand.source))
+        except ImageUnreadable as error:
+            raise DatasetError(f"{errand.source}: {error}; it was there when the import began") from None
+        if sha256_bytes(data) != errand.sha256:
+            raise DatasetError(f"{errand.source} changed while it was imported; run the command again")
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def _holds(path: Path, records: Sequence[ScanRecord]) -> bool:

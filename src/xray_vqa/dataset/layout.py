@@ -101,10 +101,9 @@ def store_image(root: Path, split: Split, image_id: int, data: bytes) -> tuple[s
     return relative, size_wh
 
 
-def is_whole(root: Path, record: ScanRecord) -> bool:
-    """Whether a scan's image is on disk with the bytes that the record names."""
-    path = root / record.image_path
-    return path.is_file() and sha256_file(path) == record.sha256
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether an image is on disk with the bytes that its record names."""
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def claim(root: Path, manifest: Manifest) -> None:

@@ -26,7 +26,7 @@ CLASS_LISTS = (
 
 
 class OpixrayImporter:
-    """Reads OPIXray's and HiXray's txt files. Labels of one of the two alone mean that all of its classes are looked for."""
+    """Reads OPIXray's and HiXray's txt files. Labels of one alone mean that all of its classes are annotated."""
 
     name = "opixray"
     description = "OPIXray or HiXray, one txt file an image with `name class x1 y1 x2 y2`"

@@ -110,7 +110,7 @@ def region_label(attributes: Any) -> str:
 
 
 def region_box(shape: Any) -> BoxXywh | None:
-    """Return the box of a rectangle or around a polygon, circle or ellipse; None for points and what is not readable."""
+    """Return the box of a rectangle or around an outline; None for points and what is not readable."""
     if not isinstance(shape, dict):
         return None
     try:

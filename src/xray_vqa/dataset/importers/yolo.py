@@ -155,8 +155,8 @@ def _class_names(reading: Reading) -> list[str]:
             found[name] = [line.strip() for line in folder.read_text(name).splitlines() if line.strip()]
     if not found:
         raise DatasetError(
-            f"{folder.root}: YOLO labels are numbers, and no file says what they mean; put a data.yaml with `names:` or "
-            "a classes.txt (one name a line) beside them"
+            f"{folder.root}: YOLO labels are numbers, and no file says what they mean; put a data.yaml with "
+            "`names:` or a classes.txt (one name a line) beside them"
         )
     first = min(found, key=lambda name: (name.count("/"), name))
     other = next((name for name, names in found.items() if names != found[first]), None)
