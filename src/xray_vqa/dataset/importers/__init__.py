@@ -28,11 +28,11 @@ def _importers() -> Iterator[Importer]:
 FORMATS: dict[str, Importer] = {importer.name: importer for importer in _importers()}
 
 
-def open_folder(source_dir: Path) -> SourceFolder:
+def open_folder(source_dir: Path, scratch_dir: Path | None = None) -> SourceFolder:
     """Return the files of a folder. Raises ConfigError where there is no such folder."""
     if not source_dir.is_dir():
         raise ConfigError(f"{source_dir}: no such folder; give the folder that holds images and annotations")
-    return SourceFolder(source_dir)
+    return SourceFolder(source_dir, scratch_dir)
 
 
 def find_importer(folder: SourceFolder, format_name: str | None = None) -> Importer:

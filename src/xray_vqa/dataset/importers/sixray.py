@@ -16,6 +16,7 @@ from xray_vqa.dataset.importers.voc import read_xml_files
 from xray_vqa.errors import DatasetError
 
 _VALUES = {"1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0}
+_HEAD_BYTES = 8192
 _NAME_COLUMNS = frozenset({"name", "image", "filename", "image_name"})
 
 
@@ -66,8 +67,9 @@ IMPORTER = SixrayImporter()
 def _columns(folder: SourceFolder, name: str) -> tuple[str, ...]:
     """Return the items that a CSV file has a column for; none where it is no list of 1 and -1."""
     with folder.path(name).open("rb") as stream:
-        head = stream.read(8192).decode("utf-8-sig", errors="replace")
-    rows = list(csv.reader(io.StringIO(head)))[:-1] or list(csv.reader(io.StringIO(head)))
+        head = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    whole_lines = head if len(head) < _HEAD_BYTES else head.rpartition("\n")[0]
+    rows = list(csv.reader(io.StringIO(whole_lines)))
     if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0].strip().lower() not in _NAME_COLUMNS:
         return ()
     cells = {cell.strip() for row in rows[1:] for cell in row[1:]}

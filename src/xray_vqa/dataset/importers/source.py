@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.records import Fault
+from xray_vqa.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 """Files that are taken for scans. TIFF is among them so that one is named as unreadable, not overlooked."""
@@ -196,6 +197,20 @@ class SourceFolder:
     def path(self, name: str) -> Path:
         return self.root / name
 
+    def unpack(self, name: str, data: bytes) -> Path:
+        """Put image bytes that are part of another file, or made from it, into a file and return its path.
+
+        Raises:
+            ConfigError: Nobody said where such files may go.
+        """
+        if self.scratch_dir is None:
+            raise ConfigError(f"{self.root}: its images have to be unpacked; open the folder with a scratch_dir")
+        path = self.scratch_dir / name
+        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return path
+
     def read_text(self, name: str) -> str:
         """Return a text file's content, without a byte order mark; what is no UTF-8 becomes a replacement mark."""
         return self.path(name).read_bytes().decode("utf-8-sig", errors="replace")
@@ -270,9 +285,9 @@ class Reading:
     def add(self, image: str, annotation: str, **details: Any) -> None:
         """Add a scan. Its split is that of the image's folders, where nothing else is said."""
         details.setdefault("split", split_of_folders(image) or split_of_folders(annotation))
+        details.setdefault("image_path", self.folder.path(image))
         self.scans.append(
             SourceScan(
-                image_path=self.folder.path(image),
                 original_name=image,
                 annotation_path=self.folder.path(annotation),
                 **details,

@@ -70,7 +70,7 @@ def _read_file(name: str, reading: Reading) -> None:
         num_bytes = reading.folder.path(image).stat().st_size
         doubt = ""
         if stated.isdigit() and int(stated) not in (num_bytes, 0):
-            doubt = f"it was made for a file of {int(stated):,} bytes and this one has {num_bytes:,}"
+            doubt = f"was made for a file of {int(stated):,} bytes and this one has {num_bytes:,}"
         details = {} if not (split := split_word(name.rpartition("/")[2])) else {"split": split}
         reading.add(image, name, items=tuple(items), position=entries[0][0], frame_doubt=doubt, **details)
 
