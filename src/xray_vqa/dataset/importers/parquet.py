@@ -162,6 +162,7 @@ def _read_row(table: _Table, row: int, values: dict[str, Any], reading: Reading)
         size_wh=number_pair(values.get("width"), values.get("height")) or size_wh,
         caption=str(values.get("caption") or ""),
         licence=str(values.get("licence") or values.get("license") or ""),
+        factors=(_json(str(values.get("factors") or "").encode()) or None) if table.is_own else None,
     )
 
 
