@@ -28,6 +28,7 @@ def bring_in(name: str, root: Path, capsys: pytest.CaptureFixture[str], *options
     )
     report = json.loads(capsys.readouterr().out)
     assert main(["data", "verify", str(root)]) == 0
+    capsys.readouterr()
     return report
 
 
