@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xray_vqa.cli.arguments import add_workers
+from xray_vqa.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from xray_vqa.core.records import Fault
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.dataset.importers import find_importer, open_folder, read_source
     from xray_vqa.dataset.importing import ImportOptions, import_source
 
-    folder = open_folder(args.source, scratch_dir=args.output_dir / SCRATCH_NAME)
+    scratch_dir = args.output_dir / SCRATCH_NAME
+    folder = open_folder(args.source, scratch_dir)
     importer = find_importer(folder, args.format)
     print(f"{args.source}: {importer.description}", file=sys.stderr)
     options = ImportOptions(
@@ -100,8 +102,12 @@ def run(args: argparse.Namespace) -> int:
         source_name=args.source_name,
         licence=args.licence,
     )
-    report = import_source(read_source(folder, importer), args.output_dir, options, workers=args.workers)
-    shutil.rmtree(args.output_dir / SCRATCH_NAME, ignore_errors=True)
+    try:
+        report = import_source(read_source(folder, importer), args.output_dir, options, workers=args.workers)
+    except (ConfigError, DatasetError):  # what is unpacked helps only a command that can go on
+        shutil.rmtree(scratch_dir, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch_dir, ignore_errors=True)
     show_import(report, as_json=args.json)
     if report.faults and not args.allow_faults:
         print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)

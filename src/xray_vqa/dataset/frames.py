@@ -68,6 +68,10 @@ class Frames:
         (width, height), what = size_wh, f"is {size_wh[0]}x{size_wh[1]}, its annotation"
         if stated is not None:
             what = f"{what} was made for {stated[0]}x{stated[1]}"
+            if stated == (height, width):
+                return Frame(
+                    None, message=f"{what}, which is this image on its side; its labels are kept without boxes"
+                )
             if self.scale_boxes:
                 return Frame((width / stated[0], height / stated[1]), message=f"{what}; its boxes are scaled")
             return Frame(None, message=f"{what}; its labels are kept without boxes, --scale-boxes scales them")

@@ -102,3 +102,10 @@ def test_a_stated_size_is_not_multiplied_by_a_factor_for_unstated_ones():
 
 def test_boxes_without_numbers_reach_nowhere():
     assert farthest(scan(None, (float("nan"), 1, 2, 3)), (64, 48)) == 0.0
+
+
+def test_an_image_that_lies_on_its_side_without_a_tag_is_not_squeezed():
+    lying = scan((1, 1, 9, 9), size_wh=(48, 64))
+    frame = find_frames([(lying, (64, 48))], scale_boxes=True, factor=None).of(lying, (64, 48), 1)
+    assert frame.scale is None
+    assert "this image on its side" in frame.message

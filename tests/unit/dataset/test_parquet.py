@@ -1,7 +1,9 @@
+import importlib.util
 import json
 
 import pytest
 
+from xray_vqa.cli.main import main
 from xray_vqa.core.manifest import sha256_bytes
 from xray_vqa.dataset.importers import SourceFolder, find_importer
 from xray_vqa.dataset.importers.parquet import ParquetImporter
@@ -107,3 +109,22 @@ def test_an_interrupted_unpacking_goes_on(folder, tmp_path, png):
     before = untouched.stat().st_ctime_ns
     read(folder, tmp_path / "scratch")
     assert (image.read_bytes(), untouched.stat().st_ctime_ns) == (png(1), before)
+
+
+def test_nothing_is_unpacked_into_the_source_or_left_in_a_folder_of_something_else(folder, tmp_path, capsys):
+    before = sorted(folder.rglob("*"))
+    assert main(["data", "import", str(folder), "--output-dir", str(folder / "out")]) == 2
+    assert "lies inside the source" in capsys.readouterr().err
+    (tmp_path / "mine/train").mkdir(parents=True)
+    assert main(["data", "import", str(folder), "--output-dir", str(tmp_path / "mine")]) == 2
+    assert "of unknown origin" in capsys.readouterr().err
+    assert (sorted(folder.rglob("*")), list((tmp_path / "mine").iterdir())) == (before, [tmp_path / "mine/train"])
+
+
+def test_without_the_package_the_command_says_what_to_install(folder, tmp_path, capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "pyarrow" else find_spec(name, *rest)
+    )
+    assert main(["data", "import", str(folder), "--output-dir", str(tmp_path / "out")]) == 2
+    assert "pip install -e '.[parquet]'" in capsys.readouterr().err

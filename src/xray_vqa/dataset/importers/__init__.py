@@ -29,9 +29,17 @@ FORMATS: dict[str, Importer] = {importer.name: importer for importer in _importe
 
 
 def open_folder(source_dir: Path, scratch_dir: Path | None = None) -> SourceFolder:
-    """Return the files of a folder. Raises ConfigError where there is no such folder."""
+    """Return the files of a folder.
+
+    Raises:
+        ConfigError: There is no such folder, or what is unpacked would be written into it.
+    """
     if not source_dir.is_dir():
         raise ConfigError(f"{source_dir}: no such folder; give the folder that holds images and annotations")
+    if scratch_dir is not None and source_dir.resolve() in scratch_dir.resolve().parents:
+        raise ConfigError(
+            f"{scratch_dir.parent} lies inside the source {source_dir}; choose an --output-dir outside of it"
+        )
     return SourceFolder(source_dir, scratch_dir)
 
 
