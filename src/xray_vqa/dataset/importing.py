@@ -289,7 +289,7 @@ def _chunks(values: Sequence[_Chunked]) -> list[Sequence[_Chunked]]:
 
 def _is_unchanged(reading: _Reading) -> bool:
     try:
-        status = os.stat(reading.path)
+        status = Path(reading.path).stat()
     except OSError:
         return False
     return (status.st_size, status.st_ctime_ns) == (reading.num_bytes, reading.changed_ns)
@@ -301,7 +301,7 @@ def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
 
 def _read(path: str) -> _Reading:
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         data = _image_bytes(Path(path))
     except OSError as error:
         return _Reading(path=path, num_bytes=0, changed_ns=0, refused=f"cannot be read: {error.strerror}")
