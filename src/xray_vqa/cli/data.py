@@ -10,7 +10,9 @@ SUBCOMMANDS = {
     "download": "fetch STCray from the hub, or read a copy of it",
     "import": "bring in scans with COCO or Pascal VOC annotations",
     "tip": "project simulated threats into real scans",
-    "verify": "check a dataset: images, boxes, digests, leaks between the splits",
+    "verify": "check a dataset: images, boxes, digests, copies, leaks between the splits",
+    "split": "divide a dataset anew, by bag and by category",
+    "card": "describe a dataset: Markdown and Croissant JSON-LD",
 }
 
 EPILOG = """\

@@ -71,7 +71,7 @@ def find_near_copies(hashes: Hashes, thumbnails: Thumbnails, *, max_distance: in
     a million; each of them stands for the others.
     """
     flat = thumbnails.reshape(len(thumbnails), -1)
-    shown = np.flatnonzero(flat.std(axis=1) >= MIN_CONTRAST) if len(flat) else np.zeros(0, np.int64)
+    shown = np.flatnonzero(_contrast(flat) >= MIN_CONTRAST)
     _, leaders, member_of = np.unique(hashes[shown, 0], return_index=True, return_inverse=True)
     leader_of = shown[leaders][member_of]
     followers = shown[leader_of != shown]
@@ -144,6 +144,13 @@ def _matches(
         near = (first < second) & (np.bitwise_count(queries[first] ^ hashes[second]) <= max_distance)
         if near.any():
             yield first[near], second[near]
+
+
+def _contrast(flat: Thumbnails) -> NDArray[np.float64]:
+    contrast = np.zeros(len(flat))
+    for start in range(0, len(flat), _COMPARED):  # all at once would need eight bytes for every pixel of the dataset
+        contrast[start : start + _COMPARED] = flat[start : start + _COMPARED].std(axis=1)
+    return contrast
 
 
 def _agreeing(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from xray_vqa.core.answers import parse_categories
@@ -23,10 +24,9 @@ from xray_vqa.core.workers import open_runner
 from xray_vqa.dataset.copies import MIN_CONTRAST, TURNS, find_near_copies, perceptual_hashes
 from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
 from xray_vqa.dataset.layout import SplitScans, annotated_categories, annotations_path, read_split
+from xray_vqa.dataset.storing import CHUNK
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
-CHUNK = 64
-"""Scans a job."""
 MEMORY_MB = 120
 """Of a worker process."""
 
@@ -161,7 +161,11 @@ def verify_dataset(root: Path, *, workers: int = 1, strict: bool = False, near_c
         splits.append(scans)
         _check_records(scans, report)
     placed = [one for scans in splits for one in _placed(scans)]
-    seen = _look_at_images(root, placed, report, workers)
+    seen = look_at_images(root, [one.record for one in placed], workers)
+    for place, kind, message in seen.remarks:
+        severity = report.notices if kind == "blank" else report.faults
+        severity.append(placed[place].remark(kind, message))
+    _count_missing_digests(placed, report)
     for scans in splits:
         _look_for_strays(scans, report)
         report.splits[scans.split] = _counts(scans)
@@ -210,9 +214,7 @@ def _check_records(scans: SplitScans, report: VerifyReport) -> None:
     for fault in scans.faults:
         record = readable.get(fault.position) if fault.position is not None else None
         images = (record.image_path,) if record else ()
-        report.faults.append(
-            Remark(fault.path, fault.message, fault.position, "box" if record else "entry", images)
-        )
+        report.faults.append(Remark(fault.path, fault.message, fault.position, "box" if record else "entry", images))
     ids: dict[int, int] = {}
     paths: dict[str, int] = {}
     annotated = set(report.annotated)
@@ -257,52 +259,49 @@ class _Job(NamedTuple):
     """Path relative to the root, digest and size as the record has them."""
 
 
-class _Look(NamedTuple):
-    """What a worker saw in the images of a job."""
+class Looks(NamedTuple):
+    """What was seen in images, by their place in the list that was asked about."""
 
     remarks: list[tuple[int, str, str]]
-    """Place in the job, kind and message."""
+    """Place, kind and message."""
     digests: list[str]
     """Of the bytes on disk; empty where there are none."""
-    thumbnails: np.ndarray
-    """(n, 32, 32) uint8, zero where an image could not be decoded."""
-    hashes: np.ndarray
-    """(n, 4) uint64."""
+    thumbnails: NDArray[np.uint8]
+    """(n, 32, 32), zero where an image could not be decoded."""
+    hashes: NDArray[np.uint64]
+    """(n, 4)."""
 
 
-def _look_at_images(root: Path, placed: Sequence[_Placed], report: VerifyReport, workers: int) -> _Look:
+def look_at_images(root: Path, records: Sequence[ScanRecord], workers: int) -> Looks:
+    """Read and decode every image once and return what was seen, in the order of the records."""
     jobs = [
-        _Job(
-            root,
-            start,
-            tuple((o.record.image_path, o.record.sha256, o.record.size_wh) for o in placed[start : start + CHUNK]),
-        )
-        for start in range(0, len(placed), CHUNK)
+        _Job(root, start, tuple((one.image_path, one.sha256, one.size_wh) for one in records[start : start + CHUNK]))
+        for start in range(0, len(records), CHUNK)
     ]
-    thumbnails = np.zeros((len(placed), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
-    hashes = np.zeros((len(placed), len(TURNS)), np.uint64)
-    digests = [""] * len(placed)
+    thumbnails = np.zeros((len(records), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    hashes = np.zeros((len(records), len(TURNS)), np.uint64)
+    digests = [""] * len(records)
     remarks: list[tuple[int, str, str]] = []
     with (
         open_runner(workers, len(jobs), root, memory_mb=MEMORY_MB) as run,
-        tqdm(total=len(placed), desc="verifying", unit="scan", disable=None, leave=False) as progress,
+        tqdm(total=len(records), desc="looking", unit="scan", disable=None, leave=False) as progress,
     ):
         for job, look in run(_look_at, jobs):
             part = slice(job.start, job.start + len(job.scans))
             thumbnails[part], hashes[part], digests[part] = look.thumbnails, look.hashes, look.digests
             remarks += [(job.start + place, kind, message) for place, kind, message in look.remarks]
             progress.update(len(job.scans))
-    for place, kind, message in sorted(remarks):
-        severity = report.notices if kind == "blank" else report.faults
-        severity.append(placed[place].remark(kind, message))
+    return Looks(sorted(remarks), digests, thumbnails, hashes)
+
+
+def _count_missing_digests(placed: Sequence[_Placed], report: VerifyReport) -> None:
     without = Counter(one.path for one in placed if not one.record.sha256)
     for path, count in without.items():
         message = f"{count} scans have no sha256, so changes cannot be noticed"
         report.notices.append(Remark(path, message, kind="digest"))
-    return _Look(remarks, digests, thumbnails, hashes)
 
 
-def _look_at(job: _Job) -> _Look:
+def _look_at(job: _Job) -> Looks:
     thumbnails = np.zeros((len(job.scans), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     remarks: list[tuple[int, str, str]] = []
     digests: list[str] = []
@@ -327,7 +326,7 @@ def _look_at(job: _Job) -> _Look:
             remarks.append((place, "size", message))
         if float(image.thumbnail.std()) < MIN_CONTRAST:
             remarks.append((place, "blank", f"image {image_path} has hardly any contrast"))
-    return _Look(remarks, digests, thumbnails, perceptual_hashes(thumbnails))
+    return Looks(remarks, digests, thumbnails, perceptual_hashes(thumbnails))
 
 
 def _look_for_strays(scans: SplitScans, report: VerifyReport) -> None:
@@ -357,7 +356,7 @@ def _check_groups(placed: Sequence[_Placed], report: VerifyReport) -> None:
             report.faults.append(second.remark("group leak", message, first))
 
 
-def _check_copies(placed: Sequence[_Placed], seen: _Look, report: VerifyReport) -> None:
+def _check_copies(placed: Sequence[_Placed], seen: Looks, report: VerifyReport) -> None:
     """Bytes that stand twice: across the splits, or with labels that cannot both be true."""
     by_digest: dict[str, list[_Placed]] = defaultdict(list)
     for one, digest in zip(placed, seen.digests, strict=True):
@@ -389,8 +388,8 @@ def _counted(record: ScanRecord) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(record.categories).items())) or "nothing"
 
 
-def _check_near_copies(placed: Sequence[_Placed], seen: _Look, report: VerifyReport) -> None:
-    """Name each test scan that looks like a training scan, and scans of one split that look alike and share no group."""
+def _check_near_copies(placed: Sequence[_Placed], seen: Looks, report: VerifyReport) -> None:
+    """Name each test scan that looks like a training scan, and scans of a split that look alike and share no group."""
     copies = find_near_copies(seen.hashes, seen.thumbnails)
     best: dict[tuple[str, int], tuple[int, int, int]] = {}
     for first, second, distance, turn in zip(
