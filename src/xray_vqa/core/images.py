@@ -7,6 +7,7 @@ the same to the model everywhere. Messages never repeat a decoder's own text: su
 
 import base64
 import io
+import struct
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from xray_vqa.errors import ImageUnreadable
 
@@ -70,6 +71,16 @@ def image_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[str
     return str(image.format), image.size
 
 
+def _orientation(image: Image.Image) -> int:
+    if "exif" not in image.info:
+        return 1
+    try:
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, ValueError, TypeError, OSError, KeyError, IndexError, struct.error):
+        return 1  # a tag that cannot be read turns nothing
+    return value if 1 <= value <= 8 else 1
+
+
 THUMBNAIL_SIDE = 32
 """Pixels of the thumbnail that `check_image` gives: what a perceptual hash needs."""
 
@@ -80,6 +91,9 @@ class CheckedImage:
 
     format: str
     size_wh: tuple[int, int]
+    """As stored; see `orientation`."""
+    orientation: int
+    """How a viewer would turn or mirror it by its EXIF tag, 1 (not at all) to 8. We never do: pixels are as stored."""
     thumbnail: NDArray[np.uint8]
     """(THUMBNAIL_SIDE, THUMBNAIL_SIDE) grey, the whole image squeezed into it."""
 
@@ -94,14 +108,14 @@ def check_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> CheckedIma
         ImageUnreadable: As `decode_image` does.
     """
     image = _open(data, limits)
-    size_wh = image.size
+    size_wh, orientation = image.size, _orientation(image)
     with _damage():
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         image.load()
         small = image if image.mode == "L" and "transparency" not in image.info else _to_rgb(image).convert("L")
         thumbnail = small.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    return CheckedImage(str(image.format), size_wh, np.asarray(thumbnail))
+    return CheckedImage(str(image.format), size_wh, orientation, np.asarray(thumbnail))
 
 
 def jpeg_uri(image: Image.Image, max_side: int = 720, quality: int = 82) -> str:

@@ -32,6 +32,7 @@ from xray_vqa.core.manifest import (
 from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, Strict, compact
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, canonical_category, is_clean_label
 from xray_vqa.core.workers import Runner, open_runner
+from xray_vqa.dataset.frames import Frame, Frames, find_frames
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
 from xray_vqa.dataset.layout import annotations_path, groups_for_share, write_split
 from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, store_chunk
@@ -63,6 +64,8 @@ class ImportOptions:
     """Overrules what the source says it annotates."""
     scale_boxes: bool = False
     """Where the annotation was made for another size of the image, scale its boxes."""
+    box_factor: float | None = None
+    """Multiplies the boxes of scans whose annotation does not say for which size of the image it was made."""
     group_pattern: str = ""
     """Regular expression on the original name; its first group (or all of the match) names the bag."""
     source_name: str = ""
@@ -107,6 +110,8 @@ class _Checked:
     sha256: str
     suffix: str
     size_wh: tuple[int, int]
+    orientation: int = 1
+    """As its EXIF tag has it."""
     group: str = ""
     split: Split | None = None
 
@@ -157,16 +162,21 @@ def _import(source: Source, root: Path, options: ImportOptions, stage: str, orig
         "test_share": options.test_share,
         "annotated": None if options.annotated is None else list(options.annotated),
         "scale_boxes": options.scale_boxes,
+        "box_factor": options.box_factor,
         "group_pattern": options.group_pattern,
     }
     by_split: dict[Split, list[_Checked]] = {
         split: _merge_copies([one for one in checked if one.split == split]) for split in SPLITS
     }
     name = options.source_name or f"{source.format}/{source.root.resolve().name}"
+    frames = find_frames(
+        [(one.scan, one.size_wh) for one in checked], scale_boxes=options.scale_boxes, factor=options.box_factor
+    )
     records: dict[Split, list[ScanRecord]] = {
-        split: [_record(one, split, number, name, options, report) for number, one in enumerate(scans)]
+        split: [_record(one, split, number, name, frames, options, report) for number, one in enumerate(scans)]
         for split, scans in by_split.items()
     }
+    _name_bags_that_disagree(records, report)
     _count(source, records, report)
     write_json(root / REPORT_NAME, report.as_json())
     _write(root, by_split, records, run)
@@ -243,6 +253,7 @@ class _Reading(Strict):
     sha256: str = ""
     format: str = ""
     size_wh: tuple[int, int] = (0, 0)
+    orientation: int = 1
     refused: str = ""
     """Why it is no image; empty where it is one."""
 
@@ -274,7 +285,9 @@ def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, 
             message = f"image {scan.original_name} is left out: {reading.refused}"
             report.faults.append(Fault(scan.annotation_path, message, scan.position))
         else:
-            checked.append(_Checked(scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh))
+            checked.append(
+                _Checked(scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh, reading.orientation)
+            )
     return checked
 
 
@@ -309,6 +322,7 @@ def _read(path: str) -> _Reading:
         sha256=sha256_bytes(data),
         format=image.format,
         size_wh=image.size_wh,
+        orientation=image.orientation,
     )
 
 
@@ -447,7 +461,13 @@ def _leave_out(one: _Checked, reason: str, report: ImportReport) -> None:
 
 
 def _record(
-    one: _Checked, split: Split, number: int, source_name: str, options: ImportOptions, report: ImportReport
+    one: _Checked,
+    split: Split,
+    number: int,
+    source_name: str,
+    frames: Frames,
+    options: ImportOptions,
+    report: ImportReport,
 ) -> ScanRecord:
     scan = one.scan
     threats = [item for item in scan.items if not is_clean_label(item.label)]
@@ -457,7 +477,7 @@ def _record(
         message = f"image {scan.original_name} is called clean and has {threats[0].label}; taken as not clean"
         report.notices.append(Fault(scan.annotation_path, message, scan.position))
     categories = [canonical_category(item.label) for item in threats]
-    scale = _scale(one, options, report) if any(item.box_xywh for item in threats) else (1.0, 1.0)
+    frame = _frame(one, frames, report) if any(item.box_xywh for item in threats) else Frame()
     raw_labels = [item.label for item in threats]
     masks = [item.mask for item in threats]
     file_name = f"{number:06d}{one.suffix}"
@@ -470,42 +490,35 @@ def _record(
         sha256=one.sha256,
         caption=scan.caption,
         categories=categories,
-        bboxes=[_box(item, one, scale, report) for item in threats],
+        bboxes=[_box(item, one, frame, report) for item in threats],
         group=one.group,
         source=source_name,
         licence=options.licence or scan.licence,
-        masks=masks if any(mask is not None for mask in masks) and scale == (1.0, 1.0) else None,
+        masks=masks if any(mask is not None for mask in masks) and frame == Frame() else None,
         factors=dict(scan.factors) if scan.factors else None,
         original_name=scan.original_name,
         raw_labels=raw_labels if raw_labels != categories else None,
     )
 
 
-def _scale(one: _Checked, options: ImportOptions, report: ImportReport) -> tuple[float, float] | None:
-    """Return by what boxes are multiplied to fit the image; None where they belong to another frame."""
-    claimed = one.scan.size_wh
-    if claimed is None or claimed == one.size_wh:
-        return (1.0, 1.0)
-    (claimed_w, claimed_h), (width, height) = claimed, one.size_wh
-    message = f"image {one.scan.original_name} is {width}x{height}, its annotation was made for {claimed_w}x{claimed_h}"
-    report.counts["other_frame"] = report.counts.get("other_frame", 0) + 1
-    if options.scale_boxes:
-        message += "; its boxes are scaled"
-        report.notices.append(Fault(one.scan.annotation_path, message, one.scan.position))
-        return (width / claimed_w, height / claimed_h)
-    message += "; its labels are kept without boxes, --scale-boxes scales them"
-    report.faults.append(Fault(one.scan.annotation_path, message, one.scan.position))
-    return None
+def _frame(one: _Checked, frames: Frames, report: ImportReport) -> Frame:
+    """Return how a scan's boxes become pixels of its image, and say it where that is not as they stand."""
+    frame = frames.of(one.scan, one.size_wh, one.orientation)
+    if frame.message:
+        report.counts["other_frame"] = report.counts.get("other_frame", 0) + 1
+        fault = Fault(one.scan.annotation_path, f"image {one.scan.original_name} {frame.message}", one.scan.position)
+        (report.faults if frame.scale is None else report.notices).append(fault)
+    return frame
 
 
 def _box(
-    item: SourceItem, one: _Checked, scale: tuple[float, float] | None, report: ImportReport
+    item: SourceItem, one: _Checked, frame: Frame, report: ImportReport
 ) -> tuple[float, float, float, float] | None:
     """Return an item's box inside its image. A box that cannot be kept is named; its label stays in any case."""
     if item.box_xywh is None:
         report.counts["without_box"] = report.counts.get("without_box", 0) + 1
         return None
-    if scale is None:
+    if frame.scale is None:
         report.counts["boxes_dropped"] = report.counts.get("boxes_dropped", 0) + 1
         return None
     x, y, w, h = item.box_xywh
@@ -517,7 +530,7 @@ def _box(
         report.notices.append(Fault(one.scan.annotation_path, message, item.position))
 
     try:
-        box = Box(x, y, w, h).scaled(*scale)
+        box = frame.place(Box(x, y, w, h), one.size_wh)
     except ValueError:
         say("boxes_dropped", f"{where} has no area; label kept without box")
         return None
@@ -530,6 +543,26 @@ def _box(
     if beyond > _ROUNDING_PIXELS:
         say("boxes_clipped", f"{where} reaches {beyond:.1f} pixels out of {size}; clipped")
     return box.as_xywh() if beyond <= 0 else clipped.as_xywh()
+
+
+def _name_bags_that_disagree(records: Mapping[Split, Sequence[ScanRecord]], report: ImportReport) -> None:
+    """Say where one scan of a bag has items and another has none: what is in a bag is in all of its views."""
+    bags: dict[str, list[ScanRecord]] = defaultdict(list)
+    for record in (record for split in SPLITS for record in records[split] if record.group):
+        bags[record.group].append(record)
+    pairs = [
+        (clean, next(other for other in bag if other.categories))
+        for bag in bags.values()
+        if any(other.categories for other in bag)
+        for clean in bag
+        if not clean.categories
+    ]
+    if pairs:
+        clean, other = pairs[0]
+        report.counts["clean_beside_item"] = len(pairs)
+        message = f"{len(pairs)} scans without an item share a group with scans that have one, first "
+        message += f"{clean.original_name} beside {other.original_name} ({', '.join(sorted(set(other.categories)))})"
+        report.notices.append(Fault(report.root, f"{message}; look whether the item is in both"))
 
 
 def _count(source: Source, records: Mapping[Split, Sequence[ScanRecord]], report: ImportReport) -> None:

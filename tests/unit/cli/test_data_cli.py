@@ -90,7 +90,7 @@ def test_import_maps_splits(source, tmp_path, capsys):
     ("words", "said"),
     [
         (["/no/such/folder"], "no such folder"),
-        (["{source}", "--format", "yolo9000"], "no format 'yolo9000'; there are coco, voc"),
+        (["{source}", "--format", "yolo9000"], "no format 'yolo9000'; there are coco"),
         (["{source}", "--split-map", "val=dev"], "a split maps to train, test or skip"),
         (["{source}", "--test-share", "1.5"], "give a share"),
         (["{source}", "--annotated", "Gun,Laptop"], "Laptop is no category"),

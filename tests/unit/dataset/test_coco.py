@@ -3,9 +3,12 @@ import json
 import pytest
 
 from xray_vqa.dataset.importers.coco import CocoImporter
+from xray_vqa.dataset.importers.source import SourceFolder
 from xray_vqa.errors import DatasetError
 
-READ = CocoImporter().read
+
+def READ(folder):
+    return CocoImporter().read(SourceFolder(folder))
 
 
 def write(folder, name, images, annotations=(), categories=({"id": 1, "name": "Gun"},)):
@@ -119,7 +122,7 @@ def test_a_folder_without_coco_is_said_to_have_none(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DatasetError, match="no COCO file"):
         READ(tmp_path)
-    assert not CocoImporter().recognises(tmp_path)
+    assert not CocoImporter().recognises(SourceFolder(tmp_path))
 
 
 def test_a_coco_file_that_was_cut_off_is_named(tmp_path):

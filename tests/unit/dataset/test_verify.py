@@ -3,7 +3,7 @@ import json
 import pytest
 
 from xray_vqa.core.manifest import read_manifest, write_manifest
-from xray_vqa.dataset.importers import FORMATS
+from xray_vqa.dataset.importers import FORMATS, SourceFolder
 from xray_vqa.dataset.importing import import_source
 from xray_vqa.dataset.verify import verify_dataset
 
@@ -17,7 +17,7 @@ def root(coco, tmp_path):
         {"name": "b.png", "split": "train", "group": "bag-2"},
         {"name": "c.png", "split": "test", "group": "bag-3", "boxes": GUN + GUN},
     ]
-    import_source(FORMATS["coco"].read(coco(scans)), tmp_path / "out")
+    import_source(FORMATS["coco"].read(SourceFolder(coco(scans))), tmp_path / "out")
     assert verify_dataset(tmp_path / "out").faults == []
     return tmp_path / "out"
 
