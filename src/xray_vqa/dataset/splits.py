@@ -112,7 +112,7 @@ def split_dataset(source: Path, root: Path, options: SplitOptions | None = None,
                 counts={**report.counts, "clusters": report.clusters},
                 seed=options.seed,
                 annotated_categories=list(annotated),
-                notes=[f"how it was divided: {REPORT_NAME}", *read_manifest(source).notes],
+                notes=[f"how it was divided: {REPORT_NAME}"],
             ),
         )
     return report
