@@ -70,7 +70,7 @@ def find_near_copies(hashes: Hashes, thumbnails: Thumbnails, *, max_distance: in
     Scans with one hash are compared with the first of them alone, so a thousand copies give a thousand pairs, not half
     a million; each of them stands for the others.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(len(thumbnails), THUMBNAIL_SIDE * THUMBNAIL_SIDE)
     shown = np.flatnonzero(_contrast(flat) >= MIN_CONTRAST)
     _, leaders, member_of = np.unique(hashes[shown, 0], return_index=True, return_inverse=True)
     leader_of = shown[leaders][member_of]
