@@ -14,6 +14,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,7 @@ def measure(words: list[str], num_scans: int) -> dict[str, object]:
     """Run a command of ours and return its rate, the memory that it took at most and how it ended."""
     with tempfile.TemporaryFile() as sink:
         load = os.getloadavg()[0]
+        used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
         run = subprocess.Popen([sys.executable, "-m", "xray_vqa", *words], stdout=sink, stderr=sink)
         peak = 0.0
@@ -131,12 +133,15 @@ def measure(words: list[str], num_scans: int) -> dict[str, object]:
             peak = max(peak, pss_mb(run.pid))
             time.sleep(0.1)
         seconds = time.perf_counter() - started
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime
         if run.returncode not in (0, 1):
             sink.seek(0)
             raise RuntimeError(sink.read().decode()[-2000:])
     return {
         "seconds": round(seconds, 1),
         "scans_per_s": round(num_scans / seconds),
+        "cpu_s": round(cpu_s, 1),
         "peak_pss_mb": round(peak),
         "exit_code": run.returncode,
         "load_before": round(load, 1),

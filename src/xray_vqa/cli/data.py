@@ -11,7 +11,9 @@ SUBCOMMANDS = {
     "import": "bring in scans with annotations in any of a dozen formats",
     "export": "write a dataset or pairs in another format",
     "tip": "project simulated threats into real scans",
-    "verify": "check a dataset: images, boxes, digests, leaks between the splits",
+    "verify": "check a dataset: images, boxes, digests, copies, leaks between the splits",
+    "split": "divide a dataset anew, by bag and by category",
+    "card": "describe a dataset: Markdown and Croissant JSON-LD",
 }
 
 EPILOG = """\

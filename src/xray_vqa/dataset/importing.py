@@ -8,18 +8,17 @@ command does not decode an image twice; what is stored is compared with its dige
 """
 
 import math
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, cast
 
 from tqdm import tqdm
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.core.images import DEFAULT_LIMITS, SUFFIXES, check_image
+from xray_vqa.core.images import SUFFIXES, check_image
 from xray_vqa.core.jsonl import append_jsonl, disk_errors, flush_to_disk, read_journal, read_json, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
@@ -35,14 +34,13 @@ from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, canonical_category, is_
 from xray_vqa.core.workers import Runner, open_runner
 from xray_vqa.dataset.frames import Frame, Frames, find_frames
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
-from xray_vqa.dataset.layout import annotations_path, groups_for_share, is_whole, write_split
+from xray_vqa.dataset.layout import annotations_path, groups_for_share, write_split
+from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, store_chunk
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
 REPORT_NAME = "import_report.json"
 JOURNAL_NAME = "import_journal.jsonl"
 """What was read of the source's images; gone when the import is done."""
-CHUNK = 64
-"""Images a job: some 60 ms of work, which makes handing it to another process cheap."""
 MEMORY_MB = 120
 """Of a worker process."""
 SKIP = "skip"
@@ -276,7 +274,7 @@ def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, 
     if missing:
         root.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(paths), initial=len(readings), desc="reading", unit="scan", disable=None) as progress:
-        for chunk, found in run(_read_chunk, _chunks(missing)):
+        for chunk, found in run(_read_chunk, in_chunks(missing)):
             append_jsonl(journal_path, (reading for reading in found if reading.is_lasting))
             readings.update((reading.path, reading) for reading in found)
             progress.update(len(chunk))
@@ -293,16 +291,9 @@ def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, 
     return checked
 
 
-_Chunked = TypeVar("_Chunked")
-
-
-def _chunks(values: Sequence[_Chunked]) -> list[Sequence[_Chunked]]:
-    return [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
-
-
 def _is_unchanged(reading: _Reading) -> bool:
     try:
-        status = os.stat(reading.path)
+        status = Path(reading.path).stat()
     except OSError:
         return False
     return (status.st_size, status.st_ctime_ns) == (reading.num_bytes, reading.changed_ns)
@@ -314,8 +305,8 @@ def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
 
 def _read(path: str) -> _Reading:
     try:
-        status = os.stat(path)
-        data = _image_bytes(Path(path))
+        status = Path(path).stat()
+        data = image_bytes(Path(path))
     except OSError as error:
         return _Reading(path=path, num_bytes=0, changed_ns=0, refused=f"cannot be read: {error.strerror}")
     except ImageUnreadable as error:
@@ -333,16 +324,6 @@ def _read(path: str) -> _Reading:
         size_wh=image.size_wh,
         orientation=image.orientation,
     )
-
-
-def _image_bytes(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > DEFAULT_LIMITS.max_bytes:
-            raise ImageUnreadable(f"the image has {size:,} bytes", code="too_many_bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageUnreadable(f"cannot be read: {error.strerror}", code="missing") from error
 
 
 def _group_pattern(options: ImportOptions) -> re.Pattern[str] | None:
@@ -617,14 +598,6 @@ def _count(source: Source, records: Mapping[Split, Sequence[ScanRecord]], report
     }
 
 
-class _Errand(NamedTuple):
-    """One image to store."""
-
-    source: str
-    target: str
-    sha256: str
-
-
 def _write(
     root: Path,
     by_split: Mapping[Split, Sequence[_Checked]],
@@ -639,12 +612,12 @@ def _write(
             path.unlink()
         (root / split / "images").mkdir(parents=True, exist_ok=True)
     errands = [
-        _Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+        Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
         for split in SPLITS
         for one, record in zip(by_split[split], records[split], strict=True)
     ]
     with tqdm(total=len(errands), desc="storing", unit="scan", disable=None) as progress:
-        for chunk, _ in run(_store_chunk, _chunks(errands)):
+        for chunk, _ in run(store_chunk, in_chunks(errands)):
             progress.update(len(chunk))
     flush_to_disk(root)
     for split in SPLITS:
@@ -656,33 +629,12 @@ def _write(
             write_split(root, split, records[split])
 
 
-def _store_chunk(errands: Sequence[_Errand]) -> None:
-    """Store images whose bytes are still those that were checked.
-
-    The bytes are copied: a hard link would be free, but then a change to the dataset would change the original.
-    """
-    for errand in errands:
-        target = Path(errand.target)
-        if is_whole(target, errand.sha256):
-            continue
-        try:
-            data = _image_bytes(Path(errand.source))
-        except ImageUnreadable as error:
-            raise DatasetError(f"{errand.source}: {error}; it was there when the import began") from None
-        if sha256_bytes(data) != errand.sha256:
-            raise DatasetError(f"{errand.source} changed while it was imported; run the command again")
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            partial.write_bytes(data)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-
-
 def _holds(path: Path, records: Sequence[ScanRecord]) -> bool:
     try:
-        return read_json(path) == [compact(record) for record in records]
+        found = read_json(path)
+        return len(found) == len(records) and all(
+            one == compact(record) for one, record in zip(found, records, strict=True)
+        )
     except DatasetError:
         return False
 

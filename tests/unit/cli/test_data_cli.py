@@ -273,9 +273,9 @@ def test_a_hub_that_accepts_and_stays_silent_is_not_waited_for(tmp_path):
     assert time.monotonic() - start < 8  # the request itself would wait for 10 s
 
 
-def test_verify_of_what_is_not_there_ends_with_1(tmp_path):
+def test_verify_of_what_is_not_there_ends_with_2(tmp_path):
     done = run_script("--output-dir", tmp_path / "out", "--verify")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no such folder" in done.stderr
 
 
