@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.kernel import part_of_kernel
 from xray_vqa.simulation.primitives import PROFILE_SIZE
 from xray_vqa.simulation.view import PIXEL, SOURCE_Y, SOURCE_Z, X_START
 
@@ -35,7 +35,7 @@ _PARALLEL = 1e-8  # squared sine below which a ray counts as parallel to an axis
 _NOTHING = (0, -1)
 
 
-@kernel
+@part_of_kernel
 def place_generator(turn, centre, frame, u, ray):
     """Write the ray's origin in column u, which is the generator for now, and its step; the same for all rows."""
     x = frame[X_START] + (u + 0.5) * frame[PIXEL] - centre[0]
@@ -45,7 +45,7 @@ def place_generator(turn, centre, frame, u, ray):
         ray[STEP + i] = turn[i, 0] * frame[PIXEL]
 
 
-@kernel
+@part_of_kernel
 def aim(turn, ray_y, ray_z, num, ray):
     """Write the direction of one row, given in the world, and move the origin to the solid.
 
@@ -62,7 +62,7 @@ def aim(turn, ray_y, ray_z, num, ray):
     ray[ORIGIN], ray[ORIGIN + 1], ray[ORIGIN + 2] = gx + nearest * dx, gy + nearest * dy, gz + nearest * dz
 
 
-@kernel
+@part_of_kernel
 def prism_row(outline, start, count, half_z, ray, num, levels, ramps, is_sloped, weight):
     """Add weight * chord of a plain prism to the ramps; return the first and last column touched.
 
@@ -97,7 +97,7 @@ def prism_row(outline, start, count, half_z, ray, num, levels, ramps, is_sloped,
     )
 
 
-@kernel
+@part_of_kernel
 def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps, is_sloped, weight):
     """Add the derivative along the row of weight * (share of a segment inside the outline).
 
@@ -179,7 +179,7 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
     return first, last
 
 
-@kernel
+@part_of_kernel
 def sum_ramps(ramps, is_sloped, first, last, chord):
     """Write the running sum of ramps[first:last + 1], not below 0; leave zeros there, and False in is_sloped.
 
@@ -200,7 +200,7 @@ def sum_ramps(ramps, is_sloped, first, last, chord):
                 chord[start + k] = level
 
 
-@kernel
+@part_of_kernel
 def round_edge(chord, first, last, profile, x, y, x_step, y_step, speed):
     """Multiply chords by a thickness profile, (2, PROFILE_SIZE ** 2) float32, read along a line.
 
@@ -239,7 +239,7 @@ def round_edge(chord, first, last, profile, x, y, x_step, y_step, speed):
         start += BLOCK
 
 
-@kernel
+@part_of_kernel
 def _read_profile(factor, x, y):
     """Return the bilinear value of a (PROFILE_SIZE ** 2,) map at a place in its cells."""
     column, row = np.uint32(x), np.uint32(y)
@@ -251,7 +251,7 @@ def _read_profile(factor, x, y):
     return above + fy * (below - above)
 
 
-@kernel
+@part_of_kernel
 def taper(chord, first, last, low, high, share, share_step):
     """Multiply chords by a factor that runs from low to high as the share runs from 0 to 1."""
     f = np.float32
@@ -260,7 +260,7 @@ def taper(chord, first, last, low, high, share, share_step):
         chord[k] *= low + (high - low) * min(max(share + f(k) * share_step, f(0)), f(1))
 
 
-@kernel
+@part_of_kernel
 def ellipsoid_row(hx, hy, hz, ray, num, chord):
     """Write the chords of an ellipsoid of these half axes: the discriminant is a quadratic in the column."""
     qx, qy, qz = ray[ORIGIN] / hx, ray[ORIGIN + 1] / hy, ray[ORIGIN + 2] / hz
@@ -287,7 +287,7 @@ def ellipsoid_row(hx, hy, hz, ray, num, chord):
     return first, last
 
 
-@kernel
+@part_of_kernel
 def _columns_near_axis(hx, hy, ray, num):
     """Return the first and last column whose ray can hit an endless cylinder about z."""
     ax, ay = ray[DIRECTION] / hx, ray[DIRECTION + 1] / hy
@@ -299,7 +299,7 @@ def _columns_near_axis(hx, hy, ray, num):
     return _columns_within(passes, step, np.sqrt(aa), num)
 
 
-@kernel
+@part_of_kernel
 def _columns_within(passes, step, reach, num):
     """Return the first and last of `num` columns u at which |passes + step * u| <= reach."""
     if abs(step) <= 1e-9:
@@ -308,7 +308,7 @@ def _columns_within(passes, step, reach, num):
     return max(0, int(np.ceil(middle - half))), min(num - 1, int(np.floor(middle + half)))
 
 
-@kernel
+@part_of_kernel
 def capsule_row(radius, half_z, ray, num, chord):
     """Write the chords of a cylinder with round ends.
 
@@ -341,7 +341,7 @@ def capsule_row(radius, half_z, ray, num, chord):
     return first, last
 
 
-@kernel
+@part_of_kernel
 def _capsule_end(radius, half_z, ray, start, chord):
     """Write a block of chords where the balls at the ends have to be looked at."""
     f = np.float32
@@ -368,7 +368,7 @@ def _capsule_end(radius, half_z, ray, start, chord):
         chord[start + k] = max(leave - enter, f(0))
 
 
-@kernel
+@part_of_kernel
 def cylinder_row(hx, hy, half_z, ray, num, chord):
     """Write the chords of an elliptic cylinder about z: between the mantle's two hits and between the end planes."""
     first, last = _columns_near_axis(hx, hy, ray, num)
@@ -394,7 +394,7 @@ def cylinder_row(hx, hy, half_z, ray, num, chord):
     return first, last
 
 
-@kernel
+@part_of_kernel
 def cone_row(radius_start, radius_end, half_z, ray, num, chord):
     """Write the chords of a truncated cone about z.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.kernel import kernel, part_of_kernel
 
 DETECTOR_PATH = Path(__file__).parent / "tables" / "detector.json"
 
@@ -56,7 +56,7 @@ def coefficients() -> NDArray[np.float32]:
     return np.array([table.low, table.high], np.float32)
 
 
-@kernel
+@part_of_kernel
 def log_reading(polyethylene, copper, model):
     """Return -ln(signal / air signal) of one ray in one detector, float32.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.kernel import kernel, part_of_kernel
 from xray_vqa.simulation.primitives import turn_of
 
 NUM_TRIES = 12
@@ -28,7 +28,7 @@ def tilt_of(uniform, normal, flat_share):
     return 0.5 * np.pi + 0.2 * normal[0], 0.2 * normal[1]
 
 
-@kernel
+@part_of_kernel
 def turn_hull(hull, turn, scale, points):
     """Write the turned and scaled hull to points, (n, 3); return its lowest and highest coordinates, two 3-tuples."""
     low_x, low_y, low_z = 1e9, 1e9, 1e9
@@ -44,7 +44,7 @@ def turn_hull(hull, turn, scale, points):
     return (low_x, low_y, low_z), (high_x, high_y, high_z)
 
 
-@kernel
+@part_of_kernel
 def stays_inside(points, x, y, half_x, half_y, squareness, narrowing):
     """Return whether (points, 3), moved by (x, y), lie in the superellipse |x / half_x|^s + |y / half_y|^s <= 1.
 

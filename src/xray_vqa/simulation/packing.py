@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,20 @@ from xray_vqa.simulation.shapes import (
     build_bag,
     build_item,
     draw_shape,
+    draw_weighted,
     find_shape,
 )
 
+T = TypeVar("T")
+
 DEFAULT_THREATS_PER_BAG = (0.72, 0.2, 0.08)
+"""Of the bags with threats, the shares with one, two and three."""
 DEFAULT_CLEAN_SHARE = 0.2
 """Share of bags without a threat."""
 NUM_VARIANTS = 1 << 30
 _ANYWHERE = np.zeros(2)
+_NUM_OWN = 3
+"""Random numbers that an object's own scale, density and mirroring use up."""
 _NUM_CANDIDATES = (6, 16, 24)
 """By concealment, how many places are tried for a threat."""
 _NUM_COVERS = 4
@@ -74,10 +81,14 @@ class SceneDraft:
 
 
 @lru_cache(maxsize=1)
-def _benign_weights() -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def _benign_weights() -> tuple[tuple[str, ...], tuple[float, ...]]:
     shapes = [shape for shape in BENIGN.values() if shape.weight > 0]
-    weights = np.array([shape.weight for shape in shapes])
-    return tuple(shape.key for shape in shapes), weights / weights.sum()
+    return tuple(shape.key for shape in shapes), tuple(shape.weight for shape in shapes)
+
+
+def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
+    """Return one of the options, all equally likely."""
+    return options[int(rng.integers(len(options)))]
 
 
 def draw_tilt(rng: np.random.Generator, flat_share: float) -> tuple[float, float]:
@@ -126,9 +137,10 @@ class _Packer:
         room = self._soft_room if is_soft else self._hard_room
         variant = self.pool.draw(key, rng) if variant is None else variant
         item = build_item(key, variant)
-        mirrored = bool(rng.random() < 0.5)
-        scale, density = float(rng.uniform(0.93, 1.07)), float(rng.uniform(0.85, 1.15))
-        uniforms, normals = rng.random((NUM_TRIES, NUM_UNIFORM)), rng.standard_normal((NUM_TRIES, NUM_NORMAL))
+        # Drawn at once: what a call costs counts here.
+        uniforms, normals = rng.random(_NUM_OWN + NUM_TRIES * NUM_UNIFORM), rng.standard_normal((NUM_TRIES, NUM_NORMAL))
+        own, uniforms = uniforms[:_NUM_OWN].tolist(), uniforms[_NUM_OWN:].reshape(NUM_TRIES, NUM_UNIFORM)
+        mirrored, scale, density = own[0] < 0.5, 0.93 + (1.07 - 0.93) * own[1], 0.85 + (1.15 - 0.85) * own[2]
         place, spread = (_ANYWHERE, -1.0) if near is None else (np.array(near), spread)
         if not find_pose(item.hull, room, mirrored, scale, flat_share, place, spread, uniforms, normals, pose):
             return None
@@ -167,7 +179,7 @@ class _Packer:
         spots = rng.permutation(_SPOTS)  # evenly over the bag: left to chance, large things all lie in the middle
         for spot in spots[np.arange(count) % len(spots)]:
             near = (float(spot[0] * room.half_x), float(spot[1] * room.half_y)) if packed else None
-            self.add(f"benign/{rng.choice(CLOTHING)}", 1.0, near, 2.0, is_soft=True)
+            self.add(f"benign/{_pick(CLOTHING, rng)}", 1.0, near, 2.0, is_soft=True)
 
     def pack_goods(self, level: int) -> None:
         """Put in goods by the clutter level (1 to 4), now and then with a heap of tools and parts."""
@@ -175,8 +187,8 @@ class _Packer:
         keys, weights = _benign_weights()
         large_left = 1 + level
         count = round((rng.integers(2, 7) + 3.0 * level) * (0.45 + 0.55 * self._size))
-        for index in rng.choice(len(keys), count, p=weights):
-            shape = find_shape(keys[int(index)])
+        for index in [draw_weighted(weights, rng) for _ in range(count)]:
+            shape = find_shape(keys[index])
             if shape.large:
                 if large_left <= 0:
                     continue
@@ -185,7 +197,7 @@ class _Packer:
         if rng.random() < 0.18:  # dense metal clutter in one place
             centre = (float(rng.uniform(-0.5, 0.5) * room.half_x), float(rng.uniform(-0.5, 0.5) * room.half_y))
             for _ in range(int(rng.integers(2, 6))):
-                self.add(str(rng.choice(_TOOL_BAG)), 0.6, centre, 5.0)
+                self.add(_pick(_TOOL_BAG, rng), 0.6, centre, 5.0)
 
     def offer(self, category: str, cell: tuple[int, int], hiding: int) -> tuple[PlacedItem, ...]:
         """Return places for one threat in a cell (row, column) of the bag; to hide it far, a cover is laid there first.
@@ -196,7 +208,7 @@ class _Packer:
         centre = ((cell[1] - 1) * room.half_x * 2 / 3, (cell[0] - 1) * room.half_y * 2 / 3)
         spread = room.half_x / 5
         for _ in range(2 if hiding == 2 else 0):
-            self.add(str(rng.choice(_COVERS)), 0.9, centre, spread)
+            self.add(_pick(_COVERS, rng), 0.9, centre, spread)
         centres = [centre]
         if hiding and self._places:  # behind what lies nearest
             by_distance = sorted(self._places, key=lambda at: (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2)
@@ -246,10 +258,10 @@ def draft_scene(
     rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
     pool = pool or VariantPool()
     bag_shape = BAGS[bag] if bag else draw_shape(list(BAGS.values()), rng)
-    level = int(clutter_level or rng.choice(CLUTTER_LEVELS))
-    hiding = int(rng.choice((0, 1, 2), p=(0.5, 0.28, 0.22)) if concealment is None else concealment)
+    level = clutter_level or _pick(CLUTTER_LEVELS, rng)
+    hiding = draw_weighted((0.5, 0.28, 0.22), rng) if concealment is None else concealment
     if threats is None:
-        count = 0 if rng.random() < clean_share else 1 + int(rng.choice(len(threats_per_bag), p=threats_per_bag))
+        count = 0 if rng.random() < clean_share else 1 + draw_weighted(tuple(threats_per_bag), rng)
         threats = tuple(categories[int(i)] for i in rng.integers(len(categories), size=count))
     cells = [(int(row), int(column)) for row, column in rng.integers(3, size=(len(threats), 2))]
 
@@ -282,7 +294,7 @@ def _place_bag(
     variant = pool.draw(key, rng)
     item, interior = build_bag(key, variant)
     yaw = float(rng.normal(0, 0.06) if rng.random() < 0.75 else rng.normal(0, 0.35))
-    yaw += float(rng.choice((0.0, np.pi, np.pi / 2, -np.pi / 2), p=(0.42, 0.42, 0.08, 0.08)))
+    yaw += (0.0, np.pi, np.pi / 2, -np.pi / 2)[draw_weighted((0.42, 0.42, 0.08, 0.08), rng)]
     pixel_cm, shift = _frame_bag(rng, item, yaw, size_wh)
     placed = PlacedItem(
         shape=key,
@@ -317,12 +329,12 @@ def _frame_bag(
 ) -> tuple[float, tuple[float, float]]:
     """Return the pixel width at which the bag fills most of the frame, and where it lies."""
     points = bag.hull @ rotation_z(yaw).T
-    extent = np.ptp(points[:, :2], axis=0) * 1.04
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    extent = (high - low) * 1.04
     fill = float(rng.uniform(0.84, 0.99) if rng.random() < 0.8 else rng.uniform(0.6, 0.84))
     pixel_cm = max(extent[0] / size_wh[0], extent[1] / size_wh[1]) / fill
     pixel_cm = max(pixel_cm, 30.0 / size_wh[0])  # a small bag is not magnified without end
     pixel_cm = round(float(pixel_cm), 4)
     slack = np.maximum(np.array(size_wh) * pixel_cm - extent, 0) / 2
-    middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
-    shift = rng.uniform(-0.6, 0.6, 2) * slack - middle
+    shift = rng.uniform(-0.6, 0.6, 2) * slack - (low + high) / 2
     return pixel_cm, (float(shift[0]), float(shift[1]))

@@ -30,7 +30,7 @@ from xray_vqa.simulation.chords import (
     sum_ramps,
     taper,
 )
-from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.kernel import kernel, part_of_kernel
 from xray_vqa.simulation.primitives import (
     AXES,
     BOX,
@@ -70,7 +70,7 @@ OPAQUE_CM = 40.0
 U_FIRST, U_LAST, V_FIRST, V_LAST = range(4)
 
 
-@kernel
+@part_of_kernel
 def place_solids(solids, rotation, translation, frame, height, width, turns, centres, bounds):
     """Write each solid's world-to-own rotation (3, 3), centre in the world (3,) and bounds in the image (4,)."""
     for s in range(solids.shape[0]):
@@ -91,7 +91,7 @@ def place_solids(solids, rotation, translation, frame, height, width, turns, cen
         bounds[s, V_LAST] = min(height - 1, int(np.ceil(v_max + 0.5)))
 
 
-@kernel
+@part_of_kernel
 def _corner_bounds(solid, turn, centre, frame):
     """Return the lowest and highest column and row, fractional, of the corners of a solid's own bounds."""
     shift_x, shift_y = 0.0, 0.0
@@ -113,7 +113,7 @@ def _corner_bounds(solid, turn, centre, frame):
     return u_min, u_max, v_min, v_max
 
 
-@kernel
+@part_of_kernel
 def _capsule_bounds(solid, turn, centre, frame):
     """Return the same of a capsule: bounds of the balls at both ends, which are tighter."""
     radius, half = solid[HALF], solid[HALF + 2]
@@ -131,7 +131,7 @@ def _capsule_bounds(solid, turn, centre, frame):
     return (u - reach_u) / frame[PIXEL], (u + reach_u) / frame[PIXEL], v_min, v_max
 
 
-@kernel
+@part_of_kernel
 def _row_of(y, z, frame):
     return (y - frame[SOURCE_Y]) / (z - frame[SOURCE_Z]) * frame[MAGNIFY] + frame[ROW_CENTRE]
 
@@ -249,7 +249,7 @@ def draw_item(solids, modes, vertices, profiles, rotation, translation, scale, d
         begin = end
 
 
-@kernel
+@part_of_kernel
 def _extrude_towards_ray(turn, hx, hy, hz, ray_y, ray_z, corners):
     """Turn a box into a prism whose extrusion is the axis nearest to the ray; return its half sizes.
 
@@ -277,7 +277,7 @@ def _extrude_towards_ray(turn, hx, hy, hz, ray_y, ray_z, corners):
     return hx, hy, hz
 
 
-@kernel
+@part_of_kernel
 def _shape_thickness(chord, first, last, solid, profiles, ray):
     """Multiply the chords of a prism's row by what its rounded edge and its taper leave of the thickness there."""
     width, height = 2 * np.float64(solid[HALF]), 2 * np.float64(solid[HALF + 1])
@@ -305,7 +305,7 @@ def _shape_thickness(chord, first, last, solid, profiles, ray):
         taper(chord, first, last, solid[TAPER], solid[TAPER + 1], y / height, y_step / height)
 
 
-@kernel
+@part_of_kernel
 def _lay_texture(solid, cell, u0, num, places):
     """Write which place of a pattern's line falls on each column: uint8, so that it wraps at TEXTURE_SIZE by itself."""
     offset, left = np.uint32(int(solid[TEXTURE_OFFSET])), np.uint32(u0)
@@ -313,7 +313,7 @@ def _lay_texture(solid, cell, u0, num, places):
         places[k] = np.uint8(np.uint32(np.float32(np.uint32(k) + left) * cell) + offset)
 
 
-@kernel
+@part_of_kernel
 def _roughen(chord, first, last, v, solid, textures, cell, places):
     """Multiply the chords of one row by 1 + amount * pattern."""
     line = (int(v * cell) + int(solid[TEXTURE_OFFSET]) * 7) & (TEXTURE_SIZE - 1)
@@ -322,7 +322,7 @@ def _roughen(chord, first, last, v, solid, textures, cell, places):
         chord[k] *= max(np.float32(0), np.float32(1) + amount * pattern[places[k]])
 
 
-@kernel
+@part_of_kernel
 def _add_run(polyethylene, copper, v, u, chord, first, last, a, b):
     """Add a and b times chord[first:last + 1] to row v of the sums, whose column u is the chord's column 0."""
     left = np.uint64(u)
@@ -331,7 +331,7 @@ def _add_run(polyethylene, copper, v, u, chord, first, last, a, b):
         copper[v, left + k] += b * chord[k]
 
 
-@kernel
+@part_of_kernel
 def _keep_larger(image, v, u, chord, first, last):
     """Raise row v of the image to chord[first:last + 1] where that is larger."""
     left = np.uint64(u)
@@ -339,7 +339,7 @@ def _keep_larger(image, v, u, chord, first, last):
         image[v, left + k] = max(image[v, left + k], chord[k])
 
 
-@kernel
+@part_of_kernel
 def _move_thickest(thickest, v, first, last, polyethylene, copper, a, b):
     """Add a and b times thickest[v, first:last + 1] to the sums and leave zeros there."""
     for u in range(np.uint64(first), np.uint64(last + 1)):
@@ -348,7 +348,7 @@ def _move_thickest(thickest, v, first, last, polyethylene, copper, a, b):
         thickest[v, u] = np.float32(0)
 
 
-@kernel
+@part_of_kernel
 def _draw_stack(solids, begin, end, vertices, turns, centres, bounds, frame, rays, factor, polyethylene, copper,
                 ramps, is_sloped, chord, levels, ray):  # fmt: skip
     """Add a part of plain prisms of one material (a shell's layers) with one running sum and one write a row."""

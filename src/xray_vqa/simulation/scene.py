@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xray_vqa.simulation.primitives import Array, turn_of
@@ -69,6 +68,6 @@ class SceneSpec(_Record):
 
 def location_cell(x: float, y: float, half_x: float, half_y: float) -> str:
     """Return the name of the third-by-third cell of the bag that a point in the bag's frame lies in."""
-    row = ("upper", "center", "lower")[int(np.clip((y / half_y + 1) * 1.5, 0, 2))]
-    column = ("left", "center", "right")[int(np.clip((x / half_x + 1) * 1.5, 0, 2))]
+    row = ("upper", "center", "lower")[int(min(max((y / half_y + 1) * 1.5, 0), 2))]
+    column = ("left", "center", "right")[int(min(max((x / half_x + 1) * 1.5, 0), 2))]
     return "center" if row == column == "center" else f"{row}-{column}"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_vqa.simulation.detector import NUM_P, NUM_RATIO, P_MAX, RATIO_MAX, RATIO_MIN
-from xray_vqa.simulation.kernel import kernel
+from xray_vqa.simulation.kernel import kernel, part_of_kernel
 from xray_vqa.simulation.palette import LEVEL_P_MAX, NUM_LEVELS, Look
 
 LUMINANCE_SHARE_LOW = 0.4
@@ -43,7 +43,7 @@ def signal_of(p: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.float32(LUMINANCE_SHARE_LOW) * p[0] + np.float32(1 - LUMINANCE_SHARE_LOW) * p[1]
 
 
-@kernel
+@part_of_kernel
 def exp_of_negative(p):
     """Return exp(-p), float32, for p >= 0."""
     f, i = np.float32, np.int32
@@ -57,7 +57,7 @@ def exp_of_negative(p):
     )
 
 
-@kernel
+@part_of_kernel
 def negative_log(z):
     """Return -ln(z), float32, for z > 0."""
     f, i = np.float32, np.int32
@@ -70,7 +70,7 @@ def negative_log(z):
     )  # fmt: skip
 
 
-@kernel
+@part_of_kernel
 def blur_row(above, here, below, side_x, side_y, row, out):
     """Write the three-tap blur of one row; the sides weigh side_x and side_y. row: (width + 2,), room to work in."""
     num = here.size
@@ -84,7 +84,7 @@ def blur_row(above, here, below, side_x, side_y, row, out):
         out[u] = centre_x * inner[u] + side_x * (left[u] + right[u])
 
 
-@kernel
+@part_of_kernel
 def mean_row(values, v, radius, row, out):
     """Write row v of the mean over (2 * radius + 1)^2 pixels of (height, width) float32; edges repeat.
 
@@ -141,7 +141,7 @@ def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatte
                 out[u] = negative_log(max(t, np.float32(1e-5)))
 
 
-@kernel
+@part_of_kernel
 def _transmit_row(p, out):
     """Write exp(-p) of one row."""
     for u in range(p.size):

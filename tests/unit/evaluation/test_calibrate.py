@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.calibrate import (
     MAX_CLEAN_FLAGGED,
+    SHARED_POSITIVES,
     best_f1_threshold,
     between,
     fit_calibration,
@@ -89,8 +90,10 @@ def test_a_threshold_between_two_scores_parts_them(one, other):
 
 def test_few_positives_draw_towards_the_shared_threshold():
     assert shrunk(None, 0.3, 0) == 0.3
-    assert shrunk(0.8, 0.3, 10) == pytest.approx(0.8)
-    assert shrunk(0.8, 0.3, 5) == pytest.approx(float(expit((logit(0.8) + logit(0.3)) / 2)))
+    assert shrunk(0.8, 0.3, SHARED_POSITIVES) == pytest.approx(float(expit((logit(0.8) + logit(0.3)) / 2)))
+    assert shrunk(0.8, 0.3, 100 * SHARED_POSITIVES) == pytest.approx(0.8, abs=0.01)
+    rising = [shrunk(0.8, 0.3, number) for number in (1, 5, 20, 80, 320)]
+    assert rising == sorted(rising)
 
 
 matrices = st.integers(1, 30).flatmap(

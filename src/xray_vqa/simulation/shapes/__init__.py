@@ -27,6 +27,7 @@ from xray_vqa.simulation.shapes.registry import (
     build_bag,
     build_item,
     draw_shape,
+    draw_weighted,
     find_shape,
 )
 
@@ -40,5 +41,6 @@ __all__ = [
     "build_bag",
     "build_item",
     "draw_shape",
+    "draw_weighted",
     "find_shape",
 ]
