@@ -62,12 +62,14 @@ def test_an_embedded_image_does_not_hide_the_format(folder):
 
 
 def test_a_point_keeps_its_label_and_a_broken_shape_is_named(folder):
-    write(folder, "a.json", [shape("Gun", [[1, 1]], "point"), {"points": [[1, 1], [2, 2]]}, shape("Knife", "x")])
+    write(folder, "a.json", [shape("Gun", [[1, 1]], "point")])
+    write(folder, "b.json", [{"points": [[1, 1], [2, 2]]}, shape("Knife", "x")])
     source = READ(folder)
-    assert [(item.label, item.box_xywh) for item in source.scans[0].items] == [("Gun", None)]
+    assert [[(item.label, item.box_xywh) for item in scan.items] for scan in source.scans] == [[("Gun", None)]]
     lines = "\n".join(map(str, source.faults))
-    assert "a.json:1: shape is not readable: label" in lines
-    assert "a.json:2: shape is not readable: points" in lines
+    assert "b.json:0: shape is not readable: label" in lines
+    assert "b.json:1: shape is not readable: points" in lines
+    assert "image b.png is left out: what cannot be read of it may be a threat" in lines
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_read(folder):

@@ -128,3 +128,21 @@ def test_without_the_package_the_command_says_what_to_install(folder, tmp_path, 
     )
     assert main(["data", "import", str(folder), "--output-dir", str(tmp_path / "out")]) == 2
     assert "pip install -e '.[parquet]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"objects": {"cls": [1], "where": [[1.0, 2.0, 3.0, 4.0]]}}, "objects have no label, only cls, where"),
+        ({"bbox": [[1.0, 2.0, 3.0, 4.0]]}, "object has no label; kept as unlisted"),
+        (
+            {"verdict": "gun"},
+            "has no column of labels or boxes, only image, verdict; nothing of it is taken as annotated",
+        ),
+    ],
+)
+def test_columns_that_nobody_knows_never_make_a_clean_bag(tmp_path, png, columns, said):
+    write(tmp_path / "hub", "a.parquet", [{"image": png(1), **columns}], FEATURES if "verdict" in columns else None)
+    source = read(tmp_path / "hub", tmp_path / "scratch")
+    assert any(said in str(fault) for fault in (*source.faults, *source.notices))
+    assert all(scan.items for scan in source.scans) or source.labels == ()

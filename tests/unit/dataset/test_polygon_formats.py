@@ -42,10 +42,13 @@ def test_cityscapes_own_names_are_paired(tmp_path, png):
 
 def test_objects_that_are_none_are_named(tmp_path, png):
     place(tmp_path, "a.png", png(1))
-    place(tmp_path, "a.json", {"imgWidth": 64, "objects": [{"label": "Gun", "polygon": []}, {"polygon": [[1, 1]]}]})
+    place(tmp_path, "b.png", png(2))
+    place(tmp_path, "a.json", {"imgWidth": 64, "objects": [{"label": "Gun", "polygon": []}]})
+    place(tmp_path, "b.json", {"imgWidth": 64, "objects": [{"polygon": [[1, 1]]}]})
     source = FORMATS["cityscapes"].read(SourceFolder(tmp_path))
-    assert [(item.label, item.box_xywh) for item in source.scans[0].items] == [("Gun", None)]
-    assert "a.json:1: object has no label" in str(source.faults[0])
+    assert [(item.label, item.box_xywh) for scan in source.scans for item in scan.items] == [("Gun", None)]
+    assert "b.json:0: object has no label" in str(source.faults[0])
+    assert "image b.png is left out" in str(source.faults[1])
 
 
 @pytest.fixture

@@ -66,12 +66,14 @@ def test_two_lists_of_names_that_differ_are_refused(roboflow):
 
 
 def test_a_class_without_a_name_and_a_line_of_words_are_named(roboflow):
-    (roboflow / "train/labels/a.txt").write_text("7 0.5 0.5 0.1 0.1\nhello world\n")
+    (roboflow / "train/labels/a.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    (roboflow / "valid/labels/a.txt").write_text("hello world\n")
     source = READ(roboflow)
     lines = "\n".join(map(str, source.faults))
-    assert "a.txt:0: class 7 is not among the 2 names" in lines
-    assert "a.txt:1: line 'hello world' is no YOLO label" in lines
-    assert [item.label for item in source.scans[0].items] == ["class 7"]
+    assert "train/labels/a.txt:0: class 7 is not among the 2 names" in lines
+    assert "valid/labels/a.txt:0: line 'hello world' is no YOLO label" in lines
+    assert "image valid/images/a.png is left out: what cannot be read of it may be a threat" in lines
+    assert [[item.label for item in scan.items] for scan in source.scans] == [["class 7"]]
 
 
 def test_pixels_instead_of_fractions_lose_the_box_aloud_and_keep_the_label(roboflow):

@@ -10,6 +10,7 @@ from typing import Any
 
 from xray_vqa.core.jsonl import read_json
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     Reading,
     Source,
     SourceFolder,
@@ -79,6 +80,7 @@ def _items(objects: list[Any], name: str, reading: Reading) -> list[SourceItem]:
         label = entry.get("label") if isinstance(entry, dict) else None
         if not isinstance(label, str) or not label:
             reading.fault(name, f"object has no label: {json.dumps(entry)[:60]}", position)
+            items.append(UNREADABLE)
             continue
         box = box_around(entry.get("polygon"))
         if box is None:

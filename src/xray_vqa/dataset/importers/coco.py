@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_vqa.core.jsonl import first_error, read_json
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     Reading,
     Source,
     SourceFolder,
@@ -136,7 +137,15 @@ class _FileReader:
     def _items(self, image_ids: set[int | str]) -> dict[int | str, list[SourceItem]]:
         items: dict[int | str, list[SourceItem]] = defaultdict(list)
         num_polygons = 0
-        for index, annotation in self._entries("annotations", _Annotation):
+        for index, entry in enumerate(self.content["annotations"]):
+            try:
+                annotation = _Annotation.model_validate(entry)
+            except ValidationError as error:
+                self._fault(index, f"annotations entry is not readable: {first_error(error)}")
+                image_id = entry.get("image_id") if isinstance(entry, dict) else None
+                if isinstance(image_id, int | str):
+                    items[image_id].append(UNREADABLE)
+                continue
             label = self.category_names.get(annotation.category_id)
             if annotation.image_id not in image_ids:
                 self._fault(index, f"annotation is of image {annotation.image_id!r}, which is not in the file")

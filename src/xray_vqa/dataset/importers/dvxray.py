@@ -12,6 +12,7 @@ from typing import Any
 
 from xray_vqa.core.jsonl import read_json
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     BoxXywh,
     Reading,
     Source,
@@ -122,6 +123,7 @@ def _items(objects: list[Any], view: str, name: str, reading: Reading) -> list[S
             items.append(SourceItem(label, view_box(entry, view), position))
         else:
             reading.fault(name, f"object has no label: {json.dumps(entry)[:60]}", position)
+            items.append(UNREADABLE)
     return items
 
 

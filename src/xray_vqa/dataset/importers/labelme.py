@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_vqa.core.jsonl import first_error
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     BoxXywh,
     Reading,
     Source,
@@ -92,6 +93,7 @@ def _read_file(name: str, reading: Reading) -> int:
             shape = _Shape.model_validate(entry)
         except ValidationError as error:
             reading.fault(name, f"shape is not readable: {first_error(error)}", position)
+            items.append(UNREADABLE)
             continue
         box = shape_box(shape.shape_type, shape.points)
         if box is None:

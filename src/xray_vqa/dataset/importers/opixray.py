@@ -7,6 +7,7 @@ own name. As the authors' loaders read it: github OPIXray-author/OPIXray, HiXray
 import posixpath
 
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     BoxXywh,
     Reading,
     Source,
@@ -91,6 +92,7 @@ def _items(text: str, name: str, reading: Reading) -> list[SourceItem]:
         parsed = parse_line(line)
         if parsed is None:
             reading.fault(name, f"line {line[:60]!r} is not `name class x1 y1 x2 y2`", position)
+            items.append(UNREADABLE)
         else:
             items.append(SourceItem(*parsed, position))
     return items

@@ -14,6 +14,7 @@ from typing import Any
 from xray_vqa.config.loading import require
 from xray_vqa.core.images import image_header
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     BoxXywh,
     Reading,
     Source,
@@ -101,7 +102,12 @@ def _open(name: str, reading: Reading) -> _Table | None:
     own = _json(metadata.get(OWN_KEY))
     features = _json(metadata.get(b"huggingface")).get("info", {}).get("features", {})
     annotated = tuple(own.get("annotated_categories") or ())
-    return _Table(name, file, image_key, tuple(_class_names(features)), annotated, bool(own))
+    class_names = tuple(_class_names(features))
+    if not {*_OBJECT_KEYS, *_BOX_KEYS, *_LABEL_KEYS[:-1]}.intersection(schema.names):
+        columns = ", ".join(schema.names)
+        reading.notice(name, f"has no column of labels or boxes, only {columns}; nothing of it is taken as annotated")
+        class_names = ()
+    return _Table(name, file, image_key, class_names, annotated, bool(own))
 
 
 def _is_image(schema: Any, key: str) -> bool:
@@ -176,11 +182,17 @@ def _items(values: dict[str, Any], table: _Table, row: int, reading: Reading) ->
     objects = next((values[key] for key in _OBJECT_KEYS if isinstance(values.get(key), dict | list)), values)
     if isinstance(objects, list):  # a list of objects, not an object of lists
         entries = [
-            (_first(entry, _LABEL_KEYS), _first(entry, _BOX_KEYS)) for entry in objects if isinstance(entry, dict)
+            (_first(entry, _LABEL_KEYS), _first(entry, _BOX_KEYS)) if isinstance(entry, dict) else (None, None)
+            for entry in objects
         ]
     else:
         label_keys = _LABEL_KEYS[:-1] if objects is values else _LABEL_KEYS  # a row's `name` is that of its image
         labels, boxes = _first(objects, label_keys), _first(objects, _BOX_KEYS)
+        if labels is None and isinstance(boxes, list):
+            labels = [None] * len(boxes)
+        elif labels is None and objects is not values and any(objects.values()):
+            reading.fault(table.name, f"objects have no label, only {', '.join(map(str, objects))}", row)
+            return [UNREADABLE]
         if not isinstance(labels, list):  # one label for the whole image
             labels, boxes = ([] if labels is None else [labels]), None
         boxes = boxes if isinstance(boxes, list) else [None] * len(labels)
@@ -210,6 +222,9 @@ def _four_numbers(box: Any) -> BoxXywh | None:
 
 
 def _label(value: Any, table: _Table, row: int, reading: Reading) -> str:
+    if value is None:
+        reading.fault(table.name, "object has no label; kept as unlisted", row)
+        return "(unnamed)"
     if not isinstance(value, int):
         return str(value)
     if 0 <= value < len(table.class_names):

@@ -59,6 +59,10 @@ class SourceItem:
     mask: dict[str, Any] | None = None
 
 
+UNREADABLE = SourceItem("(unreadable)", None)
+"""Stands for what an annotation says and nobody can read. `Reading.add` leaves its scan out: it may be a threat."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceScan:
     """One scan of a source."""
@@ -283,7 +287,13 @@ class Reading:
         return found[0]
 
     def add(self, image: str, annotation: str, **details: Any) -> None:
-        """Add a scan. Its split is that of the image's folders, where nothing else is said."""
+        """Add a scan. Its split is that of the image's folders, where nothing else is said.
+
+        A scan of which something could not be read is a fault instead: without it the bag might look clean.
+        """
+        if UNREADABLE in details.get("items", ()):
+            self.fault(annotation, f"image {image} is left out: what cannot be read of it may be a threat")
+            return
         details.setdefault("split", split_of_folders(image) or split_of_folders(annotation))
         details.setdefault("image_path", self.folder.path(image))
         self.scans.append(

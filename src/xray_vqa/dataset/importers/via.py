@@ -10,7 +10,16 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from xray_vqa.dataset.importers.source import BoxXywh, Reading, Source, SourceFolder, SourceItem, box_around, split_word
+from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
+    BoxXywh,
+    Reading,
+    Source,
+    SourceFolder,
+    SourceItem,
+    box_around,
+    split_word,
+)
 from xray_vqa.errors import DatasetError
 
 _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"
@@ -76,12 +85,12 @@ def _read_file(name: str, reading: Reading) -> None:
 
 
 def _item(row: dict[str, str], position: int, name: str, reading: Reading) -> SourceItem | None:
-    """Return the item of a row; None where the row only lists the image, or cannot be read."""
+    """Return the item of a row; None where the row only lists the image."""
     try:
         shape, attributes = (json.loads(row.get(key) or "{}") for key in (_SHAPE, _ATTRIBUTES))
     except json.JSONDecodeError as error:
         reading.fault(name, f"row has a cell that is no JSON: {error}", position)
-        return None
+        return UNREADABLE
     if not shape and not attributes:
         return None
     label = region_label(attributes)

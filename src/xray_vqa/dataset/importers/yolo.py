@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from xray_vqa.dataset.importers.source import (
+    UNREADABLE,
     BoxXywh,
     Reading,
     Source,
@@ -112,6 +113,7 @@ def _items(text: str, name: str, class_names: list[str], reading: Reading) -> li
             number, box = parse_line(line)
         except ValueError as error:
             reading.fault(name, f"line {line[:60]!r} is no YOLO label: {error}", position)
+            items.append(UNREADABLE)
             continue
         if 0 <= number < len(class_names):
             label = class_names[number]
