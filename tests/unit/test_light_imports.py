@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "xray_vqa"
 
 HEAVY = ("torch", "transformers", "peft", "fastapi", "prometheus_client", "anthropic", "openai", "numba", "scipy",
-         "torchvision", "accelerate", "sqlalchemy")  # fmt: skip
+         "torchvision", "accelerate", "sqlalchemy", "pyarrow", "pydicom")  # fmt: skip
 
 # cli -> serving | evaluation | training | generation -> inference -> modeling -> simulation | dataset -> config
 #     -> core -> errors; what stands in one line here knows nothing of its neighbours.
@@ -51,8 +51,8 @@ def loaded_after_importing(names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     "names",
-    [["xray_vqa"], module_names("core"), module_names("config"), module_names("cli")],
-    ids=["xray_vqa", "core", "config", "cli"],
+    [["xray_vqa"], module_names("core"), module_names("config"), module_names("cli"), module_names("dataset")],
+    ids=["xray_vqa", "core", "config", "cli", "dataset"],
 )
 def test_a_fresh_process_stays_light(names):
     assert names

@@ -8,9 +8,12 @@ from typing import Any
 SUBCOMMANDS = {
     "synth": "simulate scans with exact boxes",
     "download": "fetch STCray from the hub, or read a copy of it",
-    "import": "bring in scans with COCO or Pascal VOC annotations",
+    "import": "bring in scans with annotations in any of a dozen formats",
+    "export": "write a dataset or pairs in another format",
     "tip": "project simulated threats into real scans",
-    "verify": "check a dataset: images, boxes, digests, leaks between the splits",
+    "verify": "check a dataset: images, boxes, digests, copies, leaks between the splits",
+    "split": "divide a dataset anew, by bag and by category",
+    "card": "describe a dataset: Markdown and Croissant JSON-LD",
 }
 
 EPILOG = """\
@@ -20,6 +23,7 @@ examples:
   xray-vqa data download --output-dir data/stcray           STCray (gated: log in and accept its conditions first)
   xray-vqa data tip data/mine --output-dir data/tip         simulated threats inside your own scans
   xray-vqa data verify data/mine
+  xray-vqa data export data/mine --format parquet --output data/mine_hub
 
 `xray-vqa data SUBCOMMAND --help` tells more.
 """

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from xray_vqa.cli.arguments import add_workers
+from xray_vqa.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from xray_vqa.core.records import Fault
@@ -24,6 +28,8 @@ divided by group. Whatever cannot be kept as it is, is named: here, and in full 
 Exit code 1 where scans were left out because they are missing or unreadable, unless --allow-faults.
 """
 
+SCRATCH_NAME = ".unpacked"
+"""In the output folder: images that are no files of their own in the source, until they are stored."""
 SHOWN = 20
 """Faults and notices that are printed by name; the report file has all of them."""
 
@@ -32,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `xray-vqa data import`."""
     parser.add_argument("source", type=Path, metavar="DIR", help="folder with the images and their annotations")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="dataset folder to make")
-    parser.add_argument("--format", metavar="NAME", help="coco or voc (default: recognised)")
+    from xray_vqa.dataset.importers import FORMATS
+
+    parser.add_argument("--format", metavar="NAME", help=f"{', '.join(FORMATS)} (default: recognised)")
     parser.add_argument(
         "--split-map",
         action="append",
@@ -61,18 +69,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale-boxes", action="store_true", help="scale boxes that were drawn on another size of the image"
     )
+    parser.add_argument(
+        "--box-factor",
+        type=_factor,
+        metavar="FACTOR",
+        help="multiply boxes by it where the annotation does not say for which size of the image they were drawn",
+    )
     parser.add_argument("--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the scans, kept in every record")
+    add_workers(parser)
     parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 where something could not be imported."""
-    from xray_vqa.dataset.importers import find_importer
+    from xray_vqa.dataset.importers import find_importer, open_folder, read_source
     from xray_vqa.dataset.importing import ImportOptions, import_source
 
-    importer = find_importer(args.source, args.format)
+    scratch_dir = args.output_dir / SCRATCH_NAME
+    folder = open_folder(args.source, scratch_dir)
+    importer = find_importer(folder, args.format)
     print(f"{args.source}: {importer.description}", file=sys.stderr)
     options = ImportOptions(
         split_map=dict(args.split_map),
@@ -80,11 +97,17 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         annotated=args.annotated,
         scale_boxes=args.scale_boxes,
+        box_factor=args.box_factor,
         group_pattern=args.group_pattern,
         source_name=args.source_name,
         licence=args.licence,
     )
-    report = import_source(importer.read(args.source), args.output_dir, options)
+    try:
+        report = import_source(read_source(folder, importer), args.output_dir, options, workers=args.workers)
+    except (ConfigError, DatasetError):  # what is unpacked helps only a command that can go on
+        shutil.rmtree(scratch_dir, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch_dir, ignore_errors=True)
     show_import(report, as_json=args.json)
     if report.faults and not args.allow_faults:
         print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)
@@ -133,6 +156,13 @@ def _split_pair(text: str) -> tuple[str, str]:
     if not (word and separator and split):
         raise argparse.ArgumentTypeError(f"{text!r} is no WORD=SPLIT, such as val=train")
     return word.strip().lower(), split.strip().lower()
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"{text} is no factor, such as 0.25")
+    return value
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -5,13 +5,18 @@ the same to the model everywhere. Messages never repeat a decoder's own text: su
 (CVE-2026-22778).
 """
 
+import base64
 import io
+import struct
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from xray_vqa.errors import ImageUnreadable
 
@@ -45,11 +50,9 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Ima
             `too_narrow` or `broken_image`.
     """
     image = _open(data, limits)
-    try:
+    with _damage():
         image.load()
         return _to_rgb(image)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise ImageUnreadable("the image is cut off or damaged; export the scan again", code="broken_image") from error
 
 
 def read_image(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -66,6 +69,62 @@ def image_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[str
     """Return format name and (width, height) from the header alone. Raises ImageUnreadable."""
     image = _open(data, limits)
     return str(image.format), image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    if "exif" not in image.info:
+        return 1
+    try:
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, ValueError, TypeError, OSError, KeyError, IndexError, struct.error):
+        return 1  # a tag that cannot be read turns nothing
+    return value if 1 <= value <= 8 else 1
+
+
+THUMBNAIL_SIDE = 32
+"""Pixels of the thumbnail that `check_image` gives: what a perceptual hash needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """What is known of an image that was read from its first byte to its last."""
+
+    format: str
+    size_wh: tuple[int, int]
+    """As stored; see `orientation`."""
+    orientation: int
+    """How a viewer would turn or mirror it by its EXIF tag, 1 (not at all) to 8. We never do: pixels are as stored."""
+    thumbnail: NDArray[np.uint8]
+    """(THUMBNAIL_SIDE, THUMBNAIL_SIDE) grey, the whole image squeezed into it."""
+
+
+def check_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> CheckedImage:
+    """Return what an image is, refusing exactly what `decode_image` refuses, for two thirds of its time.
+
+    A JPEG is decoded at an eighth of its size and in grey: the decoder reads all of the compressed stream, where every
+    fault is, and leaves out the arithmetic that makes pixels of it, in which nothing can fail (docs/decisions/0010).
+
+    Raises:
+        ImageUnreadable: As `decode_image` does.
+    """
+    image = _open(data, limits)
+    size_wh, orientation = image.size, _orientation(image)
+    with _damage():
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        image.load()
+        small = image if image.mode == "L" and "transparency" not in image.info else _to_rgb(image).convert("L")
+        thumbnail = small.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    return CheckedImage(str(image.format), size_wh, orientation, np.asarray(thumbnail))
+
+
+def jpeg_uri(image: Image.Image, max_side: int = 720, quality: int = 82) -> str:
+    """Return an image as a JPEG data URI for a page that refers to nothing outside itself."""
+    small = image.convert("RGB")
+    small.thumbnail((max_side, max_side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +199,14 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
             f"the image is {width}x{height}; no side may be {limits.max_aspect:g} times the other", code="too_narrow"
         )
     return image
+
+
+@contextmanager
+def _damage() -> Generator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise ImageUnreadable("the image is cut off or damaged; export the scan again", code="broken_image") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

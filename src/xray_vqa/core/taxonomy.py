@@ -5,6 +5,7 @@ class lists of the public X-ray sets (OPIXray, HiXray, PIDray, SIXray, CLCXray, 
 """
 
 import re
+from functools import lru_cache
 
 CATEGORIES = (
     "Explosive", "Gun", "3D Gun", "Knife", "Cutter", "Blade", "Shaving Razor", "Lighter", "Injection", "Battery",
@@ -55,11 +56,13 @@ _CANONICAL = {_key(category): category for category in CATEGORIES} | {
 }
 
 
+@lru_cache(maxsize=4096)
 def canonical_category(label: str) -> str:
     """Return the category that a source's label means, or `UNLISTED`. Case, `_` and `-` do not matter."""
     return _CANONICAL.get(_key(label), UNLISTED)
 
 
+@lru_cache(maxsize=4096)
 def is_clean_label(label: str) -> bool:
     """Return whether an image-level label says that nothing prohibited is in the bag."""
     return _key(label) in {_key(clean) for clean in CLEAN_LABELS}

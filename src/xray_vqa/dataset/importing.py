@@ -3,7 +3,8 @@
 Every scan, item and box of the source ends in the dataset or in the report, which stands beside it as
 `import_report.json`. The order of work makes the command safe to repeat and to interrupt: all images are read and
 checked first, then the report is written and old annotation files that would not fit are removed, then images are
-stored, and annotation files and manifest come last.
+stored, and annotation files and manifest come last. What was read is kept in a journal until the end, so that the same
+command does not decode an image twice; what is stored is compared with its digest before it is believed.
 """
 
 import math
@@ -17,8 +18,8 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.core.images import DEFAULT_LIMITS, SUFFIXES, decode_image, image_header
-from xray_vqa.core.jsonl import read_json, write_json
+from xray_vqa.core.images import SUFFIXES, check_image
+from xray_vqa.core.jsonl import append_jsonl, disk_errors, flush_to_disk, read_journal, read_json, write_json
 from xray_vqa.core.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -28,13 +29,20 @@ from xray_vqa.core.manifest import (
     sha256_file,
     write_manifest,
 )
-from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, compact
+from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, Strict, compact
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, canonical_category, is_clean_label
+from xray_vqa.core.workers import Runner, open_runner
+from xray_vqa.dataset.frames import Frame, Frames, find_frames
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
-from xray_vqa.dataset.layout import annotations_path, groups_for_share, store_image, write_split
+from xray_vqa.dataset.layout import annotations_path, groups_for_share, write_split
+from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, store_chunk
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
 REPORT_NAME = "import_report.json"
+JOURNAL_NAME = "import_journal.jsonl"
+"""What was read of the source's images; gone when the import is done."""
+MEMORY_MB = 120
+"""Of a worker process."""
 SKIP = "skip"
 _SPLIT_OF_WORD = {"train": "train", "val": "test", "test": "test"}
 _STORED_NAME = re.compile(r"\d{6}\.(jpg|png|bmp)|\.\d{6}\.(jpg|png|bmp)\..+")
@@ -56,6 +64,8 @@ class ImportOptions:
     """Overrules what the source says it annotates."""
     scale_boxes: bool = False
     """Where the annotation was made for another size of the image, scale its boxes."""
+    box_factor: float | None = None
+    """Multiplies the boxes of scans whose annotation does not say for which size of the image it was made."""
     group_pattern: str = ""
     """Regular expression on the original name; its first group (or all of the match) names the bag."""
     source_name: str = ""
@@ -100,32 +110,46 @@ class _Checked:
     sha256: str
     suffix: str
     size_wh: tuple[int, int]
+    orientation: int = 1
+    """As its EXIF tag has it."""
     group: str = ""
     split: Split | None = None
 
 
 def import_source(
-    source: Source, root: Path, options: ImportOptions | None = None, *, stage: str = "import", origin: str = ""
+    source: Source,
+    root: Path,
+    options: ImportOptions | None = None,
+    *,
+    stage: str = "import",
+    origin: str = "",
+    workers: int = 1,
 ) -> ImportReport:
     """Write a source's scans as a dataset under `root` and return what was done.
 
     The same source and options give the same files, byte for byte.
 
     `origin` is what the manifest calls the source, by default its folder. A dataset of another origin or stage is
-    not written over.
+    not written over. Images are read and stored by several processes where there are more than a few.
 
     Raises:
         ConfigError: The options do not fit the source, or `root` holds something else than an import of this source.
         DatasetError: Not a single scan could be read.
+        Incomplete: The disk is full, or a worker process died; the same command goes on.
     """
-    options = options or ImportOptions()
+    with disk_errors(root), open_runner(workers, len(source.scans) // CHUNK, root, memory_mb=MEMORY_MB) as run:
+        return _import(source, root, options or ImportOptions(), stage, origin, run)
+
+
+def _import(source: Source, root: Path, options: ImportOptions, stage: str, origin: str, run: Runner) -> ImportReport:
     origin = origin or str(source.root.resolve())
     _check_root(source, root, stage, origin)
     report = ImportReport(root, faults=list(source.faults), notices=list(source.notices))
     report.annotated = _annotated(source, options)
     check_splits(source.scans, options)
+    _group_pattern(options)
 
-    checked = _read_images(source.scans, report)
+    checked = _read_images(source.scans, root, report, run)
     if not checked:
         first = f", first {report.faults[0]}" if report.faults else ""
         raise DatasetError(f"{source.root}: no scan could be imported; {len(report.faults)} faults{first}")
@@ -138,19 +162,24 @@ def import_source(
         "test_share": options.test_share,
         "annotated": None if options.annotated is None else list(options.annotated),
         "scale_boxes": options.scale_boxes,
+        "box_factor": options.box_factor,
         "group_pattern": options.group_pattern,
     }
     by_split: dict[Split, list[_Checked]] = {
         split: _merge_copies([one for one in checked if one.split == split]) for split in SPLITS
     }
     name = options.source_name or f"{source.format}/{source.root.resolve().name}"
+    frames = find_frames(
+        [(one.scan, one.size_wh) for one in checked], scale_boxes=options.scale_boxes, factor=options.box_factor
+    )
     records: dict[Split, list[ScanRecord]] = {
-        split: [_record(one, split, number, name, options, report) for number, one in enumerate(scans)]
+        split: [_record(one, split, number, name, frames, options, report) for number, one in enumerate(scans)]
         for split, scans in by_split.items()
     }
+    _name_bags_that_disagree(records, report)
     _count(source, records, report)
     write_json(root / REPORT_NAME, report.as_json())
-    _write(root, by_split, records)
+    _write(root, by_split, records, run)
     _write_manifest(
         root,
         make_manifest(
@@ -164,6 +193,7 @@ def import_source(
             notes=[f"faults and choices by name: {REPORT_NAME}"],
         ),
     )
+    (root / JOURNAL_NAME).unlink(missing_ok=True)
     return report
 
 
@@ -213,38 +243,99 @@ def _annotated(source: Source, options: ImportOptions) -> tuple[str, ...]:
     return tuple(category for category in CATEGORIES if category in meant)
 
 
-def _read_images(scans: Sequence[SourceScan], report: ImportReport) -> list[_Checked]:
+class _Reading(Strict):
+    """What reading one image said, and of which state of the file."""
+
+    path: str
+    num_bytes: int
+    changed_ns: int
+    """The file's ctime, which nothing but the system can set."""
+    sha256: str = ""
+    format: str = ""
+    size_wh: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    refused: str = ""
+    """Why it is no image; empty where it is one."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the same file would be read the same way again: not so where it could not even be opened."""
+        return self.changed_ns > 0
+
+
+def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, run: Runner) -> list[_Checked]:
+    """Read every image once, in as many processes as there are, and go on from what an earlier run has read."""
+    journal_path = root / JOURNAL_NAME
+    journal = {reading.path: reading for reading in read_journal(journal_path, _Reading)}
+    paths = list(dict.fromkeys(str(scan.image_path) for scan in scans))
+    readings = {path: journal[path] for path in paths if path in journal and _is_unchanged(journal[path])}
+    missing = [path for path in paths if path not in readings]
+    del journal
+    if missing:
+        root.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(paths), initial=len(readings), desc="reading", unit="scan", disable=None) as progress:
+        for chunk, found in run(_read_chunk, in_chunks(missing)):
+            append_jsonl(journal_path, (reading for reading in found if reading.is_lasting))
+            readings.update((reading.path, reading) for reading in found)
+            progress.update(len(chunk))
     checked: list[_Checked] = []
-    for scan in tqdm(scans, desc="reading", unit="scan", disable=None):
-        try:
-            data = _image_bytes(scan.image_path)
-            format_name, size_wh = image_header(data)
-            decode_image(data)
-        except ImageUnreadable as error:
-            report.faults.append(
-                Fault(scan.annotation_path, f"image {scan.original_name} is left out: {error}", scan.position)
+    for scan in scans:
+        reading = readings[str(scan.image_path)]
+        if reading.refused:
+            message = f"image {scan.original_name} is left out: {reading.refused}"
+            report.faults.append(Fault(scan.annotation_path, message, scan.position))
+        else:
+            checked.append(
+                _Checked(scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh, reading.orientation)
             )
-            continue
-        checked.append(_Checked(scan, sha256_bytes(data), SUFFIXES[format_name], size_wh))
     return checked
 
 
-def _image_bytes(path: Path) -> bytes:
+def _is_unchanged(reading: _Reading) -> bool:
     try:
-        size = path.stat().st_size
-        if size > DEFAULT_LIMITS.max_bytes:
-            raise ImageUnreadable(f"the image has {size:,} bytes", code="too_many_bytes")
-        return path.read_bytes()
+        status = Path(reading.path).stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_ctime_ns) == (reading.num_bytes, reading.changed_ns)
+
+
+def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
+    return [_read(path) for path in paths]
+
+
+def _read(path: str) -> _Reading:
+    try:
+        status = Path(path).stat()
+        data = image_bytes(Path(path))
     except OSError as error:
-        raise ImageUnreadable(f"cannot be read: {error.strerror}", code="missing") from error
+        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=f"cannot be read: {error.strerror}")
+    except ImageUnreadable as error:
+        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=str(error))
+    try:
+        image = check_image(data)
+    except ImageUnreadable as error:
+        return _Reading(path=path, num_bytes=len(data), changed_ns=status.st_ctime_ns, refused=str(error))
+    return _Reading(
+        path=path,
+        num_bytes=len(data),
+        changed_ns=status.st_ctime_ns,
+        sha256=sha256_bytes(data),
+        format=image.format,
+        size_wh=image.size_wh,
+        orientation=image.orientation,
+    )
+
+
+def _group_pattern(options: ImportOptions) -> re.Pattern[str] | None:
+    try:
+        return re.compile(options.group_pattern) if options.group_pattern else None
+    except re.error as error:
+        raise ConfigError(f"--group-pattern {options.group_pattern!r}: {error}") from error
 
 
 def _with_source_groups(checked: Sequence[_Checked], options: ImportOptions, report: ImportReport) -> list[_Checked]:
     """Give each scan the group that the source or the user's pattern names, and name byte-identical copies."""
-    try:
-        pattern = re.compile(options.group_pattern) if options.group_pattern else None
-    except re.error as error:
-        raise ConfigError(f"--group-pattern {options.group_pattern!r}: {error}") from error
+    pattern = _group_pattern(options)
     first_of: dict[str, SourceScan] = {}
     grouped: list[_Checked] = []
     for one in checked:
@@ -370,7 +461,13 @@ def _leave_out(one: _Checked, reason: str, report: ImportReport) -> None:
 
 
 def _record(
-    one: _Checked, split: Split, number: int, source_name: str, options: ImportOptions, report: ImportReport
+    one: _Checked,
+    split: Split,
+    number: int,
+    source_name: str,
+    frames: Frames,
+    options: ImportOptions,
+    report: ImportReport,
 ) -> ScanRecord:
     scan = one.scan
     threats = [item for item in scan.items if not is_clean_label(item.label)]
@@ -380,7 +477,7 @@ def _record(
         message = f"image {scan.original_name} is called clean and has {threats[0].label}; taken as not clean"
         report.notices.append(Fault(scan.annotation_path, message, scan.position))
     categories = [canonical_category(item.label) for item in threats]
-    scale = _scale(one, options, report) if any(item.box_xywh for item in threats) else (1.0, 1.0)
+    frame = _frame(one, frames, report) if any(item.box_xywh for item in threats) else Frame()
     raw_labels = [item.label for item in threats]
     masks = [item.mask for item in threats]
     file_name = f"{number:06d}{one.suffix}"
@@ -393,42 +490,35 @@ def _record(
         sha256=one.sha256,
         caption=scan.caption,
         categories=categories,
-        bboxes=[_box(item, one, scale, report) for item in threats],
+        bboxes=[_box(item, one, frame, report) for item in threats],
         group=one.group,
         source=source_name,
         licence=options.licence or scan.licence,
-        masks=masks if any(mask is not None for mask in masks) and scale == (1.0, 1.0) else None,
+        masks=masks if any(mask is not None for mask in masks) and frame == Frame() else None,
         factors=dict(scan.factors) if scan.factors else None,
         original_name=scan.original_name,
         raw_labels=raw_labels if raw_labels != categories else None,
     )
 
 
-def _scale(one: _Checked, options: ImportOptions, report: ImportReport) -> tuple[float, float] | None:
-    """Return by what boxes are multiplied to fit the image; None where they belong to another frame."""
-    claimed = one.scan.size_wh
-    if claimed is None or claimed == one.size_wh:
-        return (1.0, 1.0)
-    (claimed_w, claimed_h), (width, height) = claimed, one.size_wh
-    message = f"image {one.scan.original_name} is {width}x{height}, its annotation was made for {claimed_w}x{claimed_h}"
-    report.counts["other_frame"] = report.counts.get("other_frame", 0) + 1
-    if options.scale_boxes:
-        message += "; its boxes are scaled"
-        report.notices.append(Fault(one.scan.annotation_path, message, one.scan.position))
-        return (width / claimed_w, height / claimed_h)
-    message += "; its labels are kept without boxes, --scale-boxes scales them"
-    report.faults.append(Fault(one.scan.annotation_path, message, one.scan.position))
-    return None
+def _frame(one: _Checked, frames: Frames, report: ImportReport) -> Frame:
+    """Return how a scan's boxes become pixels of its image, and say it where that is not as they stand."""
+    frame = frames.of(one.scan, one.size_wh, one.orientation)
+    if frame.message:
+        report.counts["other_frame"] = report.counts.get("other_frame", 0) + 1
+        fault = Fault(one.scan.annotation_path, f"image {one.scan.original_name} {frame.message}", one.scan.position)
+        (report.faults if frame.scale is None else report.notices).append(fault)
+    return frame
 
 
 def _box(
-    item: SourceItem, one: _Checked, scale: tuple[float, float] | None, report: ImportReport
+    item: SourceItem, one: _Checked, frame: Frame, report: ImportReport
 ) -> tuple[float, float, float, float] | None:
     """Return an item's box inside its image. A box that cannot be kept is named; its label stays in any case."""
     if item.box_xywh is None:
         report.counts["without_box"] = report.counts.get("without_box", 0) + 1
         return None
-    if scale is None:
+    if frame.scale is None:
         report.counts["boxes_dropped"] = report.counts.get("boxes_dropped", 0) + 1
         return None
     x, y, w, h = item.box_xywh
@@ -440,7 +530,7 @@ def _box(
         report.notices.append(Fault(one.scan.annotation_path, message, item.position))
 
     try:
-        box = Box(x, y, w, h).scaled(*scale)
+        box = frame.place(Box(x, y, w, h), one.size_wh)
     except ValueError:
         say("boxes_dropped", f"{where} has no area; label kept without box")
         return None
@@ -453,6 +543,26 @@ def _box(
     if beyond > _ROUNDING_PIXELS:
         say("boxes_clipped", f"{where} reaches {beyond:.1f} pixels out of {size}; clipped")
     return box.as_xywh() if beyond <= 0 else clipped.as_xywh()
+
+
+def _name_bags_that_disagree(records: Mapping[Split, Sequence[ScanRecord]], report: ImportReport) -> None:
+    """Say where one scan of a bag has items and another has none: what is in a bag is in all of its views."""
+    bags: dict[str, list[ScanRecord]] = defaultdict(list)
+    for record in (record for split in SPLITS for record in records[split] if record.group):
+        bags[record.group].append(record)
+    pairs = [
+        (clean, next(other for other in bag if other.categories))
+        for bag in bags.values()
+        if any(other.categories for other in bag)
+        for clean in bag
+        if not clean.categories
+    ]
+    if pairs:
+        clean, other = pairs[0]
+        report.counts["clean_beside_item"] = len(pairs)
+        message = f"{len(pairs)} scans without an item share a group with scans that have one, first "
+        message += f"{clean.original_name} beside {other.original_name} ({', '.join(sorted(set(other.categories)))})"
+        report.notices.append(Fault(report.root, f"{message}; look whether the item is in both"))
 
 
 def _count(source: Source, records: Mapping[Split, Sequence[ScanRecord]], report: ImportReport) -> None:
@@ -489,7 +599,10 @@ def _count(source: Source, records: Mapping[Split, Sequence[ScanRecord]], report
 
 
 def _write(
-    root: Path, by_split: Mapping[Split, Sequence[_Checked]], records: Mapping[Split, Sequence[ScanRecord]]
+    root: Path,
+    by_split: Mapping[Split, Sequence[_Checked]],
+    records: Mapping[Split, Sequence[ScanRecord]],
+    run: Runner,
 ) -> None:
     for split in SPLITS:
         path = annotations_path(root, split)
@@ -497,15 +610,16 @@ def _write(
             # Other numbers would mean other images: no reader may meet old annotations beside new images.
             (root / MANIFEST_NAME).unlink(missing_ok=True)
             path.unlink()
-    with tqdm(total=sum(map(len, records.values())), desc="storing", unit="scan", disable=None) as progress:
-        for split in SPLITS:
-            (root / split / "images").mkdir(parents=True, exist_ok=True)
-            for one, record in zip(by_split[split], records[split], strict=True):
-                data = _image_bytes(one.scan.image_path)
-                if sha256_bytes(data) != one.sha256:
-                    raise DatasetError(f"{one.scan.image_path} changed while it was imported; run the command again")
-                store_image(root, split, record.image_id, data)
-                progress.update()
+        (root / split / "images").mkdir(parents=True, exist_ok=True)
+    errands = [
+        Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+        for split in SPLITS
+        for one, record in zip(by_split[split], records[split], strict=True)
+    ]
+    with tqdm(total=len(errands), desc="storing", unit="scan", disable=None) as progress:
+        for chunk, _ in run(store_chunk, in_chunks(errands)):
+            progress.update(len(chunk))
+    flush_to_disk(root)
     for split in SPLITS:
         wanted = {record.image_filename for record in records[split]}
         for path in (root / split / "images").iterdir():
@@ -517,7 +631,10 @@ def _write(
 
 def _holds(path: Path, records: Sequence[ScanRecord]) -> bool:
     try:
-        return read_json(path) == [compact(record) for record in records]
+        found = read_json(path)
+        return len(found) == len(records) and all(
+            one == compact(record) for one, record in zip(found, records, strict=True)
+        )
     except DatasetError:
         return False
 

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from xray_vqa.core.images import SUFFIXES, image_header, read_image
-from xray_vqa.core.jsonl import first_error, read_json, replacing, write_json
+from xray_vqa.core.jsonl import first_error, read_json, replacing
 from xray_vqa.core.manifest import MANIFEST_NAME, Manifest, read_manifest, sha256_file, write_manifest
 from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, compact
 from xray_vqa.core.taxonomy import CATEGORIES
@@ -63,7 +64,8 @@ def read_split(root: Path, split: Split) -> SplitScans:
     records: list[ScanRecord] = []
     faults: list[Fault] = []
     positions: list[int] = []
-    for index, entry in enumerate(entries):
+    for index in range(len(entries)):
+        entry, entries[index] = entries[index], None  # read entries go while records come, so memory holds them once
         try:
             record = ScanRecord.model_validate(entry)
         except ValidationError as error:
@@ -79,8 +81,14 @@ def read_split(root: Path, split: Split) -> SplitScans:
 
 
 def write_split(root: Path, split: Split, records: Sequence[ScanRecord]) -> None:
-    """Write a split's annotation file, whole or not at all."""
-    write_json(annotations_path(root, split), [compact(record) for record in records])
+    """Write a split's annotation file, a scan a line, whole or not at all."""
+    with replacing(annotations_path(root, split)) as stream:
+        # Line by line: the whole of a large split as one text would take hundreds of megabytes and, indented, minutes.
+        stream.write(b"[")
+        for number, record in enumerate(records):
+            line = json.dumps(compact(record), ensure_ascii=False)
+            stream.write((",\n" if number else "\n").encode() + line.encode())
+        stream.write(b"\n]\n")
 
 
 def store_image(root: Path, split: Split, image_id: int, data: bytes) -> tuple[str, tuple[int, int]]:
@@ -101,10 +109,9 @@ def store_image(root: Path, split: Split, image_id: int, data: bytes) -> tuple[s
     return relative, size_wh
 
 
-def is_whole(root: Path, record: ScanRecord) -> bool:
-    """Whether a scan's image is on disk with the bytes that the record names."""
-    path = root / record.image_path
-    return path.is_file() and sha256_file(path) == record.sha256
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether an image is on disk with the bytes that its record names."""
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def claim(root: Path, manifest: Manifest) -> None:

@@ -31,6 +31,7 @@ from xray_vqa.core.manifest import (
 )
 from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.core.workers import open_runner
 from xray_vqa.dataset.layout import (
     annotated_categories,
     annotations_path,
@@ -44,7 +45,6 @@ from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
 from xray_vqa.simulation.scene import GENERATOR_VERSION
 from xray_vqa.simulation.tip_scan import TIP_VERSION, TipOutcome, TipSettings, project_scan
-from xray_vqa.simulation.workers import open_runner
 
 REPORT_NAME = "tip_report.json"
 PARTIAL_NAME = "tip.partial.jsonl"
@@ -237,7 +237,11 @@ def _rank(scan: ScanRecord, seed: int) -> bytes:
 def _read_journal(journal: Path, root: Path) -> dict[str, TipOutcome]:
     """Return what became of scans, by their path in the host, where it is still on disk."""
     outcomes = read_journal(journal, TipOutcome)
-    return {out.host_path: out for out in outcomes if out.record is None or is_whole(root, out.record)}
+    return {
+        out.host_path: out
+        for out in outcomes
+        if out.record is None or is_whole(root / out.record.image_path, out.record.sha256)
+    }
 
 
 def _collect(

@@ -29,6 +29,7 @@ from xray_vqa.core.manifest import (
 )
 from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.core.workers import open_runner
 from xray_vqa.dataset.layout import annotations_path, claim, is_whole, read_split, write_split
 from xray_vqa.errors import ConfigError
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE
@@ -36,7 +37,6 @@ from xray_vqa.simulation.profile import PROFILE_NAMES, load_profile
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
 from xray_vqa.simulation.shapes import BENIGN
 from xray_vqa.simulation.simulate import ScanStream, SimulatedScan, shared_renderer, simulate
-from xray_vqa.simulation.workers import open_runner
 
 JPEG_QUALITY = 92
 LICENCE = "CC0-1.0"
@@ -234,4 +234,8 @@ def _finished(root: Path, split: Split, count: int) -> dict[int, ScanRecord]:
     if annotations_path(root, split).is_file():
         records.extend(read_split(root, split).records)
     records.extend(read_journal(root / split / PARTIAL_NAME, ScanRecord))
-    return {record.image_id: record for record in records if record.image_id < count and is_whole(root, record)}
+    return {
+        record.image_id: record
+        for record in records
+        if record.image_id < count and is_whole(root / record.image_path, record.sha256)
+    }

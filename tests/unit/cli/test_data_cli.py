@@ -88,7 +88,7 @@ def test_import_maps_splits(source, tmp_path, capsys):
     ("words", "said"),
     [
         (["/no/such/folder"], "no such folder"),
-        (["{source}", "--format", "yolo9000"], "no format 'yolo9000'; there are coco, voc"),
+        (["{source}", "--format", "yolo9000"], "no format 'yolo9000'; there are cityscapes, class-folders, coco"),
         (["{source}", "--split-map", "val=dev"], "a split maps to train, test or skip"),
         (["{source}", "--test-share", "1.5"], "give a share"),
         (["{source}", "--annotated", "Gun,Laptop"], "Laptop is no category"),
@@ -112,7 +112,7 @@ def test_verify_ends_with_1_where_something_is_wrong(source, tmp_path, capsys):
     assert "train/annotations.json:0:" in captured.err
 
 
-@pytest.mark.parametrize("name", ["synth", "download", "import", "tip", "verify"])
+@pytest.mark.parametrize("name", ["synth", "download", "import", "export", "tip", "verify"])
 def test_help_of_each_subcommand_has_examples(name, capsys):
     with pytest.raises(SystemExit) as stop:
         run("data", name, "--help")
@@ -125,7 +125,7 @@ def test_help_of_data_names_the_subcommands(capsys):
         run("data", "--help")
     out = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(name in out for name in ("synth", "download", "import", "tip", "verify", "examples:"))
+    assert all(name in out for name in ("synth", "download", "import", "export", "tip", "verify", "examples:"))
 
 
 def test_only_the_chosen_subcommand_is_imported():
@@ -271,9 +271,9 @@ def test_a_hub_that_accepts_and_stays_silent_is_not_waited_for(tmp_path):
     assert time.monotonic() - start < 8  # the request itself would wait for 10 s
 
 
-def test_verify_of_what_is_not_there_ends_with_1(tmp_path):
+def test_verify_of_what_is_not_there_ends_with_2(tmp_path):
     done = run_script("--output-dir", tmp_path / "out", "--verify")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no such folder" in done.stderr
 
 

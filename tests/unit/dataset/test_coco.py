@@ -3,9 +3,12 @@ import json
 import pytest
 
 from xray_vqa.dataset.importers.coco import CocoImporter
+from xray_vqa.dataset.importers.source import SourceFolder
 from xray_vqa.errors import DatasetError
 
-READ = CocoImporter().read
+
+def READ(folder):
+    return CocoImporter().read(SourceFolder(folder))
 
 
 def write(folder, name, images, annotations=(), categories=({"id": 1, "name": "Gun"},)):
@@ -66,12 +69,16 @@ def test_a_name_that_leaves_the_folder_is_not_followed(tmp_path, png, name):
 
 def test_broken_entries_are_named_by_list_and_index(tmp_path, png):
     place(tmp_path, "a.png", png(1))
+    place(tmp_path, "unread.png", png(2))
     write(
         tmp_path, "c.json",
-        [{"id": 0, "file_name": "a.png"}, {"file_name": "b.png"}, {"id": 0, "file_name": "a.png"}],
+        [
+            {"id": 0, "file_name": "a.png"}, {"file_name": "b.png"}, {"id": 0, "file_name": "a.png"},
+            {"id": 5, "file_name": "unread.png"},
+        ],
         [
             {"image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]},
-            {"image_id": 0, "bbox": [1, 1, 5, 5]},
+            {"image_id": 5, "bbox": [1, 1, 5, 5]},
             {"image_id": 99, "category_id": 1, "bbox": [1, 1, 5, 5]},
             {"image_id": 0, "category_id": 7, "bbox": [1, 1, 5, 5]},
         ],
@@ -83,7 +90,8 @@ def test_broken_entries_are_named_by_list_and_index(tmp_path, png):
     assert "c.json:1: annotations entry is not readable: category_id" in lines
     assert "c.json:2: annotation is of image 99" in lines
     assert "c.json:3: annotation has category 7" in lines
-    assert [item.label for item in source.scans[0].items] == ["Gun", "category 7"]
+    assert [[item.label for item in scan.items] for scan in source.scans] == [["Gun", "category 7"]]
+    assert "image unread.png is left out: what cannot be read of it may be a threat" in lines
 
 
 def test_images_that_no_file_mentions_are_counted(tmp_path, png):
@@ -119,7 +127,7 @@ def test_a_folder_without_coco_is_said_to_have_none(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(DatasetError, match="no COCO file"):
         READ(tmp_path)
-    assert not CocoImporter().recognises(tmp_path)
+    assert not CocoImporter().recognises(SourceFolder(tmp_path))
 
 
 def test_a_coco_file_that_was_cut_off_is_named(tmp_path):

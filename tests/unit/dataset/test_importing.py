@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xray_vqa.core.manifest import read_manifest, sha256_bytes, write_manifest
 from xray_vqa.core.records import SPLITS
-from xray_vqa.dataset.importers import FORMATS, find_importer
+from xray_vqa.dataset.importers import FORMATS, SourceFolder, find_importer
 from xray_vqa.dataset.importing import ImportOptions, import_source, merged_groups
 from xray_vqa.dataset.layout import annotated_categories, groups_for_share, read_split
 from xray_vqa.dataset.verify import verify_dataset
@@ -17,7 +17,7 @@ BOX = [4, 4, 20, 10]
 
 
 def bring_in(folder: Path, root: Path, **options):
-    return import_source(FORMATS["coco"].read(folder), root, ImportOptions(**options))
+    return import_source(FORMATS["coco"].read(SourceFolder(folder)), root, ImportOptions(**options))
 
 
 def names(root: Path, split: str) -> list[str]:
@@ -288,13 +288,13 @@ def test_manifest_says_what_was_read_and_made(coco, tmp_path):
 
 
 def test_the_format_is_recognised(coco, voc, tmp_path):
-    assert find_importer(coco([{"name": "a.png"}])).name == "coco"
-    assert find_importer(voc([{"stem": "a"}])).name == "voc"
+    assert find_importer(SourceFolder(coco([{"name": "a.png"}]))).name == "coco"
+    assert find_importer(SourceFolder(voc([{"stem": "a"}]))).name == "voc"
     with pytest.raises(ConfigError, match="coco and voc annotations; choose one with --format"):
-        find_importer(tmp_path)
+        find_importer(SourceFolder(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no annotations of a known format"):
-        find_importer(tmp_path / "empty")
+        find_importer(SourceFolder(tmp_path / "empty"))
 
 
 group_lists = st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=1, max_size=40)

@@ -1,11 +1,15 @@
 import pytest
 
+from xray_vqa.dataset.importers.source import SourceFolder
 from xray_vqa.dataset.importers.voc import VocImporter
 from xray_vqa.dataset.importing import import_source
 from xray_vqa.dataset.layout import read_split
 from xray_vqa.errors import DatasetError
 
-READ = VocImporter().read
+
+def READ(folder):
+    return VocImporter().read(SourceFolder(folder))
+
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;">]>
 <annotation><filename>&b;</filename></annotation>"""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_vqa.core import workers
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_bytes, write_manifest
 from xray_vqa.core.records import ScanRecord
@@ -15,7 +16,6 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import read_split, write_split
 from xray_vqa.dataset.verify import verify_dataset
 from xray_vqa.errors import ConfigError, DatasetError
-from xray_vqa.simulation import workers
 from xray_vqa.simulation.detector import log_readings
 from xray_vqa.simulation.packing import sample_scene
 from xray_vqa.simulation.palette_inverse import equivalent_thickness, fit_palette, typical_look

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from xray_vqa.core.jsonl import write_json
-from xray_vqa.core.records import ScanRecord, Split
+from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
-from xray_vqa.dataset.layout import read_split
+from xray_vqa.dataset.exporters.exporter import ExportReport, write_folder_manifest
+from xray_vqa.dataset.layout import annotations_path, read_split
+from xray_vqa.errors import DatasetError
 
 COCO_NAME = "instances.json"
 
 
-def write_coco(root: Path, split: Split) -> Path:
-    """Write `<root>/<split>/instances.json` and return its path.
+class CocoExporter:
+    """Writes instances.json for each split, into the dataset itself or, with its images, into another folder."""
+
+    name = "coco"
+    description = "COCO instances JSON, one a split"
+    takes = "dataset"
+
+    def write(self, source: Path, target: Path) -> ExportReport:
+        report = ExportReport()
+        target.mkdir(parents=True, exist_ok=True)
+        is_copy = source.resolve() != target.resolve()
+        for split in SPLITS:
+            if not annotations_path(source, split).is_file():
+                continue
+            scans = read_split(source, split)
+            report.faults.extend(scans.faults)
+            if is_copy:
+                (target / split / "images").mkdir(parents=True, exist_ok=True)
+                for record in scans.records:
+                    shutil.copyfile(source / record.image_path, target / record.image_path)
+            report.paths.append(write_coco(source, split, target))
+            report.counts[split] = len(scans.records)
+        if not report.paths:
+            raise DatasetError(f"{source}: neither train/ nor test/ with annotations.json is here")
+        if is_copy:
+            write_folder_manifest(target, source, report.paths, report.counts)
+        return report
+
+
+EXPORTER = CocoExporter()
+
+
+def write_coco(root: Path, split: Split, target: Path | None = None) -> Path:
+    """Write `<root>/<split>/instances.json`, or the same under another folder, and return its path.
 
     An item without a box is left out, since COCO cannot say "somewhere", and the image's `image_level` names it.
 
@@ -43,7 +78,7 @@ def write_coco(root: Path, split: Split) -> Path:
             if record.occlusion:
                 item["occlusion"] = record.occlusion[index]
             annotations.append(item)
-    path = root / split / COCO_NAME
+    path = (target or root) / split / COCO_NAME
     categories = [{"id": k, "name": name, "supercategory": "prohibited"} for k, name in enumerate(names, start=1)]
     info = {"description": f"{split} split, written by xray-vqa"}
     write_json(path, {"info": info, "images": images, "annotations": annotations, "categories": categories})

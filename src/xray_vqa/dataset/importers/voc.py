@@ -6,19 +6,18 @@ have one too). Coordinates are taken as they stand; the half pixel of the origin
 anyone annotates to.
 """
 
-import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from pathlib import Path
 
-from xray_vqa.core.records import Fault
 from xray_vqa.dataset.importers.source import (
-    ImageFinder,
+    Reading,
     Source,
+    SourceFolder,
     SourceItem,
-    SourceScan,
+    box_of_corners,
+    listed_splits,
+    number_pair,
     split_of_folders,
-    split_word,
 )
 from xray_vqa.errors import DatasetError
 
@@ -42,78 +41,59 @@ class VocImporter:
 
     name = "voc"
     description = "Pascal VOC, one XML file an image"
+    refines = ""
 
-    def recognises(self, source_dir: Path) -> bool:
-        for path in _xml_files(source_dir):
+    def recognises(self, folder: SourceFolder) -> bool:
+        for name in folder.sample(".xml"):
             try:
-                if _parse(path).tag == "annotation":
+                if _parse(folder.path(name)).tag == "annotation":
                     return True
             except _Refused:
                 continue
         return False
 
-    def read(self, source_dir: Path) -> Source:
-        finder = ImageFinder(source_dir)
-        listed = _listed_splits(source_dir)
-        scans: list[SourceScan] = []
-        faults: list[Fault] = []
-        notices: list[Fault] = []
-        digests: Counter[str] = Counter()
-        digest = hashlib.sha256()
-        claimed: dict[Path, Path] = {}
-        for path in _xml_files(source_dir):
-            try:
-                tree = _parse(path)
-            except _Refused as refusal:
-                faults.append(Fault(path, str(refusal)))
-                continue
-            if tree.tag != "annotation":
-                notices.append(Fault(path, f"is no VOC annotation but <{tree.tag}>; left aside"))
-                continue
-            digests[path.parent.relative_to(source_dir).as_posix()] += 1
-            xml_name = path.relative_to(source_dir).as_posix()
-            digest.update(xml_name.encode() + b"\0" + path.read_bytes())
-            xml_split = split_of_folders(xml_name)
-            found = finder.with_stem(path.stem, path.parent, xml_split)
-            if not found and (file_name := _text(tree, "filename")):
-                found = finder.named(file_name, path.parent, xml_split)
-            if len(found) != 1:
-                what = "missing" if not found else f"ambiguous: {', '.join(finder.name_of(f) for f in found[:3])}"
-                faults.append(Fault(path, f"its image is {what}"))
-                continue
-            image_path = found[0]
-            if image_path in claimed:
-                faults.append(
-                    Fault(path, f"its image {image_path.name} has an annotation before, {claimed[image_path]}")
-                )
-                continue
-            claimed[image_path] = path
-            name = finder.name_of(image_path)
-            split = listed.get(image_path.stem) or split_of_folders(name) or xml_split
-            scans.append(
-                SourceScan(
-                    image_path=image_path,
-                    original_name=name,
-                    annotation_path=path,
-                    items=tuple(_items(tree, path, notices)),
-                    split=split,
-                    size_wh=_size(tree),
-                )
-            )
-        if not digests:
-            raise DatasetError(f"{source_dir}: no VOC file (XML with <annotation>) that can be read is here")
-        bare = [path for path in finder.paths if path not in claimed]
-        if bare:
-            message = f"{len(bare)} images have no XML and are left out: silence is not a clean bag. First {bare[0]}"
-            notices.append(Fault(source_dir, message))
-        labels = tuple(sorted({item.label for scan in scans for item in scan.items}))
-        message = (
-            f"VOC has no list of categories; those that occur are taken as annotated: {', '.join(labels) or 'none'}"
+    def read(self, folder: SourceFolder) -> Source:
+        reading = Reading(folder, self.name)
+        read_xml_files(reading)
+        if not reading.num_seen:
+            raise DatasetError(f"{folder.root}: no VOC file (XML with <annotation>) that can be read is here")
+        reading.name_left_over("have no XML")
+        return reading.source(reading.labels_that_occur("VOC has"))
+
+
+IMPORTER = VocImporter()
+
+
+def read_xml_files(reading: Reading) -> None:
+    """Read every VOC file of a folder."""
+    folder = reading.folder
+    listed = listed_splits(folder)
+    for name in folder.with_suffix(".xml"):
+        try:
+            tree = _parse(folder.path(name))
+        except _Refused as refusal:
+            reading.fault(name, str(refusal))
+            continue
+        if tree.tag != "annotation":
+            reading.notice(name, f"is no VOC annotation but <{tree.tag}>; left aside")
+            continue
+        reading.see(name, folder.path(name).read_bytes())
+        split = split_of_folders(name)
+        file_name = _text(tree, "filename")
+        found = folder.images.with_stem(folder.path(name).stem, name, split)
+        if not found and file_name:
+            found = folder.images.named(file_name, name, split)
+        image = reading.claim(found, name)
+        if image is None:
+            continue
+        reading.add(
+            image,
+            name,
+            items=tuple(_items(tree, name, reading)),
+            split=listed.get(Path(image).stem) or split_of_folders(image) or split,
+            size_wh=_size(tree),
+            also_called=file_name,
         )
-        notices.append(Fault(source_dir, f"{message}. --annotated overrules"))
-        folders = " ".join(f"{folder}/*.xml ({count})" for folder, count in sorted(digests.items()))
-        inputs = {folders: digest.hexdigest()}
-        return Source(self.name, source_dir, tuple(scans), labels, tuple(faults), tuple(notices), inputs)
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -127,61 +107,31 @@ def _parse(path: Path) -> ElementTree.Element:
         raise _Refused(f"is not XML: {error}") from error
 
 
-def _items(tree: ElementTree.Element, path: Path, notices: list[Fault]) -> list[SourceItem]:
+def _items(tree: ElementTree.Element, name: str, reading: Reading) -> list[SourceItem]:
     items: list[SourceItem] = []
     for index, node in enumerate(tree.findall("object")):
         label = _text(node, "name")
         if not label:
-            notices.append(Fault(path, "object has no name; kept as unlisted", index))
+            reading.notice(name, "object has no name; kept as unlisted", index)
             label = "(unnamed)"
         corners = node.find("bndbox")
         box = None
         try:
             if corners is not None:
                 x0, y0, x1, y1 = (float(_text(corners, corner)) for corner in _CORNERS)
-                box = (
-                    x0,
-                    y0,
-                    round(x1 - x0, 6),
-                    round(y1 - y0, 6),
-                )  # 209.601 - 115.731 is 93.87, not 93.86999999999999
+                box = box_of_corners(x0, y0, x1, y1)
         except ValueError:
             corners = None
         if corners is None:
-            notices.append(Fault(path, f"{label} has no box with four numbers; label kept", index))
+            reading.notice(name, f"{label} has no box with four numbers; label kept", index)
         items.append(SourceItem(label, box, index))
     return items
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     size = tree.find("size")
-    if size is None:
-        return None
-    try:
-        width, height = (round(float(_text(size, key))) for key in ("width", "height"))
-    except ValueError:
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+    return None if size is None else number_pair(_text(size, "width"), _text(size, "height"))
 
 
 def _text(node: ElementTree.Element, key: str) -> str:
     return (node.findtext(key) or "").strip()
-
-
-def _listed_splits(source_dir: Path) -> dict[str, str]:
-    """Return the split of each stem in `ImageSets/.../{train,val,test,trainval}.txt`; a `test` or `val` wins."""
-    listed: dict[str, str] = {}
-    rank = {"train": 0, "val": 1, "test": 2}
-    for path in sorted(source_dir.glob("ImageSet*/**/*.txt")):
-        word = split_word(path.stem)
-        if path.stem.lower() not in {"train", "val", "test", "trainval"}:
-            continue  # per class lists (aeroplane_train.txt) repeat the same images with 1 and -1
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            stem = line.split()[0] if line.split() else ""
-            if stem and rank[word] >= rank.get(listed.get(stem, "train"), 0):
-                listed[stem] = word
-    return listed
-
-
-def _xml_files(source_dir: Path) -> list[Path]:
-    return [path for path in sorted(source_dir.rglob("*.xml")) if not path.name.startswith("._") and path.is_file()]

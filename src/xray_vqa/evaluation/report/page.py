@@ -1,8 +1,6 @@
 """Makes the page: scans as JPEG data URIs with their boxes over them, and everything else from the results."""
 
-import base64
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from xray_vqa.core.images import read_image
+from xray_vqa.core.images import jpeg_uri, read_image
 from xray_vqa.core.inspection import Inspection, Scan
 from xray_vqa.core.jsonl import replacing
 from xray_vqa.core.policy import Policy
@@ -25,9 +23,6 @@ from xray_vqa.evaluation.text_metrics import is_exact, is_lenient
 from xray_vqa.inference.inspector import Inspector
 
 MAX_SHOWN = 12
-MAX_SIDE = 720
-"""Pixels; larger scans are shown smaller, their boxes with them."""
-JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +179,3 @@ def _answer_view(answer: AnswerRecord) -> dict[str, Any]:
         "truth": answer.truth,
         "verdict": verdict,
     }
-
-
-def jpeg_uri(image: Image.Image) -> str:
-    """Return an image as a JPEG data URI, at most `MAX_SIDE` pixels a side."""
-    small = image.convert("RGB")
-    small.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

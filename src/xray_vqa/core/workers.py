@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Runner(Protocol):
 
 
 @contextmanager
-def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Iterator[Runner]:
+def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Generator[Runner]:
     """Give what does jobs in several processes, or in this one.
 
     A result is given as soon as it is there, so that a journal never waits for a slower job that began earlier.

@@ -1,0 +1,68 @@
+"""Copying scans into a dataset: only bytes that are still those that were checked, by any number of processes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from xray_vqa.core.images import DEFAULT_LIMITS
+from xray_vqa.core.manifest import sha256_bytes
+from xray_vqa.dataset.layout import is_whole
+from xray_vqa.errors import DatasetError, ImageUnreadable
+
+CHUNK = 64
+"""Images a job: some 60 ms of work, which makes handing it to another process cheap."""
+
+Value = TypeVar("Value")
+
+
+class Errand(NamedTuple):
+    """One image to store."""
+
+    source: str
+    target: str
+    sha256: str
+
+
+def in_chunks(values: Sequence[Value]) -> list[Sequence[Value]]:
+    """Return a list in parts of `CHUNK`."""
+    return [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+
+
+def image_bytes(path: Path) -> bytes:
+    """Return a file's bytes. Raises ImageUnreadable where it is missing or larger than an image may be."""
+    try:
+        size = path.stat().st_size
+        if size > DEFAULT_LIMITS.max_bytes:
+            raise ImageUnreadable(f"the image has {size:,} bytes", code="too_many_bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageUnreadable(f"cannot be read: {error.strerror}", code="missing") from error
+
+
+def store_chunk(errands: Sequence[Errand]) -> None:
+    """Store images whose bytes are still those that were checked; one that is there with these bytes is left alone.
+
+    The bytes are copied: a hard link would be free, but then a change to the dataset would change the original. They
+    are on disk for certain only after `flush_to_disk`.
+
+    Raises:
+        DatasetError: A source file is gone or holds something else.
+    """
+    for errand in errands:
+        target = Path(errand.target)
+        if is_whole(target, errand.sha256):
+            continue
+        try:
+            data = image_bytes(Path(errand.source))
+        except ImageUnreadable as error:
+            raise DatasetError(f"{errand.source}: {error}; it was there when the command began") from None
+        if sha256_bytes(data) != errand.sha256:
+            raise DatasetError(f"{errand.source} changed while it was read; run the command again")
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
