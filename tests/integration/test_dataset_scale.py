@@ -51,7 +51,7 @@ def files_under(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def source_dir(tmp_path_factory) -> Path:
-    return write_source(tmp_path_factory.mktemp("scale") / "source", 1500, 288)
+    return write_source(tmp_path_factory.mktemp("scale") / "source", 800, 288)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,7 @@ def num_stored(root: Path) -> int:
     return sum(1 for _ in root.glob("train/images/0*"))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("progress", [num_read, num_stored])
+@pytest.mark.parametrize(("workers", "progress"), [("2", num_read), ("1", num_stored)])
 def test_a_killed_import_is_finished_by_the_same_command(source_dir, whole, tmp_path, workers, progress):
     root = tmp_path / "out"
     words = [*DATA, "import", str(source_dir), "--output-dir", str(root), "--workers", workers]
