@@ -31,11 +31,11 @@ from xray_vqa.core.manifest import (
 )
 from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split, Strict, compact
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, canonical_category, is_clean_label
-from xray_vqa.core.workers import Runner, open_runner
+from xray_vqa.core.workers import Runner, collecting_less, open_runner
 from xray_vqa.dataset.frames import Frame, Frames, find_frames
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
 from xray_vqa.dataset.layout import annotations_path, groups_for_share, write_split
-from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, store_chunk
+from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, in_turns, store_chunk
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
 REPORT_NAME = "import_report.json"
@@ -137,7 +137,8 @@ def import_source(
         DatasetError: Not a single scan could be read.
         Incomplete: The disk is full, or a worker process died; the same command goes on.
     """
-    with disk_errors(root), open_runner(workers, len(source.scans) // CHUNK, root, memory_mb=MEMORY_MB) as run:
+    num_jobs = len(source.scans) // CHUNK
+    with disk_errors(root), collecting_less(), open_runner(workers, num_jobs, root, memory_mb=MEMORY_MB) as run:
         return _import(source, root, options or ImportOptions(), stage, origin, run)
 
 
@@ -612,12 +613,14 @@ def _write(
             path.unlink()
         (root / split / "images").mkdir(parents=True, exist_ok=True)
     errands = [
-        Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+        [
+            Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+            for one, record in zip(by_split[split], records[split], strict=True)
+        ]
         for split in SPLITS
-        for one, record in zip(by_split[split], records[split], strict=True)
     ]
-    with tqdm(total=len(errands), desc="storing", unit="scan", disable=None) as progress:
-        for chunk, _ in run(store_chunk, in_chunks(errands)):
+    with tqdm(total=sum(map(len, errands)), desc="storing", unit="scan", disable=None) as progress:
+        for chunk, _ in run(store_chunk, in_turns(errands)):
             progress.update(len(chunk))
     flush_to_disk(root)
     for split in SPLITS:

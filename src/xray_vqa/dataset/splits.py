@@ -20,7 +20,7 @@ from xray_vqa.core.records import SPLITS, ScanRecord, Split
 from xray_vqa.core.workers import open_runner
 from xray_vqa.dataset.copies import find_near_copies
 from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split, write_split
-from xray_vqa.dataset.storing import Errand, in_chunks, store_chunk
+from xray_vqa.dataset.storing import Errand, in_turns, store_chunk
 from xray_vqa.dataset.verify import Looks, look_at_images
 from xray_vqa.errors import ConfigError, DatasetError, IntegrityError
 
@@ -240,7 +240,7 @@ def _renumber(
     sides: Mapping[int, Split],
     looks: Looks,
     clusters: Sequence[Sequence[int]],
-) -> tuple[dict[Split, list[ScanRecord]], list[Errand]]:
+) -> tuple[dict[Split, list[ScanRecord]], dict[Split, list[Errand]]]:
     """Return the records under their new numbers, and which image goes where. A cluster becomes one group."""
     group_of: dict[int, str] = {}
     for cluster in clusters:
@@ -254,7 +254,7 @@ def _renumber(
             old = records[place]
             paths[old.image_path] = f"{split}/images/{number:06d}{Path(old.image_filename).suffix}"
     renumbered: dict[Split, list[ScanRecord]] = {split: [] for split in SPLITS}
-    errands: list[Errand] = []
+    errands: dict[Split, list[Errand]] = {split: [] for split in SPLITS}
     for split, places in order.items():
         for number, place in enumerate(places):
             old = records[place]
@@ -269,7 +269,7 @@ def _renumber(
             if old.views:
                 changes["views"] = [paths.get(view, view) for view in old.views]
             renumbered[split].append(old.model_copy(update=changes))
-            errands.append(Errand(str(source / old.image_path), str(root / path), looks.digests[place]))
+            errands[split].append(Errand(str(source / old.image_path), str(root / path), looks.digests[place]))
     return renumbered, errands
 
 
@@ -293,7 +293,7 @@ def _summarise(renumbered: Mapping[Split, Sequence[ScanRecord]], report: SplitRe
 def _write(
     root: Path,
     renumbered: Mapping[Split, Sequence[ScanRecord]],
-    errands: Sequence[Errand],
+    errands: Mapping[Split, Sequence[Errand]],
     report: SplitReport,
     workers: int,
 ) -> None:
@@ -302,10 +302,10 @@ def _write(
     for split in SPLITS:
         annotations_path(root, split).unlink(missing_ok=True)  # no reader may meet old entries beside new images
         (root / split / "images").mkdir(parents=True, exist_ok=True)
-    jobs = in_chunks(errands)
+    jobs = in_turns(list(errands.values()))
     with (
         open_runner(workers, len(jobs), root, memory_mb=120) as run,
-        tqdm(total=len(errands), desc="storing", unit="scan", disable=None) as progress,
+        tqdm(total=sum(map(len, jobs)), desc="storing", unit="scan", disable=None) as progress,
     ):
         for chunk, _ in run(store_chunk, jobs):
             progress.update(len(chunk))

@@ -29,6 +29,19 @@ def in_chunks(values: Sequence[Value]) -> list[Sequence[Value]]:
     return [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
 
 
+def in_turns(lists: Sequence[Sequence[Value]]) -> list[Sequence[Value]]:
+    """Return the chunks of several lists in turns, each list in proportion to its length.
+
+    A file system lets one process at a time add a name to a folder, so several work best on several folders.
+    """
+    placed = [
+        (place / len(values), number, values[place : place + CHUNK])
+        for number, values in enumerate(lists)
+        for place in range(0, len(values), CHUNK)
+    ]
+    return [chunk for _, _, chunk in sorted(placed, key=lambda each: each[:2])]
+
+
 def image_bytes(path: Path) -> bytes:
     """Return a file's bytes. Raises ImageUnreadable where it is missing or larger than an image may be."""
     try:

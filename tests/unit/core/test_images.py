@@ -4,9 +4,11 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from xray_vqa.core.images import ImageLimits, decode_image, image_header, input_faults, read_image
+from xray_vqa.core.images import ImageLimits, check_image, decode_image, image_header, input_faults, read_image
 from xray_vqa.errors import ImageUnreadable
 
 
@@ -147,3 +149,29 @@ def test_an_empty_belt_is_a_fault_of_the_input_and_a_bag_is_not():
     bag = Image.new("RGB", (200, 200), (255, 255, 255))
     bag.paste((200, 120, 40), (60, 60, 140, 140))
     assert input_faults(bag) == ()
+
+
+@pytest.mark.parametrize("options", [
+    {"format": "JPEG", "quality": 90}, {"format": "JPEG", "progressive": True}, {"format": "JPEG", "subsampling": 0},
+    {"format": "PNG"}, {"format": "BMP"},
+])  # fmt: skip
+@given(cut=st.floats(0, 1), garbage=st.binary(max_size=40), mode=st.sampled_from(["RGB", "L", "CMYK"]))
+@settings(max_examples=60)
+def test_checking_refuses_exactly_what_decoding_refuses(options, cut, garbage, mode):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert(mode if options["format"] == "JPEG" or mode != "CMYK" else "RGB")
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    data = bytearray(stream.getvalue())
+    place = int(cut * len(data))
+    data[place : place + len(garbage)] = garbage
+    for damaged in (bytes(data), bytes(data[:place])):
+        assert verdict(check_image, damaged) == verdict(decode_image, damaged)
+
+
+def verdict(function, data: bytes) -> str:
+    try:
+        function(data)
+    except ImageUnreadable as error:
+        return error.code
+    return "whole"

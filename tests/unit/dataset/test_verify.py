@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from xray_vqa.core import workers
-
 from xray_vqa.core.manifest import read_manifest, sha256_file, write_manifest
 from xray_vqa.dataset import verify
 from xray_vqa.dataset.importers import FORMATS, SourceFolder
@@ -150,7 +149,7 @@ def test_missing_parts_are_named_and_the_rest_is_checked(root):
 def test_what_is_no_dataset_cannot_be_looked_at(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no such folder|holds no dataset|Not a directory"):
+    with pytest.raises(ConfigError, match=r"no such folder|holds no dataset|Not a directory"):
         verify_dataset(tmp_path / name)
 
 
