@@ -61,7 +61,8 @@ def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Gene
                 "need be"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the jobs in hand: a pool that is collected while its thread runs can hang Python 3.11 for ever.
+            pool.shutdown(cancel_futures=True)
             raise
 
 
