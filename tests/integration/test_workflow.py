@@ -236,7 +236,7 @@ def with_scans_of_your_own(command: str, walk: Walk) -> str:
     source, scans_dir = walk.project / "outputs/demo/stcray", walk.project.parent / "scans"
     coco: dict[str, list] = {"images": [], "annotations": [], "categories": []}
     for split in ("train", "test"):
-        (scans_dir / split).mkdir(parents=True)
+        (scans_dir / split).mkdir(parents=True, exist_ok=True)
         for record in json.loads((source / split / "annotations.json").read_text()):
             name = f"{split}/{record['image_filename']}"
             shutil.copy(source / record["image_path"], scans_dir / name)
@@ -254,11 +254,25 @@ def with_scans_of_your_own(command: str, walk: Walk) -> str:
     return command.replace("/path/to/your/scans", str(scans_dir))
 
 
+def with_clean_scans(command: str, walk: Walk) -> str:
+    """Stands in for clean scans without annotations: the demo's, without what is known of them."""
+    source, clean_dir = walk.project / "outputs/demo/stcray", walk.project.parent / "clean"
+    clean_dir.mkdir(exist_ok=True)
+    for record in json.loads((source / "train/annotations.json").read_text()):
+        if not record["categories"]:
+            shutil.copy(source / record["image_path"], clean_dir)
+    return command.replace("/path/to/clean/scans", str(clean_dir))
+
+
 QUICK_RULES = (
     Rule("make demo", in_few_steps, says="inspect a scan of your own"),
     Rule("source "),
     Rule("xray-vqa inspect "),
+    Rule("xray-vqa data import /path/to/clean", with_clean_scans, says="clean"),
+    Rule("xray-vqa data import .*--box-factor", with_scans_of_your_own),
     Rule("xray-vqa data import ", with_scans_of_your_own, says="train                   60"),
+    Rule("xray-vqa data tip ", says="projected"),
+    Rule("xray-vqa train configs/finetune_real.yaml"),
     Rule("xray-vqa data verify ", says="no faults"),
     Rule("xray-vqa generate ", says="pairs"),
     Rule("xray-vqa train configs/train_demo.yaml"),
@@ -387,6 +401,8 @@ def follow(document: Path, walk: Walk) -> dict[str, str]:
 def test_every_command_of_the_quick_start_runs_in_order(walk):
     project = walk.project
     shorten(project / "configs/train_demo.yaml", max_steps=2, eval_steps=2, save_steps=2)
+    few = {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
+    shorten(project / "configs/finetune_real.yaml", per_device_train_batch_size=2, **few)
     said = follow(QUICKSTART, walk)
     assert (project / "outputs/demo/report.html").is_file()
     assert (project / "outputs/mine/calibration.json").is_file()
