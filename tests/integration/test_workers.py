@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,29 +71,16 @@ def test_a_killed_worker_ends_the_run_and_the_same_command_finishes_it(command, 
     assert files_under(root) == files_under(tmp_path / "whole")
 
 
-@contextmanager
-def small_disk(place: Path):
-    """A disk of 192 KB, or the test is skipped."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs root and a kernel that lets it mount a small tmpfs")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_full_disk_is_said_and_what_is_whole_is_kept(command, workers, tmp_path):
-    with small_disk(tmp_path / "disk") as disk:
-        words = [*command, "--output-dir", str(disk / "out"), "--workers", workers]
-        run = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
-        assert run.returncode == 3, run.stderr
-        assert "No space left on device" in run.stderr
-        assert "Traceback" not in run.stderr
-        assert images_in(disk / "out")
-        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
-        again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
-        assert again.returncode == 0, again.stderr
-        assert len(read_split(disk / "out", "train").records) > 20
+def test_a_full_disk_is_said_and_what_is_whole_is_kept(command, workers, tmp_path, small_disk):
+    disk = small_disk("192k")
+    words = [*command, "--output-dir", str(disk / "out"), "--workers", workers]
+    run = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    assert run.returncode == 3, run.stderr
+    assert "No space left on device" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert images_in(disk / "out")
+    small_disk("16m", at=disk)
+    again = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert len(read_split(disk / "out", "train").records) > 20
