@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xray_vqa.cli.arguments import add_workers
+
 if TYPE_CHECKING:
     from xray_vqa.dataset.importers.source import Source
 
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--any-version", action="store_true", help="accept archives whose size or SHA-256 is not the published one"
     )
     parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
+    add_workers(parser)
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
 
@@ -74,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
             source = _read(args)
             with disk_errors(args.output_dir):
                 options = ImportOptions(source_name="stcray")
-                report = import_source(source, args.output_dir, options, stage="download", origin="stcray")
+                report = import_source(
+                    source, args.output_dir, options, stage="download", origin="stcray", workers=args.workers
+                )
             show_import(report, as_json=args.json)
             if report.faults and not args.allow_faults:
                 print(f"{len(report.faults)} faults; the rest is here. --allow-faults accepts them", file=sys.stderr)
