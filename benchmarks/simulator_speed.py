@@ -86,7 +86,6 @@ def measure_stages(stream: object, count: int = 200) -> dict[str, float]:
     timed(simulate, "draw_look", "draw look")
     timed(LineIntegrals, "draw", "line integrals")
     timed(simulate.Renderer, "_measure", "measure threats")
-    timed(simulate, "attenuate", "detector response")
     timed(Sensor, "develop", "sensor and colour")
     start = time.process_time()
     for _ in range(count):

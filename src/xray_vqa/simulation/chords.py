@@ -183,10 +183,11 @@ def _add_ramps(outline, start, count, levels, ax, ay, dx, dy, wx, wy, num, ramps
 def sum_ramps(ramps, is_sloped, first, last, chord):
     """Write the running sum of ramps[first:last + 1], not below 0; leave zeros there, and False in is_sloped.
 
-    Over most of a plate the sum does not change, and then a whole block is filled at once.
+    Over most of a plate the sum does not change, and then blocks are filled at once up to the next that is sloped.
     """
     total = 0.0
-    for block in range(np.uint64(first // BLOCK), np.uint64(last // BLOCK + 1)):
+    block, end = np.uint64(first // BLOCK), np.uint64(last // BLOCK + 1)
+    while block < end:
         start = block * np.uint64(BLOCK)
         if is_sloped[block]:
             is_sloped[block] = False
@@ -194,10 +195,13 @@ def sum_ramps(ramps, is_sloped, first, last, chord):
                 total += ramps[start + k]
                 ramps[start + k] = 0.0
                 chord[start + k] = np.float32(max(0.0, total))
+            block += np.uint64(1)
         else:
+            while block < end and not is_sloped[block]:
+                block += np.uint64(1)
             level = np.float32(max(0.0, total))
-            for k in range(np.uint64(BLOCK)):
-                chord[start + k] = level
+            for k in range(start, block * np.uint64(BLOCK)):
+                chord[k] = level
 
 
 @part_of_kernel

@@ -1,11 +1,13 @@
-"""Compile the inner loops: numba on one thread, cached on disk where that is possible."""
+"""Compile the inner loops: numba, cached on disk where that is possible."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,34 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def part_of_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that kernels alone call: without a door for Python, and cached within its callers."""
     return njit(**_PART_OPTIONS)(function)
+
+
+def has_to_be_compiled(function: Callable[..., Any]) -> bool:
+    """Tell whether the disk cache lacks a kernel and would keep it."""
+    folder = function.stats.cache_path  # pyright: ignore[reportFunctionMemberAccess]
+    if folder is None:
+        return False
+    module = function.__module__.rpartition(".")[2]
+    return not any(Path(folder).glob(f"{module}.{function.__name__}-*.nbi"))
+
+
+@contextmanager
+def second_process(statement: str) -> Iterator[None]:
+    """Run a Python statement in a process of its own beside the block, and wait for its end; it may fail.
+
+    A kernel that is compiled there comes back by way of the disk cache. Numba compiles in one thread at a time, and
+    its memory goes with the process.
+    """
+    process = subprocess.Popen(  # noqa: S603  (our own interpreter and statement)
+        [sys.executable, "-c", statement],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.wait()
 
 
 class _WithoutCollector(event.Listener):

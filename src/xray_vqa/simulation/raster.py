@@ -44,6 +44,7 @@ from xray_vqa.simulation.primitives import (
     KIND,
     MODE_MAX,
     MODE_STACK,
+    NUM_COLUMNS,
     PART,
     POLYETHYLENE,
     PRISM,
@@ -59,7 +60,7 @@ from xray_vqa.simulation.primitives import (
     Item,
 )  # fmt: skip
 from xray_vqa.simulation.textures import TEXTURE_CELL_CM, TEXTURE_SIZE, TEXTURES
-from xray_vqa.simulation.view import MAGNIFY, PIXEL, ROW_CENTRE, SOURCE_Y, SOURCE_Z, X_START, View
+from xray_vqa.simulation.view import MAGNIFY, PIXEL, ROW_CENTRE, SOURCE_Y, SOURCE_Z, X_START, View, open_view
 
 COPPER_WEIGHT = 15.0
 """Thin copper attenuates the front detector this many times as much as polyethylene."""
@@ -408,6 +409,19 @@ def _mean_around(hull, rotation, position, scale, frame, polyethylene, copper):
             total += min(polyethylene[v, u] + COPPER_WEIGHT * copper[v, u], OPAQUE_CM)
             num += 1
     return total / max(num, 1)
+
+
+def draw_nothing() -> None:
+    """Draw an object without solids, which compiles draw_item."""
+    item = Item(
+        name="nothing",
+        primitives=np.zeros((0, NUM_COLUMNS), np.float32),
+        modes=np.zeros(0, np.int64),
+        vertices=np.zeros((0, 2), np.float32),
+        profiles=np.zeros((0, 2, PROFILE_SIZE**2), np.float32),
+        hull=np.zeros((0, 3), np.float32),
+    )
+    LineIntegrals((1, 1)).draw(item, np.eye(3), np.zeros(3), 1.0, 1.0, open_view((1, 1), 1.0))
 
 
 class LineIntegrals:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xray_vqa.simulation.primitives import Array, turn_of
 from xray_vqa.simulation.shapes import find_shape
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raised when the same spec and profile give another picture."""
 
 CLUTTER_LEVELS = (1, 2, 3, 4)

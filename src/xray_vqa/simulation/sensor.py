@@ -1,4 +1,4 @@
-"""From log readings to the picture: point spread, scatter, noise, row gain, hue smoothing, unsharp mask, colour.
+"""From line integrals to the picture: spectrum, point spread, scatter, noise, row gain, hue, unsharp mask, colour.
 
 Two passes over the rows of the image, `detect` and `paint`, each a chain of short loops over one float32 row that stays
 in the cache. The compiler vectorises these; exp and ln are short polynomials on the bits of the float (error below
@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_vqa.simulation.detector import NUM_P, NUM_RATIO, P_MAX, RATIO_MAX, RATIO_MIN
+from xray_vqa.simulation.detector import NUM_P, NUM_RATIO, P_MAX, RATIO_MAX, RATIO_MIN, coefficients, log_reading
 from xray_vqa.simulation.kernel import kernel, part_of_kernel
 from xray_vqa.simulation.palette import LEVEL_P_MAX, NUM_LEVELS, Look
 
@@ -112,29 +112,31 @@ def mean_row(values, v, radius, row, out):
 
 
 @kernel
-def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, p):
-    """Write what the detectors read: point spread, scatter, photon and electronic noise, gain of each row.
+def detect(polyethylene, copper, model, blur_x, blur_y, noise, offset, quantum, electronic, scatter, gain, p):
+    """Write what the detectors read: attenuation, point spread, scatter, photon and electronic noise, gain of each row.
 
     Args:
-        noiseless: (2, height, width) float32 log readings of an ideal detector, front and rear.
-        noise: (n,) float32 standard normal, read from `offset` on.
+        polyethylene, copper: (height, width) float32, cm; negative values count as 0.
+        model: (2, 14) float32, see coefficients().
+        noise: (n,) float32 standard normal, read from `offset` on and, past its end, from its start.
         quantum, electronic, scatter: (2,) float32 by detector. gain: (2, height) float32.
         p: (2, height, width) float32 log readings, written.
     """
-    channels, height, width = noiseless.shape
-    room = noise.size - 2 * width - 2
+    channels, height, width = p.shape
+    start = offset
     row, blurred = np.empty(width + 2, np.float32), np.empty(width, np.float32)
     signal = np.empty((3, width), np.float32)  # row v is kept in line v % 3
     for c in range(channels):
         quantum2, electronic2, scattered = quantum[c] * quantum[c], electronic[c] * electronic[c], scatter[c]
-        _transmit_row(noiseless[c, 0], signal[0])
+        _transmit_row(polyethylene[0], copper[0], model[c], signal[0])
         for v in range(height):
             below = min(v + 1, height - 1)
             if below > v:
-                _transmit_row(noiseless[c, below], signal[below % 3])
+                _transmit_row(polyethylene[below], copper[below], model[c], signal[below % 3])
             blur_row(signal[max(v - 1, 0) % 3], signal[v % 3], signal[below % 3], blur_x, blur_y, row, blurred)
-            start = (offset + v * 7919 + c * 104729) % room
+            start = start if start + width <= noise.size else np.int64(0)
             draw, out, gain_here = noise[start : start + width], p[c, v], gain[c, v]
+            start += width
             for u in range(width):
                 t = blurred[u] + scattered
                 t = (t + np.sqrt(quantum2 * t + electronic2) * draw[u]) * gain_here
@@ -142,10 +144,11 @@ def detect(noiseless, blur_x, blur_y, noise, offset, quantum, electronic, scatte
 
 
 @part_of_kernel
-def _transmit_row(p, out):
-    """Write exp(-p) of one row."""
-    for u in range(p.size):
-        out[u] = exp_of_negative(p[u])
+def _transmit_row(polyethylene, copper, model, out):
+    """Write the signal of one row, 1 in air."""
+    nothing = np.float32(0)
+    for u in range(out.size):
+        out[u] = exp_of_negative(log_reading(max(polyethylene[u], nothing), max(copper[u], nothing), model))
 
 
 @kernel
@@ -244,7 +247,7 @@ def _mean(values: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
 
 
 class Sensor:
-    """Turns log readings into pictures of one size, with buffers that are used again and again."""
+    """Turns line integrals into pictures of one size, with buffers that are used again and again."""
 
     def __init__(self, size_wh: tuple[int, int]) -> None:
         width, height = size_wh
@@ -252,11 +255,13 @@ class Sensor:
         self._p = np.empty((2, height, width), np.float32)
         self._luminance = np.empty((height, width), np.float32)
 
-    def develop(self, p: NDArray[np.float32], look: Look, noise_seed: int) -> NDArray[np.uint8]:
-        """Return the picture of noiseless log readings.
+    def develop(
+        self, polyethylene: NDArray[np.float32], copper: NDArray[np.float32], look: Look, noise_seed: int
+    ) -> NDArray[np.uint8]:
+        """Return the picture of two line integrals.
 
         Args:
-            p: (2, height, width) float32, front and rear detector.
+            polyethylene, copper: (height, width) float32, cm.
 
         Returns:
             (height, width, 3) uint8 RGB.
@@ -268,7 +273,9 @@ class Sensor:
             gain[:, rng.integers(self._height)] *= rng.uniform(0.90, 0.97)
         rear_share = np.array([1.0, 0.8], f)  # the rear detector sees more photons and scatters less
         detect(
-            p,
+            polyethylene,
+            copper,
+            coefficients(),
             f(look.blur_x),
             f(look.blur_y),
             noise_table(),
@@ -279,7 +286,7 @@ class Sensor:
             gain,
             self._p,
         )
-        image = np.empty((*p.shape[1:], 3), np.uint8)
+        image = np.empty((*polyethylene.shape, 3), np.uint8)
         paint(
             self._p,
             f(LUMINANCE_SHARE_LOW),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.simulation.caption import describe
-from xray_vqa.simulation.detector import attenuate, coefficients
+from xray_vqa.simulation.kernel import has_to_be_compiled, second_process
 from xray_vqa.simulation.packing import (
     DEFAULT_CLEAN_SHARE,
     DEFAULT_THREATS_PER_BAG,
@@ -22,11 +22,12 @@ from xray_vqa.simulation.packing import (
     SceneDraft,
     VariantPool,
     draft_scene,
+    sample_scene,
 )
 from xray_vqa.simulation.palette import Look, draw_look
 from xray_vqa.simulation.primitives import rotation_z
 from xray_vqa.simulation.profile import PROFILE_NAMES, ScannerProfile, load_profile
-from xray_vqa.simulation.raster import LineIntegrals
+from xray_vqa.simulation.raster import LineIntegrals, draw_item
 from xray_vqa.simulation.scene import VISIBLE_SHARES, PlacedItem, SceneSpec, location_cell
 from xray_vqa.simulation.sensor import Sensor
 from xray_vqa.simulation.shadow import MIN_MASK_PIXELS, Shadow, occlusion, visibility
@@ -73,10 +74,8 @@ class Renderer:
 
     def __init__(self, size_wh: tuple[int, int]) -> None:
         self.size_wh = size_wh
-        width, height = size_wh
         self._total = LineIntegrals(size_wh)
         self._single = LineIntegrals(size_wh)
-        self._p = np.empty((2, height, width), np.float32)
         self._sensor = Sensor(size_wh)
 
     def render(self, spec: SceneSpec, profile: ScannerProfile, view: ViewName = "top") -> SimulatedScan:
@@ -216,13 +215,16 @@ class Renderer:
             kept = [self._measure(threat.placed, threat.shadow, look) for threat in kept]
         if view == "top":
             spec = spec.model_copy(update={"threats": tuple(threat.placed for threat in kept)})
-        attenuate(self._total.polyethylene, self._total.copper, coefficients(), self._p)
-        image = self._sensor.develop(self._p, look, spec.noise_seed + (view == "side"))
+        image = self.expose(look, spec.noise_seed + (view == "side"))
         width, height = self.size_wh
         masks = np.zeros((len(kept), height, width), bool)
         for mask, threat in zip(masks, kept, strict=True):
             mask[threat.shadow.window] = threat.shadow.mask
         return _assemble(spec, profile, image, masks, kept, view)
+
+    def expose(self, look: Look, noise_seed: int) -> NDArray[np.uint8]:
+        """Return the picture of what has been drawn, (height, width, 3) uint8."""
+        return self._sensor.develop(self._total.polyethylene, self._total.copper, look, noise_seed)
 
     def _measure(self, placed: PlacedItem, shadow: Shadow, look: Look) -> _Measured:
         """Return a threat that was added with what shows of it."""
@@ -295,8 +297,17 @@ def _assemble(
 
 @lru_cache(maxsize=4)
 def shared_renderer(size_wh: tuple[int, int]) -> Renderer:
-    """Return this process's renderer of a size; not for use from two threads."""
-    return Renderer(size_wh)
+    """Return this process's renderer of a size; not for use from two threads.
+
+    The first on a machine compiles all kernels, which takes ten seconds: the drawing of objects, half of it, in a
+    second process.
+    """
+    renderer = Renderer(size_wh)
+    if has_to_be_compiled(draw_item):
+        with second_process("from xray_vqa.simulation.raster import draw_nothing; draw_nothing()"):
+            sample_scene(0, size_wh=size_wh)
+            renderer.expose(draw_look(load_profile(PROFILE_NAMES[0]), 0), noise_seed=0)
+    return renderer
 
 
 def simulate(spec: SceneSpec, profile: ScannerProfile | str, view: ViewName = "top") -> SimulatedScan:

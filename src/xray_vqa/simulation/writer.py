@@ -188,6 +188,8 @@ def _write_missing(root: Path, counts: dict[Split, int], settings: SynthSettings
         for number in range(count)
         if any(number * settings.views + index not in done[split] for index in range(settings.views))
     ]
+    if workers > 1 and jobs:
+        shared_renderer(settings.size_wh)  # compiled once here, not in every worker
     journals = {split: root / split / PARTIAL_NAME for split in counts}
     with (
         open_runner(workers, len(jobs), root, memory_mb=400) as run,

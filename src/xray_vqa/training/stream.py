@@ -22,7 +22,7 @@ from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PADDING_SEGMENT, Branch
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, DEFAULT_THREATS_PER_BAG
-from xray_vqa.simulation.simulate import ScanStream, SimulatedScan
+from xray_vqa.simulation.simulate import ScanStream, SimulatedScan, shared_renderer
 from xray_vqa.training.augment import MIRRORINGS, mirrored
 
 MAX_OBJECTS = 8
@@ -207,6 +207,7 @@ class ScanPool:
         self._size = size
         self.num_drawn = 0
         self.num_left_out = 0
+        shared_renderer(settings.size_wh)  # compiled once here, not in every producer
         context = mp.get_context("spawn")
         self._full: Any = context.Queue()
         self._free: list[Any] = [context.Queue() for _ in range(num_producers)]

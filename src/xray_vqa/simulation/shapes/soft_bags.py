@@ -26,7 +26,7 @@ def _slumped(b: Builder, outline: Array, dents: float) -> Array:
     """Return the outline of something soft that lies on a belt: corners pulled, sides dented, cloth waving."""
     size = np.ptp(outline, axis=0)
     knots = evenly(outline, 26)
-    curve = smooth(knots + b.rng.normal(0, 0.008 * dents, knots.shape) * size, 3, closed=True)
+    curve = smooth(knots + b.rng.normal(0, 0.008 * dents, knots.shape) * size, 2, closed=True)
     along = np.linspace(0, 2 * np.pi, len(curve), endpoint=False)
     waves = sum(b.rng.normal() / wave * np.cos(wave * along + b.between(0, 6.28)) for wave in (3, 5, 8, 13))
     return curve * (1 + 0.05 * dents * np.asarray(waves)[:, None])
@@ -44,9 +44,8 @@ def _add_cloth_body(b: Builder, outline: Array, depth: float, material: str, den
     """Add front and back of a cloth bag, its bulging sides, seams, pockets and creases."""
     coat = b.pick((("pvc", 0.3, 0.8), ("pvc", 0.3, 0.8), ("fabric", 0.6, 1.4)))  # what keeps the rain out
     add_panel(b, outline * b.between(0.97, 1.0), depth, coat[0], b.between(coat[1], coat[2]), crumpled)
-    for z in (0.2, depth * 0.5):
-        layer = outline * b.between(0.9, 1.0) + b.rng.normal(0, 0.4, 2)
-        add_panel(b, layer, z, material, density * b.between(1.0, 1.7), crumpled)
+    back = outline * b.between(0.9, 1.0) + b.rng.normal(0, 0.4, 2)
+    add_panel(b, back, 0.2, material, density * b.between(2.2, 3.2), 0.75 * crumpled)
     add_soft_rim(b, outline, depth * 0.5, b.between(1.2, 3.0), material, density * b.between(0.5, 1.2))
     for _ in range(b.count(1, 3)):
         edge = evenly(outline * b.between(0.86, 0.99) + b.rng.normal(0, 0.5, 2), 30)
