@@ -167,11 +167,11 @@ def _say_what_is_ignored(args: argparse.Namespace, provider: "Provider") -> None
 def _estimate(config: "GenerateConfig", provider: "Provider") -> "tuple[float, dict[str, int], int]":
     from xray_vqa.config.loading import load_policy
     from xray_vqa.generation.plan import count_slots
-    from xray_vqa.generation.providers import Request
     from xray_vqa.generation.run import make_plan, open_source
 
-    plan = make_plan(config, open_source(config.annotations_path), load_policy(config.policy_path))
-    requests = [Request.of(image) for image in plan if image.slots]
+    source = open_source(config.annotations_path)
+    plan = make_plan(config, source, load_policy(config.policy_path))
+    requests = [source.request(image) for image in plan if image.slots]
     return provider.estimate_usd(requests), count_slots(plan), len(plan)
 
 

@@ -50,6 +50,9 @@ class Source:
     annotated: tuple[str, ...]
     faults: tuple[Fault, ...]
 
+    def request(self, image: PlannedImage) -> Request:
+        return Request(image.record, image.slots, self.root / image.record.image_path, self.annotated)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -144,7 +147,7 @@ def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event)
             for stale in (manifest_path(output), _beside(output, "stats"), _beside(output, "failed")):
                 stale.unlink(missing_ok=True)
         with Output(output, plan, keys, journal, _PairMaker(provider, source, policy), missing) as written:
-            if not asyncio.run(_collect(todo, plan, keys, provider, config, journal, written, stop)):
+            if not asyncio.run(_collect(todo, plan, keys, source, provider, config, journal, written, stop)):
                 raise KeyboardInterrupt
             outcome = _outcome(config, source, plan, provider, num_kept, written, journal)
         num_tokens = journal.num_tokens
@@ -170,6 +173,7 @@ async def _collect(
     todo: Sequence[int],
     plan: Sequence[PlannedImage],
     keys: Sequence[str],
+    source: Source,
     provider: Provider,
     config: GenerateConfig,
     journal: Journal,
@@ -185,7 +189,7 @@ async def _collect(
 
     async def ask(index: int, start: float) -> Reply:
         await asyncio.sleep(max(0.0, start - clock()))
-        return await provider.generate(Request.of(plan[index]))
+        return await provider.generate(source.request(plan[index]))
 
     with tqdm(
         total=len(plan),

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 from xray_vqa.config.generate import ProviderSettings
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.provider import Provider, Reply, Request, WordedPair, read_reply
+from xray_vqa.generation.providers.provider import (
+    Provider,
+    Reply,
+    Request,
+    Throttled,
+    Unavailable,
+    WordedPair,
+    read_reply,
+)
 
 PROVIDERS = ("template", "scripted")
 
@@ -53,6 +61,8 @@ __all__ = [
     "Provider",
     "Reply",
     "Request",
+    "Throttled",
+    "Unavailable",
     "WordedPair",
     "open_provider",
     "provider_from_environment",

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
 from xray_vqa.core.jsonl import first_error
 from xray_vqa.core.records import ScanRecord, Strict
-from xray_vqa.errors import AnswerUnreadable
-from xray_vqa.generation.plan import PlannedImage, Slot
+from xray_vqa.errors import AnswerUnreadable, ProviderError
+from xray_vqa.generation.plan import Slot
 
 Stop = Literal["end", "refusal", "truncated"]
 
@@ -20,10 +21,31 @@ class Request:
 
     record: ScanRecord
     slots: tuple[Slot, ...]
+    image_file: Path
+    annotated: tuple[str, ...]
+    """The categories that the source labels: what is not there of these is absent."""
+    complaint: str = ""
+    """What was wrong with the reply before this one; empty at the first try."""
+    with_image: bool = True
+    """Whether the scan itself is shown, or its facts alone."""
 
-    @classmethod
-    def of(cls, image: PlannedImage) -> "Request":
-        return cls(image.record, image.slots)
+
+class Throttled(ProviderError):
+    """The service asks to slow down; nothing was billed. The same request may be sent again."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """What the service wants to be waited; None where it does not say."""
+
+
+class Unavailable(ProviderError):
+    """The service or the way to it failed for now. The same request may be sent again."""
+
+    def __init__(self, message: str, *, may_have_cost: bool) -> None:
+        super().__init__(message)
+        self.may_have_cost = may_have_cost
+        """Whether the service may have done the work without our seeing it: a timeout, a cut connection."""
 
 
 class Reply(Strict):
@@ -34,6 +56,9 @@ class Reply(Strict):
     stop: Stop = "end"
     model: str
     input_tokens: int = 0
+    """At the full price: without those that a cache gave or took."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
 
@@ -71,16 +96,26 @@ class Provider(Protocol):
         ...
 
     def estimate_usd(self, requests: Sequence[Request]) -> float:
-        """Return what these requests would cost."""
+        """Return what these requests will probably cost."""
+        ...
+
+    def most_usd(self, request: Request) -> float:
+        """Return what this request can cost at most."""
         ...
 
     async def generate(self, request: Request) -> Reply:
-        """Return the words for one image.
+        """Return the words for one image; one attempt, which the caller repeats where that makes sense.
 
         Raises:
+            Throttled: Too many requests for now.
+            Unavailable: The service failed for now.
             ProviderError: This image cannot be worded, now or by another try.
-            Incomplete: Nothing can go on (budget, network); the same command continues later.
+            Incomplete: Nothing can go on (key, quota, spend limit); the same command continues later.
         """
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
         ...
 
 

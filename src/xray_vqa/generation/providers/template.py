@@ -255,6 +255,12 @@ class TemplateProvider:
     def estimate_usd(self, requests: Sequence[Request]) -> float:
         return 0.0
 
+    def most_usd(self, request: Request) -> float:
+        return 0.0
+
     async def generate(self, request: Request) -> Reply:
         pairs = word_slots(request.record, request.slots, self._seed)
         return Reply(text=json.dumps({"pairs": [pair.model_dump() for pair in pairs]}), model=self.model)
+
+    async def close(self) -> None:
+        pass
