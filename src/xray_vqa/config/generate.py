@@ -13,9 +13,18 @@ class ProviderSettings(Strict):
     """Who words the planned questions."""
 
     provider: str
-    """`template` (free, offline) or `scripted` (tests)."""
+    """`anthropic`, `openai`, `openai_compatible` (a server of one's own), `template` (free, offline) or `scripted`
+    (tests)."""
     model: str = ""
     """For a provider that has models."""
+    base_url: str = ""
+    """Of a server that speaks the provider's API; empty: the vendor's."""
+    price: tuple[float, float] | None = None
+    """Dollars a million tokens in and out, where the price table is wrong or does not know the model."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """For one reply."""
+    concurrency: int = Field(default=64, ge=1)
+    """Calls at once at most; fewer while the service complains."""
     script_path: Path | None = None
     """For the scripted provider: JSON list of steps."""
     seed: int = 0
@@ -28,6 +37,10 @@ class GenerateConfig(Strict):
     annotations_path: Path = Path("data/stcray/train/annotations.json")
     output_path: Path = Path("data/stcray_vqa_train.jsonl")
     provider: ProviderSettings
+    fallbacks: list[ProviderSettings] = []
+    """Who words what the provider refuses or cannot word, in turn."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Cap on what the pairs file may cost in all, over all runs."""
     policy_path: Path | None = None
     """Rules behind the risk questions. Unset: `configs/policy.yaml`."""
     samples_per_image: int = Field(default=3, ge=1, le=MAX_SAMPLES_PER_IMAGE)

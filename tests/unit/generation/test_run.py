@@ -15,7 +15,7 @@ from xray_vqa.core.records import VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
 from xray_vqa.dataset.layout import write_split
 from xray_vqa.errors import ConfigError, Incomplete
-from xray_vqa.generation.journal import Event, Journal, journal_path
+from xray_vqa.generation.journal import Answer, Event, Journal, journal_path
 from xray_vqa.generation.providers import Reply, open_provider, provider_from_environment
 from xray_vqa.generation.providers.scripted import ScriptedProvider, Step
 from xray_vqa.generation.providers.template import TemplateProvider
@@ -93,7 +93,7 @@ def test_an_image_that_fails_is_named_and_tried_again(dataset):
     journal_path(config.output_path).unlink()
     config.output_path.unlink()
 
-    first = generate(config, scripted("", "error"))
+    first = generate(config, scripted("", "error", "error"))
     assert list(first.failed.values()) == ["the script says that this image fails"]
     assert len(read(config.output_path)) == 3 * (NUM_IMAGES - 1)
     failed = json.loads((dataset.parent / "pairs_failed.json").read_text())
@@ -104,9 +104,9 @@ def test_an_image_that_fails_is_named_and_tried_again(dataset):
     assert not (dataset.parent / "pairs_failed.json").exists()
 
 
-@pytest.mark.parametrize("fault", ["refusal", "truncated", "garbage"])
-def test_a_reply_that_cannot_be_read_fails_its_image_alone(dataset, fault):
-    outcome = generate(config_of(dataset), scripted(fault))
+@pytest.mark.parametrize("faults", [["refusal"] * 2, ["truncated"] * 3, ["garbage"] * 3])
+def test_an_image_of_which_no_reply_can_be_read_fails_alone(dataset, faults):
+    outcome = generate(config_of(dataset), scripted(*faults))
     assert len(outcome.failed) == 1
     assert outcome.quality.num_images == NUM_IMAGES - 1
     provider = scripted()
@@ -115,8 +115,8 @@ def test_a_reply_that_cannot_be_read_fails_its_image_alone(dataset, fault):
 
 
 @pytest.mark.parametrize("fault", ["wrong", "leak", "missing"])
-def test_a_pair_that_is_not_true_is_rejected_and_counted(dataset, fault):
-    outcome = generate(config_of(dataset), scripted(fault))
+def test_a_pair_that_is_never_true_is_rejected_and_counted(dataset, fault):
+    outcome = generate(config_of(dataset), scripted(*[fault] * 3))
     assert outcome.num_rejected == 1
     assert outcome.quality.num_pairs == 3 * NUM_IMAGES - 1
     assert json.loads((dataset.parent / "pairs_stats.json").read_text())["rejected_pairs"] == 1
@@ -244,7 +244,7 @@ def test_calls_of_a_paid_provider_keep_their_distance(dataset):
 
 
 def test_a_reply_that_was_paid_for_and_useless_is_in_the_bill(dataset):
-    script = [Step(fault="refusal", cost_usd=0.5), Step()]
+    script = [Step(fault="refusal", cost_usd=0.5), Step(fault="refusal"), Step()]
     assert generate(config_of(dataset), ScriptedProvider(script)).cost_usd == 0.5
     assert generate(config_of(dataset), ScriptedProvider([Step(cost_usd=0.25)])).cost_usd == 0.75
 
@@ -255,14 +255,15 @@ def test_a_kept_reply_that_is_no_longer_good_enough_is_asked_for_again(dataset):
     path = journal_path(config.output_path)
     lines = path.read_text().splitlines()
     broken = Event.model_validate_json(lines[0])
-    broken = broken.model_copy(update={"reply": Reply(text="{}", model="scripted")})
+    broken = broken.model_copy(update={"answer": Answer(slots=[0, 1, 2], reply=Reply(text="{}", model="scripted"))})
     path.write_text("\n".join([broken.model_dump_json(), *lines[1:]]) + "\n")
     assert list(generate(config, scripted()).failed) == [broken.image_path]
     assert generate(config, scripted()).failed == {}
 
 
 def event(key):
-    return Event(event="reply", key=key, image_path="train/images/0.jpg", reply=Reply(text="{}", model="m"))
+    answer = Answer(slots=[0], reply=Reply(text="{}", model="m"))
+    return Event(event="answer", key=key, image_path="train/images/0.jpg", answer=answer)
 
 
 def test_a_torn_last_line_loses_that_line_alone(tmp_path, caplog):
@@ -272,11 +273,11 @@ def test_a_torn_last_line_loses_that_line_alone(tmp_path, caplog):
         journal.append(event("b"))
     path.write_bytes(path.read_bytes()[:-20])
     with caplog.at_level(logging.WARNING), Journal(path) as journal:
-        assert set(journal.replies) == {"a"}
+        assert set(journal.answers) == {"a"}
         journal.append(event("c"))
     assert "1 lines are cut off" in caplog.text
     with Journal(path) as journal:
-        assert set(journal.replies) == {"a", "c"}
+        assert set(journal.answers) == {"a", "c"}
 
 
 def test_a_reply_after_a_failure_counts(tmp_path):
@@ -286,7 +287,7 @@ def test_a_reply_after_a_failure_counts(tmp_path):
         assert journal.failures == {"a": "bad day"}
         journal.append(event("a"))
     with Journal(path) as journal:
-        assert (set(journal.replies), journal.failures) == ({"a"}, {})
+        assert (set(journal.answers), journal.failures) == ({"a"}, {})
 
 
 def test_two_processes_do_not_write_one_journal(tmp_path):

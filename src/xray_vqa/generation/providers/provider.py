@@ -90,6 +90,8 @@ class Provider(Protocol):
     """Whether a reply can cost money: then each is synced to disk and the user is asked first."""
     concurrency: int
     """Requests that it takes at once."""
+    listens: bool
+    """Whether a complaint, or leaving the image out, can change its words; templates say the same again."""
 
     def parameters(self) -> dict[str, str | int | float]:
         """Return all else that its words depend on."""

@@ -55,6 +55,7 @@ class ScriptedProvider:
     generated_by = "scripted"
     model = "scripted"
     prompt_version = "scripted-1"
+    listens = True
 
     def __init__(self, script: Iterable[Step], *, seed: int = 0, concurrency: int = 1) -> None:
         self._script = list(script)

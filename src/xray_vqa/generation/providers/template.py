@@ -245,6 +245,7 @@ class TemplateProvider:
     prompt_version = f"template-{TEMPLATE_VERSION}"
     paid = False
     concurrency = 1
+    listens = False
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
