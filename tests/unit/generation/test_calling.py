@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from test_run import NUM_IMAGES, config_of, dataset, read  # noqa: F401  (a fixture)
+from bags import NUM_IMAGES, config_of, read
 
 from xray_vqa.errors import Incomplete
 from xray_vqa.generation import calling

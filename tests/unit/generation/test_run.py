@@ -6,14 +6,11 @@ import threading
 import time
 
 import pytest
-from bags import make_record, make_records
+from bags import NUM_IMAGES, config_of, make_record, make_records, read, write_scans
 
-from xray_vqa.config.generate import GenerateConfig, ProviderSettings
-from xray_vqa.core.jsonl import read_jsonl
-from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
-from xray_vqa.core.records import VQAPair
+from xray_vqa.config.generate import ProviderSettings
+from xray_vqa.core.manifest import read_manifest, sha256_file
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
-from xray_vqa.dataset.layout import write_split
 from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.generation.journal import Answer, Event, Journal, journal_path
 from xray_vqa.generation.providers import Reply, open_provider, provider_from_environment
@@ -21,43 +18,9 @@ from xray_vqa.generation.providers.scripted import ScriptedProvider, Step
 from xray_vqa.generation.providers.template import TemplateProvider
 from xray_vqa.generation.run import generate
 
-NUM_IMAGES = 12
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    root = tmp_path / "scans"
-    records = make_records(NUM_IMAGES)
-    write_scans(root, records)
-    write_manifest(root, make_manifest("synth", annotated_categories=list(CATEGORIES)))
-    return root
-
-
-def write_scans(root, records):
-    (root / "train" / "images").mkdir(parents=True, exist_ok=True)
-    for record in records:
-        (root / record.image_path).write_bytes(b"pixels")
-    write_split(root, "train", records)
-
-
-def config_of(dataset, **changes):
-    values = {
-        "annotations_path": dataset / "train" / "annotations.json",
-        "output_path": dataset.parent / "pairs.jsonl",
-        "provider": ProviderSettings(provider="template"),
-        "rate_limit_delay_s": 0.0,
-    }
-    return GenerateConfig(**values | changes)
-
 
 def scripted(*faults, **options):
     return ScriptedProvider([Step(fault=fault) for fault in (*faults, "")], **options)
-
-
-def read(path):
-    pairs, faults = read_jsonl(path, VQAPair)
-    assert faults == []
-    return pairs
 
 
 def test_a_run_writes_pairs_stats_and_manifest(dataset):
