@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xray_vqa.config.generate import GenerateConfig
+    from xray_vqa.config.generate import GenerateConfig, ProviderSettings
     from xray_vqa.generation.providers import Provider
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,9 @@ examples:
   PROVIDER=template xray-vqa generate                                   three pairs a scan of data/stcray/train, free
   xray-vqa generate --provider template --annotations data/synth/test/annotations.json --output data/synth_val.jsonl
   xray-vqa generate --provider template --max-images 100 --output data/trial.jsonl
-  xray-vqa generate --provider template --dry-run                       what would be asked, and what it would cost
+  xray-vqa generate --provider anthropic --dry-run                      what would be asked, and what it would cost
+  xray-vqa generate --provider anthropic --max-images 100 --max-cost 5  and never a cent more than five dollars
+  xray-vqa generate --provider openai_compatible --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
   xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
 
 Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
@@ -53,8 +55,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pairs file (default %(default)s)",
     )
-    parser.add_argument("--provider", metavar="NAME", help="template (default: from PROVIDER or the key that is set)")
-    parser.add_argument("--model", default="", metavar="NAME", help="the provider's model, where it has any")
+    parser.add_argument(
+        "--provider",
+        metavar="NAME",
+        help="anthropic, openai, openai_compatible or template (default: from PROVIDER or the key that is set)",
+    )
+    parser.add_argument("--model", default="", metavar="NAME", help="the provider's model (default: configs/llm.yaml)")
+    parser.add_argument("--base-url", default="", metavar="URL", help="a server that speaks the provider's API")
+    parser.add_argument(
+        "--fallback",
+        action="append",
+        metavar="NAME[:MODEL]",
+        help="who words what the provider refuses, in turn; may be given again (default: template behind a language "
+        "model; none: such questions are left out)",
+    )
+    parser.add_argument(
+        "--max-cost", type=float, metavar="USD", help="never spend more than this on the output, over all runs"
+    )
+    parser.add_argument(
+        "--price",
+        type=_price,
+        metavar="IN,OUT",
+        help="dollars a million tokens, where the table of genai-prices does not know the model",
+    )
     parser.add_argument("--script", type=Path, metavar="FILE", help="steps of the scripted provider (for rehearsals)")
     parser.add_argument(
         "--samples-per-image", type=int, default=3, metavar="N", help="pairs a scan, 1 to 12 (default %(default)s)"
@@ -65,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="least time between two calls of a paid provider (default %(default)s)",
+        help="least time between two calls of a paid provider (default %(default)s; 0: as fast as it allows)",
     )
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
@@ -83,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.generation.providers import open_provider
 
     provider = open_provider(config.provider)
+    fallbacks = [open_provider(settings) for settings in config.fallbacks]
     if not provider.paid:
         _say_what_is_ignored(args, provider)
     if args.dry_run:
@@ -92,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.generation.run import generate
 
     with _stoppable() as stop:
-        outcome = generate(config, provider, stop)
+        outcome = generate(config, provider, stop, fallbacks=fallbacks)
     if args.json:
         print(outcome.quality.model_dump_json(indent=1))
     else:
@@ -103,8 +127,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"without questions  {outcome.num_silent} images, about which the annotations say too little")
         if outcome.num_rejected:
             print(f"rejected           {outcome.num_rejected} pairs that do not agree with the annotations")
-        if outcome.cost_usd:
-            print(f"cost               ${outcome.cost_usd:.2f}")
+        if outcome.refused:
+            told = ", ".join(f"{name} {count}" for name, count in outcome.refused.items())
+            print(f"refused            {told}")
+        if provider.paid:
+            print(f"cost               ${outcome.cost_usd:.4f}")
+        if outcome.num_lost:
+            print(
+                f"without a reply    {outcome.num_lost} calls, which may have cost up to ${outcome.lost_usd:.4f} more"
+            )
     if outcome.failed:
         first = next(iter(outcome.failed.items()))
         print(
@@ -126,16 +157,21 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
 
     annotations = args.annotations or _TRAIN
     _check_images_dir(annotations, args.images_dir)
+    name = args.provider or provider_from_environment(os.environ)
     try:
         return GenerateConfig(
             annotations_path=annotations,
             output_path=args.output,
             provider=ProviderSettings(
-                provider=args.provider or provider_from_environment(os.environ),
+                provider=name,
                 model=args.model,
+                base_url=args.base_url,
+                price=args.price,
                 script_path=args.script,
                 seed=args.seed,
             ),
+            fallbacks=_fallbacks(args, name),
+            max_cost_usd=args.max_cost,
             policy_path=args.policy,
             samples_per_image=args.samples_per_image,
             max_images=args.max_images,
@@ -144,6 +180,23 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
         )
     except ValidationError as error:
         raise ConfigError(first_error(error)) from error
+
+
+def _fallbacks(args: argparse.Namespace, provider: str) -> "list[ProviderSettings]":
+    from xray_vqa.config.generate import ProviderSettings
+    from xray_vqa.generation.providers import LLM_PROVIDERS
+
+    wanted = args.fallback or (["template"] if provider in LLM_PROVIDERS else [])
+    named = [name.partition(":") for name in wanted if name != "none"]
+    return [ProviderSettings(provider=name, model=model, seed=args.seed) for name, _, model in named]
+
+
+def _price(text: str) -> tuple[float, float]:
+    try:
+        taken, given = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not IN,OUT such as 1,5") from error
+    return taken, given
 
 
 def _check_images_dir(annotations: Path, images_dir: Path | None) -> None:

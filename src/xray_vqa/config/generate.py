@@ -16,15 +16,11 @@ class ProviderSettings(Strict):
     """`anthropic`, `openai`, `openai_compatible` (a server of one's own), `template` (free, offline) or `scripted`
     (tests)."""
     model: str = ""
-    """For a provider that has models."""
+    """For a provider that has models; empty: as `configs/llm.yaml` says."""
     base_url: str = ""
-    """Of a server that speaks the provider's API; empty: the vendor's."""
+    """Of a server that speaks the provider's API; empty: as `configs/llm.yaml` says."""
     price: tuple[float, float] | None = None
     """Dollars a million tokens in and out, where the price table is wrong or does not know the model."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """For one reply."""
-    concurrency: int = Field(default=64, ge=1)
-    """Calls at once at most; fewer while the service complains."""
     script_path: Path | None = None
     """For the scripted provider: JSON list of steps."""
     seed: int = 0
