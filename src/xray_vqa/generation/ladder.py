@@ -2,7 +2,7 @@
 
 A reply with faults is complained about, once for an image. What still lacks words then, or was refused, goes down the
 refusal ladder: the same model without the image, then the other providers in turn. Each step asks only for what is
-missing. What comes next depends on the answers so far alone, so that a run that was killed goes on exactly where it was.
+missing. What comes next depends on the answers so far alone, so that a killed run goes on exactly where it was.
 """
 
 from collections.abc import Sequence
