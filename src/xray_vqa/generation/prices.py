@@ -24,7 +24,7 @@ class StatedPrice:
         return f"stated: ${self.input_usd:g} a million tokens in, ${self.output_usd:g} out"
 
     def usd(
-        self, *, input_tokens: int, output_tokens: int, cache_read_tokens: int = 0, cache_write_tokens: int = 0
+        self, *, input_tokens: int, cache_read_tokens: int = 0, cache_write_tokens: int = 0, output_tokens: int = 0
     ) -> float:
         """Return dollars; `input_tokens` are those that no cache gave or took."""
         taken = input_tokens + cache_read_tokens + CACHE_WRITE_SHARE * cache_write_tokens
@@ -49,7 +49,7 @@ class TablePrice:
         return genai_prices
 
     def usd(
-        self, *, input_tokens: int, output_tokens: int, cache_read_tokens: int = 0, cache_write_tokens: int = 0
+        self, *, input_tokens: int, cache_read_tokens: int = 0, cache_write_tokens: int = 0, output_tokens: int = 0
     ) -> float:
         """Return dollars; `input_tokens` are those that no cache gave or took. Raises LookupError."""
         usage = self._prices.Usage(
@@ -61,12 +61,7 @@ class TablePrice:
         return float(self._prices.calc_price(usage, self.model, provider_id=self.vendor).total_price)
 
 
-Price = StatedPrice | TablePrice
-
-FREE = StatedPrice(0.0, 0.0)
-
-
-def find_price(vendor: str, model: str, stated: Sequence[float] | None = None) -> Price:
+def find_price(vendor: str, model: str, stated: Sequence[float] | None = None) -> StatedPrice | TablePrice:
     """Return the price of a vendor's model.
 
     Args:

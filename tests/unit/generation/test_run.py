@@ -267,10 +267,13 @@ def test_the_provider_comes_from_the_environment_and_never_silently():
         provider_from_environment({"ANTHROPIC_API_KEY": ""})
 
 
-@pytest.mark.parametrize("name", ["anthropic", "openai"])
-def test_a_provider_of_a_later_version_says_so(name):
-    with pytest.raises(ConfigError, match=r"not part of this version yet.*PROVIDER=template"):
-        open_provider(ProviderSettings(provider=name))
+def test_an_unknown_model_is_not_paid_for_blindly(monkeypatch):
+    pytest.importorskip("anthropic", reason="the extra `generate` is not installed")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    with pytest.raises(ConfigError, match="claude-of-tomorrow of anthropic costs.*--price IN,OUT"):
+        open_provider(ProviderSettings(provider="anthropic", model="claude-of-tomorrow"))
+    stated = ProviderSettings(provider="anthropic", model="claude-of-tomorrow", price=(1.0, 5.0))
+    assert open_provider(stated).model == "claude-of-tomorrow"
 
 
 def test_a_misspelt_provider_and_a_broken_script_are_named(tmp_path):

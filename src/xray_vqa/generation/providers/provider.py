@@ -48,11 +48,33 @@ class Unavailable(ProviderError):
         """Whether the service may have done the work without our seeing it: a timeout, a cut connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a service said last of how much more it takes; None where it does not say."""
+
+    remaining_requests: float | None = None
+    requests_reset_s: float | None = None
+    """Seconds until the requests are whole again."""
+    remaining_tokens: float | None = None
+    """The scarcest kind, where a service counts input and output apart."""
+    tokens_reset_s: float | None = None
+
+
+class Price(Protocol):
+    """What a model's tokens cost."""
+
+    def usd(
+        self, *, input_tokens: int, cache_read_tokens: int = 0, cache_write_tokens: int = 0, output_tokens: int = 0
+    ) -> float:
+        """Return dollars; `input_tokens` are those at the full price, as in `Reply`."""
+        ...
+
+
 class Reply(Strict):
     """What came back, as it came: it is journaled before anybody tries to read it, for it may have cost money."""
 
     text: str
-    """JSON: `{"pairs": [{"slot": 0, "question": "...", "answer": "..."}]}`."""
+    """JSON of `WordedPairs`; of a refusal whatever reason was given."""
     stop: Stop = "end"
     model: str
     input_tokens: int = 0
@@ -69,12 +91,16 @@ class WordedPair(Strict):
     slot: int
     question: str
     answer: str
+    evidence: list[int] = []
+    """The facts that the answer was said to rest on: indices into the record's `categories`."""
 
 
 class WordedPairs(Strict):
     """The form of `Reply.text`."""
 
     pairs: list[WordedPair]
+    disagree: bool = False
+    """The writer saw something else in the image than the facts say: a hint at a wrong annotation."""
 
 
 class Provider(Protocol):
@@ -92,6 +118,8 @@ class Provider(Protocol):
     """Requests that it takes at once."""
     listens: bool
     """Whether a complaint, or leaving the image out, can change its words; templates say the same again."""
+    limits: Limits
+    """As of the last answer."""
 
     def parameters(self) -> dict[str, str | int | float]:
         """Return all else that its words depend on."""

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from xray_vqa.core.jsonl import first_error, read_json
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import ConfigError, Incomplete, ProviderError
-from xray_vqa.generation.providers.provider import Reply, Request, Throttled, Unavailable
+from xray_vqa.generation.providers.provider import Limits, Reply, Request, Throttled, Unavailable
 from xray_vqa.generation.providers.template import word_slots
 
 Fault = Literal[
@@ -56,6 +56,7 @@ class ScriptedProvider:
     model = "scripted"
     prompt_version = "scripted-1"
     listens = True
+    limits = Limits()
 
     def __init__(self, script: Iterable[Step], *, seed: int = 0, concurrency: int = 1) -> None:
         self._script = list(script)

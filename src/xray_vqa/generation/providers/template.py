@@ -13,7 +13,7 @@ from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
 from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.plan import Slot, identity_of
-from xray_vqa.generation.providers.provider import Reply, Request, WordedPair
+from xray_vqa.generation.providers.provider import Limits, Reply, Request, WordedPair
 
 TEMPLATE_VERSION = "1"
 
@@ -246,6 +246,7 @@ class TemplateProvider:
     paid = False
     concurrency = 1
     listens = False
+    limits = Limits()
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
