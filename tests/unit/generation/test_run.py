@@ -270,7 +270,7 @@ def test_the_provider_comes_from_the_environment_and_never_silently():
 def test_an_unknown_model_is_not_paid_for_blindly(monkeypatch):
     pytest.importorskip("anthropic", reason="the extra `generate` is not installed")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
-    with pytest.raises(ConfigError, match="claude-of-tomorrow of anthropic costs.*--price IN,OUT"):
+    with pytest.raises(ConfigError, match=r"claude-of-tomorrow of anthropic costs.*--price IN,OUT"):
         open_provider(ProviderSettings(provider="anthropic", model="claude-of-tomorrow"))
     stated = ProviderSettings(provider="anthropic", model="claude-of-tomorrow", price=(1.0, 5.0))
     assert open_provider(stated).model == "claude-of-tomorrow"
