@@ -17,8 +17,9 @@ from xray_vqa.generation.providers.provider import Limits, Price, Reply, Request
 CHARS_PER_TOKEN = 3.3
 """Of English and JSON together, for the estimate; the newer tokenizers cut finer than the four of old."""
 
-TOKENS_PER_PAIR, TOKENS_PER_REPLY = 90, 120
-"""Written for a pair and around all pairs, for the estimate: JSON, evidence, and a little thinking."""
+TOKENS_PER_PAIR, TOKENS_PER_REPLY = 60, 150
+"""Written for a pair (JSON and evidence) and around all pairs (a little thinking), for the estimate: on the high side,
+and not measured on a live service."""
 
 ESTIMATED_FROM = 500
 """Requests whose prompts are written for an estimate; more change it by less than the rest of it is sure."""
