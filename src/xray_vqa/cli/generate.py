@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="NAME", help="the provider's model (default: configs/llm.yaml)")
     parser.add_argument("--base-url", default="", metavar="URL", help="a server that speaks the provider's API")
     parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="longest wait for one reply (default: configs/llm.yaml)"
+    )
+    parser.add_argument(
         "--fallback",
         action="append",
         metavar="NAME[:MODEL]",
@@ -166,6 +169,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
                 provider=name,
                 model=args.model,
                 base_url=args.base_url,
+                timeout_s=args.timeout,
                 price=args.price,
                 script_path=args.script,
                 seed=args.seed,

@@ -19,6 +19,8 @@ class ProviderSettings(Strict):
     """For a provider that has models; empty: as `configs/llm.yaml` says."""
     base_url: str = ""
     """Of a server that speaks the provider's API; empty: as `configs/llm.yaml` says."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Longest wait for one reply; None: as `configs/llm.yaml` says."""
     price: tuple[float, float] | None = None
     """Dollars a million tokens in and out, where the price table is wrong or does not know the model."""
     script_path: Path | None = None

@@ -68,6 +68,7 @@ def key_of(image: PlannedImage, providers: Sequence[Provider]) -> str:
     record = image.record
     value = [
         identity_of(record),
+        record.image_path,  # byte-equal scans under two names are two images
         record.size_wh,
         record.categories,
         record.bboxes,

@@ -198,6 +198,14 @@ def test_scans_about_which_nothing_can_be_asked_are_counted(dataset):
     assert (outcome.num_silent, outcome.failed) == (1, {})
 
 
+def test_byte_equal_scans_under_two_names_are_two_images(dataset):
+    first, *others = make_records(NUM_IMAGES)
+    twin = first.model_copy(update={"image_path": "train/images/000099.jpg", "image_filename": "000099.jpg"})
+    write_scans(dataset, [first, twin, *others])
+    outcome = generate(config_of(dataset), scripted(concurrency=4))
+    assert (outcome.failed, outcome.quality.num_images) == ({}, NUM_IMAGES + 1)
+
+
 def test_calls_of_a_paid_provider_keep_their_distance(dataset):
     provider = ScriptedProvider([Step(cost_usd=0.01)])
     started = time.monotonic()

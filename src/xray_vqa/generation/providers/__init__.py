@@ -27,7 +27,7 @@ _KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 
 
 def llm_settings(settings: ProviderSettings) -> LlmSettings:
-    """Return how a language model is called: `configs/llm.yaml`, with the model that the run names instead.
+    """Return how a language model is called: `configs/llm.yaml`, with what the run names instead.
 
     Raises:
         ConfigError: The provider is none of `LLM_PROVIDERS`, or the file is wrong.
@@ -37,7 +37,7 @@ def llm_settings(settings: ProviderSettings) -> LlmSettings:
             f"the {settings.provider} provider has no models; those that have: {', '.join(LLM_PROVIDERS)}"
         )
     found: LlmSettings = getattr(load_llm_config(), settings.provider)
-    named = {"model": settings.model, "base_url": settings.base_url}
+    named = {"model": settings.model, "base_url": settings.base_url, "timeout_s": settings.timeout_s}
     return found.model_copy(update={name: value for name, value in named.items() if value})
 
 

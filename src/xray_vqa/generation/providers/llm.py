@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from xray_vqa.config.llm import LlmSettings
 from xray_vqa.generation.providers.pictures import Frame, Picture, open_picture
 from xray_vqa.generation.providers.prompt import PROMPT_VERSION, REPLY_SCHEMA, SYSTEM_PROMPT, write_prompt
 from xray_vqa.generation.providers.provider import Limits, Price, Reply, Request, Stop, Unavailable
+
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line for each request, tens of thousands of them
 
 CHARS_PER_TOKEN = 3.3
 """Of English and JSON together, for the estimate; the newer tokenizers cut finer than the four of old."""
