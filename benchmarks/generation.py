@@ -6,7 +6,7 @@ A server of its own speaks Anthropic's or OpenAI's interface on loopback (tests/
 `xray-vqa generate` runs against it with the vendor's own SDK, as a user starts it. No vendor is called.
 
 rate: replies after half a second, 64 at once; images a second beside the ideal 128.
-faults: a twentieth each of too fast, overloaded, never answered, cut off, refused, no JSON and broken connections; every
+faults: a twentieth each of too fast, overloaded, never answered, cut off, refused, no JSON and cut connections; every
     pair has to be there once, and the bill to agree with the ledger.
 kills: the same run is killed (-9) at random moments and started again, until it ends; its file has to have the bytes
     of one that was left alone, and no reply that was journaled may be paid for again.

@@ -15,6 +15,7 @@ from stand_ins.llm import DIALECTS, WRONG_KEY, Behaviour, LlmServer, TokenPrice,
 
 from xray_vqa.config.generate import ProviderSettings
 from xray_vqa.config.llm import LlmSettings, load_llm_config
+from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import PairMetadata, ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ConfigError, Incomplete, ProviderError
@@ -65,7 +66,7 @@ def make_request(tmp_path: Path, *categories: str, size_wh: tuple[int, int] = (3
     record = make_record(7, categories or ("Gun", "Knife"))
     path = f"train/images/{record.categories[0].replace(' ', '_')}_B1_L2.jpg"
     scale = (size_wh[0] / record.width, size_wh[1] / record.height)
-    boxes = [(x * scale[0], y * scale[1], w * scale[0], h * scale[1]) for x, y, w, h in record.bboxes]  # type: ignore
+    boxes = [Box.from_xywh(values).scaled(*scale).as_xywh() for values in record.bboxes if values]
     record = record.model_copy(
         update={
             "image_path": path,
@@ -260,9 +261,7 @@ def test_nobody_at_the_address_costs_nothing(server: LlmServer, name: str, tmp_p
     ("fault", "stop", "said"),
     [("refusal", "refusal", "refused"), ("truncated", "truncated", "cut off"), ("malformed", "end", "not the JSON")],
 )
-def test_an_unusable_reply_is_paid_for(
-    server: LlmServer, name: str, fault: Any, stop: str, said: str, tmp_path: Path
-):
+def test_an_unusable_reply_is_paid_for(server: LlmServer, name: str, fault: Any, stop: str, said: str, tmp_path: Path):
     server.behaviour.script.append(fault)
     [reply] = ask(make_provider(server, name), make_request(tmp_path))
     assert reply.stop == stop
@@ -387,3 +386,9 @@ def test_records_of_another_size_than_their_file_are_not_worded(server: LlmServe
     other: ScanRecord = request.record.model_copy(update={"width": 299})
     with pytest.raises(ProviderError, match="data verify"):
         ask(make_provider(server, "anthropic"), Request(other, request.slots, request.image_file, request.annotated))
+
+
+@each
+def test_an_address_that_is_none_is_not_tried_again(server: LlmServer, name: str, tmp_path: Path):
+    with pytest.raises(Incomplete, match=r"cannot be asked.*base_url"):
+        ask(make_provider(server, name, base_url="localhost:8000/v1"), make_request(tmp_path))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.failures import Refused, Service
+from xray_vqa.generation.providers.failures import Refused, Service, read_key
 from xray_vqa.generation.providers.headers import anthropic_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -68,7 +68,7 @@ class AnthropicProvider(LlmProvider):
 
     def __init__(self, settings: LlmSettings, *, price: Price, api_key: str | None = None) -> None:
         super().__init__(settings, price=price)
-        key = (api_key or os.environ.get(KEY_VARIABLE, "")).strip()
+        key = read_key(api_key, KEY_VARIABLE)
         if not key and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             raise ConfigError(f"the anthropic provider needs a key: set {KEY_VARIABLE}")
         self._service = Service("Anthropic", self.model, KEY_VARIABLE)
@@ -141,15 +141,21 @@ class _Models(Body):
     data: list[_ModelInfo]
 
 
-def describe_model(model: str, *, timeout_s: float) -> str:
-    """Return what the service's list says of a model.
+def describe_model(settings: LlmSettings, *, timeout_s: float) -> str:
+    """Return what the service's list says of a model, with the key in the environment.
 
     Raises:
         ConfigError: The list does not have it.
         ProviderError, Incomplete: The list cannot be had, or not with this key.
     """
-    service = Service("Anthropic", model, KEY_VARIABLE)
-    with service.sorted_failures(anthropic), anthropic.Anthropic(timeout=timeout_s, max_retries=0) as client:
+    model, service = settings.model, Service("Anthropic", settings.model, KEY_VARIABLE)
+    client = anthropic.Anthropic(
+        api_key=read_key(None, KEY_VARIABLE) or None,
+        base_url=settings.base_url or None,
+        timeout=timeout_s,
+        max_retries=0,
+    )
+    with service.sorted_failures(anthropic), client:
         answer = client.models.with_raw_response.list(limit=1000)
     try:
         known = {info.id: info for info in _Models.model_validate_json(answer.http_response.content).data}

@@ -5,11 +5,12 @@ limit and an empty account come as 429 like any rush of requests, and whoever sl
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xray_vqa.errors import Incomplete, ProviderError, XrayVqaError
+from xray_vqa.errors import ConfigError, Incomplete, ProviderError, XrayVqaError
 from xray_vqa.generation.providers.headers import retry_after_s
 from xray_vqa.generation.providers.provider import Throttled, Unavailable
 
@@ -31,6 +32,9 @@ _UPSTREAM_TIMEOUTS = frozenset({504, 524})
 
 _NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"})
 """Names of httpx's and httpx2's errors (SDKs changed from one to the other) before a request has left."""
+
+_NEVER_SENDABLE = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"})
+"""Of an address or a header that cannot be."""
 
 
 class Refused(ProviderError):
@@ -87,14 +91,27 @@ class Service:
                 error.status_code, code, message or str(error.message), error.response.headers
             ) from error
         except sdk.APIConnectionError as error:
-            cause = error.__cause__
-            sent = type(cause).__name__ not in _NEVER_SENT
+            cause = error.__cause__ or error
+            kind = type(cause).__name__
+            if kind in _NEVER_SENDABLE:
+                raise Incomplete(f"{self.name} cannot be asked: {cause}; check its address (base_url)") from error
             raise Unavailable(
-                f"no answer from {self.name}: {type(cause or error).__name__} {cause or error}".rstrip(),
-                may_have_cost=sent,
+                f"no answer from {self.name}: {kind} {cause}".rstrip(), may_have_cost=kind not in _NEVER_SENT
             ) from error
         except TimeoutError as error:
             raise Unavailable(f"no answer from {self.name} in time", may_have_cost=True) from error
+
+
+def read_key(given: str | None, variable: str) -> str:
+    """Return the key, given or from the environment, without the line end that files bring; empty where there is none.
+
+    Raises:
+        ConfigError: It holds characters that no header can carry, as a pasted typographic dash is.
+    """
+    key = (given or os.environ.get(variable, "")).strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{variable} holds characters that no key has; copy it once more")
+    return key
 
 
 def _code_and_message(body: object) -> tuple[str, str]:

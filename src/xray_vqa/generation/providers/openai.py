@@ -1,6 +1,5 @@
 """OpenAI's models, by the Responses API and OpenAI's own SDK. Needs the extra `generate`."""
 
-import os
 from typing import Any
 
 import openai
@@ -8,7 +7,7 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError, ProviderError
-from xray_vqa.generation.providers.failures import POLICY_CODES, Refused, Service
+from xray_vqa.generation.providers.failures import POLICY_CODES, Refused, Service, read_key
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -73,7 +72,7 @@ class OpenAIProvider(LlmProvider):
 
     def __init__(self, settings: LlmSettings, *, price: Price, api_key: str | None = None) -> None:
         super().__init__(settings, price=price)
-        key = (api_key or os.environ.get(KEY_VARIABLE, "")).strip()
+        key = read_key(api_key, KEY_VARIABLE)
         if not key:
             raise ConfigError(f"the openai provider needs a key: set {KEY_VARIABLE}")
         self._service = Service("OpenAI", self.model, KEY_VARIABLE)
@@ -170,15 +169,21 @@ class _Models(Body):
     data: list[_ModelInfo]
 
 
-def describe_model(model: str, *, timeout_s: float) -> str:
-    """Return what the service's list says of a model.
+def describe_model(settings: LlmSettings, *, timeout_s: float) -> str:
+    """Return what the service's list says of a model, with the key in the environment.
 
     Raises:
         ConfigError: The list does not have it.
         ProviderError, Incomplete: The list cannot be had, or not with this key.
     """
-    service = Service("OpenAI", model, KEY_VARIABLE)
-    with service.sorted_failures(openai), openai.OpenAI(timeout=timeout_s, max_retries=0) as client:
+    model, service = settings.model, Service("OpenAI", settings.model, KEY_VARIABLE)
+    client = openai.OpenAI(
+        api_key=read_key(None, KEY_VARIABLE) or None,
+        base_url=settings.base_url or None,
+        timeout=timeout_s,
+        max_retries=0,
+    )
+    with service.sorted_failures(openai), client:
         answer = client.models.with_raw_response.list()
     try:
         known = {info.id: info for info in _Models.model_validate_json(answer.http_response.content).data}

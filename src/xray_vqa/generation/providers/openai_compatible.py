@@ -1,6 +1,5 @@
 """Any server that speaks Chat Completions: vLLM, SGLang, Ollama, LM Studio, a proxy. Needs the extra `generate`."""
 
-import os
 from typing import Any
 
 import openai
@@ -8,7 +7,7 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.failures import Refused, Service
+from xray_vqa.generation.providers.failures import Refused, Service, read_key
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -81,7 +80,7 @@ class OpenAICompatibleProvider(LlmProvider):
         self._service = Service(f"the server at {settings.base_url}", self.model, KEY_VARIABLE)
         self._client = openai.AsyncOpenAI(
             # The SDK insists on some key; servers without keys look at none.
-            api_key=(api_key or os.environ.get(KEY_VARIABLE, "")).strip() or "none",
+            api_key=read_key(api_key, KEY_VARIABLE) or "none",
             base_url=settings.base_url,
             timeout=openai.Timeout(settings.timeout_s, connect=10.0),
             max_retries=0,  # the caller retries: it knows budget and pace
