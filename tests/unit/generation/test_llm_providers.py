@@ -345,13 +345,11 @@ def test_an_address_is_needed_for_a_server_of_ones_own():
 
 
 @pytest.mark.parametrize("name", ["anthropic", "openai"])
-def test_a_missing_key_and_a_missing_price_are_named(name: str, monkeypatch):
+def test_a_missing_key_is_named(name: str, monkeypatch):
     for variable in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     settings = ProviderSettings(provider=name)
     with pytest.raises(ConfigError, match=f"set {name.upper()}_API_KEY"):
-        open_provider(settings, price=TokenPrice())
-    with pytest.raises(ConfigError, match="price"):
         open_provider(settings)
 
 
@@ -361,7 +359,7 @@ def test_a_missing_key_and_a_missing_price_are_named(name: str, monkeypatch):
 def test_a_missing_package_names_the_extra(name: str, package: str, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None)
     with pytest.raises(ConfigError, match=rf"'{package}'.*\[generate\]"):
-        open_provider(ProviderSettings(provider=name), price=TokenPrice())
+        open_provider(ProviderSettings(provider=name))
 
 
 @each
@@ -376,7 +374,7 @@ def test_a_run_may_name_another_model_than_the_configuration(name: str):
 def test_the_chosen_provider_opens_with_the_configured_model(name: str, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key\n")
     monkeypatch.setenv("OPENAI_API_KEY", "a-key\n")
-    provider = open_provider(ProviderSettings(provider=name), price=TokenPrice())
+    provider = open_provider(ProviderSettings(provider=name))
     assert provider.name == name
     assert provider.model == getattr(load_llm_config(), name).model
 
