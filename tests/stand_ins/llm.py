@@ -99,6 +99,8 @@ class Behaviour:
     """How often each fault happens, of all requests."""
     script: deque[Fault | Literal[""]] = field(default_factory=deque)
     """What happens to the next requests, before the shares apply."""
+    bodies: deque[bytes] = field(default_factory=deque)
+    """What the next requests get in place of an answer, with status 200 and off the books."""
     seed: int = 0
     retry_after_s: float = 1.0
     price: TokenPrice = TokenPrice()
@@ -381,6 +383,9 @@ class LlmServer:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.requests.append((path, headers, body))
+        if self.behaviour.bodies:
+            await send(writer, 200, self.behaviour.bodies.popleft())
+            return
         dialect = DIALECTS[path]
         try:
             asked = dialect.read(body)

@@ -298,6 +298,113 @@ def test_the_services_own_count_of_what_is_left_is_told(server: LlmServer, name:
     assert provider.limits.tokens_reset_s == pytest.approx(90 if name != "anthropic" else 30, abs=2)
 
 
+# --- answers that the vendors document and seldom send
+
+USAGE = {"input_tokens": 100, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 0},
+         "output_tokens": 7}  # fmt: skip
+
+
+def response(**changes: Any) -> dict[str, Any]:
+    """A body of the Responses API."""
+    return {"status": "completed", "model": "gpt-6-luna", "output": [], "usage": USAGE} | changes
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    """A body of the Messages API."""
+    usage = {"input_tokens": 40, "cache_read_input_tokens": 60, "cache_creation_input_tokens": None, "output_tokens": 7}
+    content = [{"type": "thinking", "thinking": "...", "signature": "..."}, {"type": "text", "text": "{}"}]
+    return {"model": "claude-haiku-5-5", "content": content, "stop_reason": "end_turn", "usage": usage} | changes
+
+
+def completion(**changes: Any) -> dict[str, Any]:
+    """A body of Chat Completions."""
+    choice = {"message": {"role": "assistant", "content": "{}"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 40, "completion_tokens": 7}
+    return {"model": "local-model", "choices": [choice], "usage": usage} | changes
+
+
+def ask_with_body(server: LlmServer, name: str, body: Any, tmp_path: Path) -> Reply:
+    server.behaviour.bodies.append(body if isinstance(body, bytes) else json.dumps(body).encode())
+    [reply] = ask(make_provider(server, name), make_request(tmp_path))
+    return reply
+
+
+def test_thinking_is_paid_and_not_read(server: LlmServer, tmp_path: Path):
+    reply = ask_with_body(server, "anthropic", message(), tmp_path)
+    assert (reply.text, reply.stop) == ("{}", "end")
+    assert (reply.input_tokens, reply.cache_read_tokens, reply.cache_write_tokens, reply.output_tokens) == (
+        40,
+        60,
+        0,
+        7,
+    )
+    # 40 x 0.10 + 60 x 0.01 + 7 x 0.50 dollars a million
+    assert reply.cost_usd == pytest.approx(8.1e-6)
+
+
+def test_a_full_context_is_a_cut_off_reply(server: LlmServer, tmp_path: Path):
+    body = message(stop_reason="model_context_window_exceeded")
+    assert ask_with_body(server, "anthropic", body, tmp_path).stop == "truncated"
+
+
+def test_the_category_of_a_refusal_is_kept(server: LlmServer, tmp_path: Path):
+    body = message(stop_reason="refusal", content=[], stop_details={"category": "frontier_llm", "explanation": "why"})
+    assert ask_with_body(server, "anthropic", body, tmp_path).text == "frontier_llm: why"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        response(status="incomplete", incomplete_details={"reason": "content_filter"}),
+        response(status="failed", error={"code": "image_content_policy_violation", "message": "weapons"}),
+    ],
+)
+def test_a_filter_that_stops_a_response_is_a_refusal_and_paid(server: LlmServer, body: Any, tmp_path: Path):
+    reply = ask_with_body(server, "openai", body, tmp_path)
+    assert reply.stop == "refusal"
+    assert (reply.input_tokens, reply.cache_read_tokens, reply.output_tokens) == (40, 60, 7)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "may_have_cost"),
+    [
+        (response(status="failed", error={"code": "server_error", "message": ""}), Unavailable, True),
+        (response(status="in_progress"), Unavailable, True),
+        (response(usage=None), Unavailable, True),
+        (response(status="failed", error={"code": "rate_limit_exceeded", "message": ""}), Throttled, None),
+        (response(status="failed", error={"code": "image_parse_error", "message": ""}), ProviderError, None),
+    ],
+)
+def test_a_response_that_failed_is_sorted_by_its_code(
+    server: LlmServer, body: Any, kind: type[Exception], may_have_cost: bool | None, tmp_path: Path
+):
+    with pytest.raises(kind) as caught:
+        ask_with_body(server, "openai", body, tmp_path)
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "may_have_cost", None) is may_have_cost
+
+
+def test_a_refusal_beside_no_content_is_one(server: LlmServer, tmp_path: Path):
+    choice = {"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}
+    reply = ask_with_body(server, "openai_compatible", completion(choices=[choice]), tmp_path)
+    assert (reply.stop, reply.text) == ("refusal", "I cannot.")
+
+
+@each
+@pytest.mark.parametrize("body", [b"<html>502</html>", b"{}", b"[]", b"", b"\xff\xfe"])
+def test_another_programs_answer_may_have_cost(server: LlmServer, name: str, body: bytes, tmp_path: Path):
+    with pytest.raises(Unavailable, match="cannot be read") as caught:
+        ask_with_body(server, name, body, tmp_path)
+    assert caught.value.may_have_cost is True
+
+
+@pytest.mark.parametrize("body", [completion(choices=[]), completion(usage=None)])
+def test_a_priced_completion_needs_its_choice_and_its_usage(server: LlmServer, body: Any, tmp_path: Path):
+    with pytest.raises(Unavailable) as caught:
+        ask_with_body(server, "openai_compatible", body, tmp_path)
+    assert caught.value.may_have_cost is True
+
+
 # --- money before the call
 
 
