@@ -70,8 +70,10 @@ class Caller:
             most_usd, cost_usd = provider.most_usd(request), 0.0
             await self._budget.reserve(most_usd)
             try:
-                async with self._limiters[id(provider)].turn():
+                limiter = self._limiters[id(provider)]
+                async with limiter.turn():
                     answer = await self._send(provider, step, request, key, most_usd)
+                    limiter.heed(provider.limits)
                 cost_usd = answer.reply.cost_usd if answer.reply else 0.0
             except Throttled as error:
                 self._check_silence(error)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from xray_vqa.generation.providers import Throttled
+from xray_vqa.generation.providers import Limits, Throttled
 
 FIRST_LIMIT = 8
 SHRUNK = 0.75
@@ -54,6 +54,15 @@ class Limiter:
         self._next_start = -math.inf
         self._closed_until = -math.inf
         self._changed = asyncio.Condition()
+
+    def heed(self, limits: Limits) -> None:
+        """Let nothing begin before the service takes more, where it said that nothing is left."""
+        for left, reset_s in (
+            (limits.remaining_requests, limits.requests_reset_s),
+            (limits.remaining_tokens, limits.tokens_reset_s),
+        ):
+            if left is not None and left < 1 and reset_s is not None:
+                self._closed_until = max(self._closed_until, self._clock() + reset_s)
 
     async def _enter(self) -> None:
         """Wait until a call may begin, and count it."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 from xray_vqa.generation.limiter import FIRST_LIMIT, Limiter
-from xray_vqa.generation.providers import Throttled
+from xray_vqa.generation.providers import Limits, Throttled
 
 
 async def calls(limiter, count, complaint=None):
@@ -80,5 +80,16 @@ def test_beginnings_keep_their_distance():
 
         await asyncio.gather(*(one() for _ in range(5)))
         assert all(later - earlier >= 0.049 for earlier, later in pairwise(begun))
+
+    asyncio.run(run())
+
+
+def test_nothing_begins_while_the_service_says_that_nothing_is_left():
+    async def run():
+        limiter, loop = Limiter(8), asyncio.get_running_loop()
+        limiter.heed(Limits(remaining_requests=5, requests_reset_s=60.0, remaining_tokens=0, tokens_reset_s=0.1))
+        started = loop.time()
+        async with limiter.turn():
+            assert 0.1 <= loop.time() - started < 30
 
     asyncio.run(run())
