@@ -26,6 +26,7 @@ examples:
   xray-vqa generate --provider anthropic --dry-run                      what would be asked, and what it would cost
   xray-vqa generate --provider anthropic --max-images 100 --max-cost 5  and never a cent more than five dollars
   xray-vqa generate --provider openai_compatible --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
+  xray-vqa generate --provider anthropic --shard 2/8                    one of eight machines; then --merge on one
   xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
 
 Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
@@ -93,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="least time between two calls of a paid provider (default %(default)s; 0: as fast as it allows)",
     )
+    parser.add_argument(
+        "--shard",
+        default="",
+        metavar="I/N",
+        help="write only part I of N, beside the others' as <output>_shardIofN.jsonl: for several machines",
+    )
+    parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
     parser.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
@@ -110,16 +118,21 @@ def run(args: argparse.Namespace) -> int:
 
     provider = open_provider(config.provider)
     fallbacks = [open_provider(settings) for settings in config.fallbacks]
+    if args.merge:
+        from xray_vqa.generation.shards import merge_journals
+
+        merge_journals(config.output_path)
     if not provider.paid:
         _say_what_is_ignored(args, provider)
     if args.dry_run:
         return _dry_run(config, provider, as_json=args.json)
-    _agree_on_cost(config, provider, agreed=args.yes)
+    if not args.merge:
+        _agree_on_cost(config, provider, agreed=args.yes)
     from xray_vqa.generation.quality import describe
     from xray_vqa.generation.run import generate
 
     with _stoppable() as stop:
-        outcome = generate(config, provider, stop, fallbacks=fallbacks)
+        outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not args.merge)
     if args.json:
         print(outcome.quality.model_dump_json(indent=1))
     else:
@@ -164,7 +177,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
     try:
         return GenerateConfig(
             annotations_path=annotations,
-            output_path=args.output,
+            output_path=_output(args),
             provider=ProviderSettings(
                 provider=name,
                 model=args.model,
@@ -179,11 +192,26 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
             policy_path=args.policy,
             samples_per_image=args.samples_per_image,
             max_images=args.max_images,
+            shard=args.shard,
             rate_limit_delay_s=args.rate_limit_delay,
             seed=args.seed,
         )
     except ValidationError as error:
         raise ConfigError(first_error(error)) from error
+
+
+def _output(args: argparse.Namespace) -> Path:
+    from xray_vqa.errors import ConfigError
+    from xray_vqa.generation.shards import Shard
+
+    if not args.shard:
+        return args.output
+    if args.merge:
+        raise ConfigError("--shard writes a part and --merge joins all parts; give one of them")
+    try:
+        return Shard.parse(args.shard).path_for(args.output)
+    except ValueError as error:
+        raise ConfigError(f"--shard {args.shard}: {error}") from error
 
 
 def _fallbacks(args: argparse.Namespace, provider: str) -> "list[ProviderSettings]":

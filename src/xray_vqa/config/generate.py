@@ -44,6 +44,8 @@ class GenerateConfig(Strict):
     samples_per_image: int = Field(default=3, ge=1, le=MAX_SAMPLES_PER_IMAGE)
     max_images: int | None = Field(default=None, ge=1)
     """So many scans in the plan's order, which mixes them; each larger number contains the smaller one's."""
+    shard: str = ""
+    """`2/8`: only the second of eight parts of the plan. Empty: all of it."""
     rate_limit_delay_s: float = Field(default=1.0, ge=0)
     """Least time between two calls of a paid provider."""
     seed: int = Field(default=0, ge=0)

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -61,6 +61,19 @@ class Event(Strict):
 
 def journal_path(output_path: Path) -> Path:
     return output_path.with_name(f"{output_path.stem}_checkpoint.jsonl")
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Give the events of a journal; lines that are cut off or broken are counted and named."""
+    unreadable = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                yield Event.model_validate_json(line)
+            except ValidationError:
+                unreadable += 1
+    if unreadable:
+        logger.warning("%s: %d lines are cut off or broken; what they held is written anew", path, unreadable)
 
 
 def key_of(image: PlannedImage, providers: Sequence[Provider]) -> str:
@@ -125,16 +138,10 @@ class Journal:
         return len(self._announced)
 
     def _read(self) -> None:
-        data = self._path.read_bytes()
-        unreadable = 0
-        for line in data.splitlines():
-            try:
-                self._take(Event.model_validate_json(line))
-            except ValidationError:
-                unreadable += 1
-        if unreadable:
-            logger.warning("%s: %d lines are cut off or broken; what they held is written anew", self._path, unreadable)
-        if data and not data.endswith(b"\n"):
+        for event in read_events(self._path):
+            self._take(event)
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             os.write(self._descriptor, b"\n")  # or the next event would be lost with the torn one
 
     def _take(self, event: Event) -> None:

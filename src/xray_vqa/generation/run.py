@@ -33,6 +33,7 @@ from xray_vqa.generation.limiter import Stopped
 from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage, plan_images
 from xray_vqa.generation.providers import Provider, Request, WordedPair, read_reply
 from xray_vqa.generation.quality import Quality, QualityMeter
+from xray_vqa.generation.shards import Shard
 from xray_vqa.generation.validation import check_image
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def generate(
     stop: threading.Event | None = None,
     *,
     fallbacks: Sequence[Provider] = (),
+    may_ask: bool = True,
 ) -> Outcome:
     """Write the pairs file, its stats and its manifest, going on from the journal.
 
@@ -125,6 +127,7 @@ def generate(
         config: what to write about what.
         provider: who words it.
         fallbacks: who is asked in turn for what `provider` refuses or cannot word.
+        may_ask: whether providers may be called; without, all has to be in the journal.
         stop: set from outside to end early: calls under way are awaited and kept, nothing new is begun.
 
     Raises:
@@ -134,10 +137,12 @@ def generate(
         KeyboardInterrupt: `stop` was set before the end.
     """
     with disk_errors(config.output_path):
-        return _generate(config, (provider, *fallbacks), stop or threading.Event())
+        return _generate(config, (provider, *fallbacks), stop or threading.Event(), may_ask=may_ask)
 
 
-def _generate(config: GenerateConfig, providers: Sequence[Provider], stop: threading.Event) -> Outcome:
+def _generate(
+    config: GenerateConfig, providers: Sequence[Provider], stop: threading.Event, *, may_ask: bool
+) -> Outcome:
     output = config.output_path
     if output.exists() and not journal_path(output).exists():
         raise ConfigError(
@@ -149,6 +154,9 @@ def _generate(config: GenerateConfig, providers: Sequence[Provider], stop: threa
         logger.warning("%s", fault)
     policy = load_policy(config.policy_path)
     plan = make_plan(config, source, policy)
+    if config.shard:
+        shard = Shard.parse(config.shard)
+        plan = [image for index, image in enumerate(plan) if shard.holds(index)]
     keys = [key_of(image, providers) for image in plan]
     with Journal(journal_path(output), sync_every=SYNC_EVERY) as journal:
         num_kept = _say_what_is_kept(journal, keys, output)
@@ -162,6 +170,11 @@ def _generate(config: GenerateConfig, providers: Sequence[Provider], stop: threa
             for k, (image, key) in enumerate(zip(plan, keys, strict=True))
             if image.slots and key not in journal.done and image.record.image_path not in missing
         ]
+        if todo and not may_ask:
+            raise Incomplete(
+                f"{output}: {len(todo)} of {len(plan)} images are not in the journals, the first of them "
+                f"{plan[todo[0]].record.image_path}; let each shard finish first"
+            )
         if todo:
             # They would speak of another file until this run has ended.
             for stale in (manifest_path(output), _beside(output, "stats"), _beside(output, "failed")):

@@ -17,6 +17,7 @@ from xray_vqa.generation.providers import Reply, open_provider, provider_from_en
 from xray_vqa.generation.providers.scripted import ScriptedProvider, Step
 from xray_vqa.generation.providers.template import TemplateProvider
 from xray_vqa.generation.run import generate
+from xray_vqa.generation.shards import Shard, merge_journals
 
 
 def scripted(*faults, **options):
@@ -196,6 +197,45 @@ def test_scans_about_which_nothing_can_be_asked_are_counted(dataset):
     write_scans(dataset, [*make_records(NUM_IMAGES), make_record(NUM_IMAGES, [UNLISTED])])
     outcome = generate(config_of(dataset), scripted())
     assert (outcome.num_silent, outcome.failed) == (1, {})
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_shards_become_the_file_that_one_run_would_have_written(dataset, count):
+    config = config_of(dataset)
+    whole = dataset.parent / "whole.jsonl"
+    generate(config_of(dataset, output_path=whole), scripted("missing"))
+    for number in range(1, count + 1):
+        shard = Shard(number, count)
+        part = config_of(dataset, output_path=shard.path_for(config.output_path), shard=f"{number}/{count}")
+        generate(part, ScriptedProvider([Step(cost_usd=0.5)]))
+    for _ in range(2):  # merging again changes nothing
+        assert len(merge_journals(config.output_path)) == count
+        outcome = generate(config, scripted(), may_ask=False)
+        assert outcome.cost_usd == 0.5 * NUM_IMAGES
+        assert sorted(read(config.output_path), key=str) == sorted(read(whole), key=str)
+        assert [pair.image_path for pair in read(config.output_path)] == [pair.image_path for pair in read(whole)]
+
+
+def test_a_shard_that_is_missing_or_unfinished_is_named(dataset):
+    config = config_of(dataset)
+    with pytest.raises(ConfigError, match="shard1of2"):
+        merge_journals(config.output_path)
+    for number in (1, 2):
+        part = config_of(dataset, output_path=Shard(number, 2).path_for(config.output_path), shard=f"{number}/2")
+        with pytest.raises(Incomplete):
+            generate(part, scripted("", "incomplete"))
+        if number == 1:
+            with pytest.raises(ConfigError, match=r"shards \[2\] are missing"):
+                merge_journals(config.output_path)
+    merge_journals(config.output_path)
+    with pytest.raises(Incomplete, match=f"{NUM_IMAGES - 2} of {NUM_IMAGES} images are not in the journals"):
+        generate(config, scripted(), may_ask=False)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])
+def test_what_is_no_part_of_a_whole_is_refused(text):
+    with pytest.raises(ValueError, match=r"part of a whole|invalid literal"):
+        Shard.parse(text)
 
 
 def test_byte_equal_scans_under_two_names_are_two_images(dataset):
