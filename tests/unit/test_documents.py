@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from xray_vqa.cli.main import COMMANDS
+from xray_vqa.config.llm import LlmConfig
 from xray_vqa.config.loading import load_config
 from xray_vqa.config.serve import ServeSettings
 from xray_vqa.config.train import PretrainConfig, TrainConfig
@@ -188,6 +189,8 @@ def test_every_configuration_loads_as_what_its_stage_uses(name):
     values = yaml.safe_load(path.read_text())
     if "required_categories" in values:
         kind = Policy
+    elif path.stem == "llm":
+        kind = LlmConfig
     else:
         kind = PretrainConfig if values.get("recipe") == "pretrain" else TrainConfig
     config = load_config(kind, path)

@@ -17,6 +17,9 @@ examples:
 
 _EXTRAS = {"serve": ("fastapi", "uvicorn"), "generate": ("anthropic", "openai"), "vllm": ("vllm",)}
 
+ASKED_FOR_S = 10.0
+"""Seconds that a service may take to list its models."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="nano", help="a model to look at (default: nano)")
@@ -36,8 +39,15 @@ def run(args: argparse.Namespace) -> int:
     for extra, packages in _EXTRAS.items():
         missing = [name for name in packages if version_of(name) is None]
         say(f"extra {extra}", f"without {', '.join(missing)} (pip install -e '.[{extra}]')" if missing else "installed")
-    for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
-        say(key, "set" if os.environ.get(key) else "not set")
+    for name, key in (("anthropic", "ANTHROPIC_API_KEY"), ("openai", "OPENAI_API_KEY")):
+        if not os.environ.get(key):
+            say(key, "not set")
+            continue
+        try:
+            say(key, f"set; {describe_llm(name)}")
+        except XrayVqaError as error:
+            say(key, "set")
+            faults.append(str(error))
     try:
         say_model(args.model)
     except XrayVqaError as error:
@@ -57,6 +67,26 @@ def version_of(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def describe_llm(name: str) -> str:
+    """Ask a service about the model that `configs/llm.yaml` names, and return what it says.
+
+    Raises:
+        XrayVqaError: The service cannot be asked, or does not know the model.
+    """
+    from xray_vqa.config.llm import load_llm_config
+    from xray_vqa.config.loading import require
+
+    config = load_llm_config()
+    require(name, extra="generate")
+    if name == "anthropic":
+        from xray_vqa.generation.providers import anthropic as service
+
+        return service.describe_model(config.anthropic, timeout_s=ASKED_FOR_S)
+    from xray_vqa.generation.providers import openai as service
+
+    return service.describe_model(config.openai, timeout_s=ASKED_FOR_S)
 
 
 def say_device() -> None:

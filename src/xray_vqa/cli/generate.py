@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xray_vqa.config.generate import GenerateConfig
+    from xray_vqa.config.generate import GenerateConfig, ProviderSettings
     from xray_vqa.generation.providers import Provider
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,10 @@ examples:
   PROVIDER=template xray-vqa generate                                   three pairs a scan of data/stcray/train, free
   xray-vqa generate --provider template --annotations data/synth/test/annotations.json --output data/synth_val.jsonl
   xray-vqa generate --provider template --max-images 100 --output data/trial.jsonl
-  xray-vqa generate --provider template --dry-run                       what would be asked, and what it would cost
+  xray-vqa generate --provider anthropic --dry-run                      what would be asked, and what it would cost
+  xray-vqa generate --provider anthropic --max-images 100 --max-cost 5  and never a cent more than five dollars
+  xray-vqa generate --provider openai_compatible --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
+  xray-vqa generate --provider anthropic --shard 2/8                    one of eight machines; then --merge on one
   xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
 
 Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
@@ -53,8 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pairs file (default %(default)s)",
     )
-    parser.add_argument("--provider", metavar="NAME", help="template (default: from PROVIDER or the key that is set)")
-    parser.add_argument("--model", default="", metavar="NAME", help="the provider's model, where it has any")
+    parser.add_argument(
+        "--provider",
+        metavar="NAME",
+        help="anthropic, openai, openai_compatible or template (default: from PROVIDER or the key that is set)",
+    )
+    parser.add_argument("--model", default="", metavar="NAME", help="the provider's model (default: configs/llm.yaml)")
+    parser.add_argument("--base-url", default="", metavar="URL", help="a server that speaks the provider's API")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="longest wait for one reply (default: configs/llm.yaml)"
+    )
+    parser.add_argument(
+        "--fallback",
+        action="append",
+        metavar="NAME[:MODEL]",
+        help="who words what the provider refuses, in turn; may be given again (default: template behind a language "
+        "model; none: such questions are left out)",
+    )
+    parser.add_argument(
+        "--max-cost", type=float, metavar="USD", help="never spend more than this on the output, over all runs"
+    )
+    parser.add_argument(
+        "--price",
+        type=_price,
+        metavar="IN,OUT",
+        help="dollars a million tokens, where the table of genai-prices does not know the model",
+    )
     parser.add_argument("--script", type=Path, metavar="FILE", help="steps of the scripted provider (for rehearsals)")
     parser.add_argument(
         "--samples-per-image", type=int, default=3, metavar="N", help="pairs a scan, 1 to 12 (default %(default)s)"
@@ -65,8 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="least time between two calls of a paid provider (default %(default)s)",
+        help="least time between two calls of a paid provider (default %(default)s; 0: as fast as it allows)",
     )
+    parser.add_argument(
+        "--shard",
+        default="",
+        metavar="I/N",
+        help="write only part I of N, beside the others' as <output>_shardIofN.jsonl: for several machines",
+    )
+    parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
     parser.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
@@ -83,16 +117,22 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.generation.providers import open_provider
 
     provider = open_provider(config.provider)
+    fallbacks = [open_provider(settings) for settings in config.fallbacks]
+    if args.merge:
+        from xray_vqa.generation.shards import merge_journals
+
+        merge_journals(config.output_path)
     if not provider.paid:
         _say_what_is_ignored(args, provider)
     if args.dry_run:
         return _dry_run(config, provider, as_json=args.json)
-    _agree_on_cost(config, provider, agreed=args.yes)
+    if not args.merge:
+        _agree_on_cost(config, provider, agreed=args.yes)
     from xray_vqa.generation.quality import describe
     from xray_vqa.generation.run import generate
 
     with _stoppable() as stop:
-        outcome = generate(config, provider, stop)
+        outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not args.merge)
     if args.json:
         print(outcome.quality.model_dump_json(indent=1))
     else:
@@ -103,8 +143,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"without questions  {outcome.num_silent} images, about which the annotations say too little")
         if outcome.num_rejected:
             print(f"rejected           {outcome.num_rejected} pairs that do not agree with the annotations")
-        if outcome.cost_usd:
-            print(f"cost               ${outcome.cost_usd:.2f}")
+        if outcome.refused:
+            told = ", ".join(f"{name} {count}" for name, count in outcome.refused.items())
+            print(f"refused            {told}")
+        if provider.paid:
+            print(f"cost               ${outcome.cost_usd:.4f}")
+        if outcome.num_lost:
+            print(
+                f"without a reply    {outcome.num_lost} calls, which may have cost up to ${outcome.lost_usd:.4f} more"
+            )
     if outcome.failed:
         first = next(iter(outcome.failed.items()))
         print(
@@ -126,24 +173,62 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
 
     annotations = args.annotations or _TRAIN
     _check_images_dir(annotations, args.images_dir)
+    name = args.provider or provider_from_environment(os.environ)
     try:
         return GenerateConfig(
             annotations_path=annotations,
-            output_path=args.output,
+            output_path=_output(args),
             provider=ProviderSettings(
-                provider=args.provider or provider_from_environment(os.environ),
+                provider=name,
                 model=args.model,
+                base_url=args.base_url,
+                timeout_s=args.timeout,
+                price=args.price,
                 script_path=args.script,
                 seed=args.seed,
             ),
+            fallbacks=_fallbacks(args, name),
+            max_cost_usd=args.max_cost,
             policy_path=args.policy,
             samples_per_image=args.samples_per_image,
             max_images=args.max_images,
+            shard=args.shard,
             rate_limit_delay_s=args.rate_limit_delay,
             seed=args.seed,
         )
     except ValidationError as error:
         raise ConfigError(first_error(error)) from error
+
+
+def _output(args: argparse.Namespace) -> Path:
+    from xray_vqa.errors import ConfigError
+    from xray_vqa.generation.shards import Shard
+
+    if not args.shard:
+        return args.output
+    if args.merge:
+        raise ConfigError("--shard writes a part and --merge joins all parts; give one of them")
+    try:
+        return Shard.parse(args.shard).path_for(args.output)
+    except ValueError as error:
+        raise ConfigError(f"--shard {args.shard}: {error}") from error
+
+
+def _fallbacks(args: argparse.Namespace, provider: str) -> "list[ProviderSettings]":
+    from xray_vqa.config.generate import ProviderSettings
+    from xray_vqa.generation.providers import LLM_PROVIDERS
+
+    wanted = args.fallback or (["template"] if provider in LLM_PROVIDERS else [])
+    named = [name.partition(":") for name in wanted if name != "none"]
+    return [ProviderSettings(provider=name, model=model, seed=args.seed) for name, _, model in named]
+
+
+def _price(text: str) -> tuple[float, float]:
+    try:
+        taken, given = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not IN,OUT such as 1,5") from error
+    return taken, given
 
 
 def _check_images_dir(annotations: Path, images_dir: Path | None) -> None:
@@ -167,11 +252,11 @@ def _say_what_is_ignored(args: argparse.Namespace, provider: "Provider") -> None
 def _estimate(config: "GenerateConfig", provider: "Provider") -> "tuple[float, dict[str, int], int]":
     from xray_vqa.config.loading import load_policy
     from xray_vqa.generation.plan import count_slots
-    from xray_vqa.generation.providers import Request
     from xray_vqa.generation.run import make_plan, open_source
 
-    plan = make_plan(config, open_source(config.annotations_path), load_policy(config.policy_path))
-    requests = [Request.of(image) for image in plan if image.slots]
+    source = open_source(config.annotations_path)
+    plan = make_plan(config, source, load_policy(config.policy_path))
+    requests = [source.request(image) for image in plan if image.slots]
     return provider.estimate_usd(requests), count_slots(plan), len(plan)
 
 

@@ -13,9 +13,16 @@ class ProviderSettings(Strict):
     """Who words the planned questions."""
 
     provider: str
-    """`template` (free, offline) or `scripted` (tests)."""
+    """`anthropic`, `openai`, `openai_compatible` (a server of one's own), `template` (free, offline) or `scripted`
+    (tests)."""
     model: str = ""
-    """For a provider that has models."""
+    """For a provider that has models; empty: as `configs/llm.yaml` says."""
+    base_url: str = ""
+    """Of a server that speaks the provider's API; empty: as `configs/llm.yaml` says."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Longest wait for one reply; None: as `configs/llm.yaml` says."""
+    price: tuple[float, float] | None = None
+    """Dollars a million tokens in and out, where the price table is wrong or does not know the model."""
     script_path: Path | None = None
     """For the scripted provider: JSON list of steps."""
     seed: int = 0
@@ -28,11 +35,17 @@ class GenerateConfig(Strict):
     annotations_path: Path = Path("data/stcray/train/annotations.json")
     output_path: Path = Path("data/stcray_vqa_train.jsonl")
     provider: ProviderSettings
+    fallbacks: list[ProviderSettings] = []
+    """Who words what the provider refuses or cannot word, in turn."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Cap on what the pairs file may cost in all, over all runs."""
     policy_path: Path | None = None
     """Rules behind the risk questions. Unset: `configs/policy.yaml`."""
     samples_per_image: int = Field(default=3, ge=1, le=MAX_SAMPLES_PER_IMAGE)
     max_images: int | None = Field(default=None, ge=1)
     """So many scans in the plan's order, which mixes them; each larger number contains the smaller one's."""
+    shard: str = ""
+    """`2/8`: only the second of eight parts of the plan. Empty: all of it."""
     rate_limit_delay_s: float = Field(default=1.0, ge=0)
     """Least time between two calls of a paid provider."""
     seed: int = Field(default=0, ge=0)

@@ -71,6 +71,15 @@ def image_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[str
     return str(image.format), image.size
 
 
+def looks_as_stored(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> bool:
+    """Return whether everybody else's decoder shows what `decode_image` does: 8 bits, opaque, turned by no tag.
+
+    Read from the header alone. Raises ImageUnreadable.
+    """
+    image = _open(data, limits)
+    return image.mode in ("RGB", "L") and "transparency" not in image.info and _orientation(image) == 1
+
+
 def _orientation(image: Image.Image) -> int:
     if "exif" not in image.info:
         return 1

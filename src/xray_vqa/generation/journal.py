@@ -1,17 +1,21 @@
 """Every reply, on disk before anything else is done with it.
 
-The journal is append-only JSONL beside the output. A reply is kept under a key that holds all that it depends on, so
-that a reply to other annotations, another plan or another provider is never taken for it. The output file is a pure
+The journal is append-only JSONL beside the output. Replies are kept under a key that holds all that they depend on, so
+that a reply to other annotations, another plan or another provider is never taken for them. The output file is a pure
 function of the plan and the journal.
+
+A call that can cost money is announced before it is made. An announcement without a reply is money that may be lost: it
+is booked at what was set aside for it, and told apart from what replies are known to have cost.
 """
 
+import asyncio
 import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -26,13 +30,32 @@ from xray_vqa.generation.providers.provider import Provider, Reply
 logger = logging.getLogger(__name__)
 
 
+class Answer(Strict):
+    """What one call brought for some questions of an image."""
+
+    rung: int = 0
+    """Which step of the refusal ladder asked."""
+    slots: list[int]
+    """The questions that were asked, by number in the plan; the reply numbers them anew from 0."""
+    is_repair: bool = False
+    """Whether the answer before this one was complained about."""
+    reply: Reply | None = None
+    """None where the provider failed for good."""
+    error: str = ""
+
+
 class Event(Strict):
     """One line of the journal."""
 
-    event: Literal["reply", "failed"]
+    event: Literal["sent", "void", "answer", "done", "failed"]
+    """`sent`: a call begins that may cost up to `most_usd`; `void`: it cost nothing; `answer`: it brought this; `done`:
+    the image has its pairs; `failed`: none could be made, and it is asked about from the beginning the next time."""
     key: str
-    image_path: str
-    reply: Reply | None = None
+    image_path: str = ""
+    call: int = 0
+    """Number of the call that this belongs to, from 1; 0 where nothing was announced."""
+    most_usd: float = 0.0
+    answer: Answer | None = None
     error: str = ""
 
 
@@ -40,21 +63,32 @@ def journal_path(output_path: Path) -> Path:
     return output_path.with_name(f"{output_path.stem}_checkpoint.jsonl")
 
 
-def key_of(image: PlannedImage, provider: Provider) -> str:
-    """Return the digest of all that the reply for an image depends on."""
+def read_events(path: Path) -> Iterator[Event]:
+    """Give the events of a journal; lines that are cut off or broken are counted and named."""
+    unreadable = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                yield Event.model_validate_json(line)
+            except ValidationError:
+                unreadable += 1
+    if unreadable:
+        logger.warning("%s: %d lines are cut off or broken; what they held is written anew", path, unreadable)
+
+
+def key_of(image: PlannedImage, providers: Sequence[Provider]) -> str:
+    """Return the digest of all that the replies for an image depend on."""
     record = image.record
     value = [
         identity_of(record),
+        record.image_path,  # byte-equal scans under two names are two images
         record.size_wh,
         record.categories,
         record.bboxes,
         record.raw_labels,
         PLAN_VERSION,
         [slot.as_json() for slot in image.slots],
-        provider.name,
-        provider.model,
-        provider.prompt_version,
-        provider.parameters(),
+        *([each.name, each.model, each.prompt_version, each.parameters()] for each in providers),
     ]
     return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
@@ -64,7 +98,7 @@ class Journal:
 
     Args:
         path: Its file; made where it is missing.
-        sync_every: Events after which the file is forced to the disk. 1 where each one costs money.
+        sync_every: Events after which `append` itself forces the file to the disk; `synced` does for those who wait.
 
     Raises:
         ConfigError: Another process has it open.
@@ -72,45 +106,71 @@ class Journal:
 
     def __init__(self, path: Path, *, sync_every: int = 1) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._sync_every, self._unsynced = path, sync_every, 0
+        self._path, self._sync_every = path, sync_every
+        self._num_written = self._num_synced = 0
+        self._syncing: asyncio.Task[None] | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._descriptor)
             raise ConfigError(f"{path}: another process is writing these pairs; wait for it or stop it") from error
-        self.replies: dict[str, Reply] = {}
-        """By key."""
+        self.answers: defaultdict[str, list[Answer]] = defaultdict(list)
+        """By key, in the order in which they came."""
+        self.done: set[str] = set()
+        """Keys of the images that need nothing more."""
         self.failures: dict[str, str] = {}
-        """What went wrong by key, for images without a usable reply since."""
+        """What went wrong by key, for images without usable answers since."""
         self.cost_usd = 0.0
         """Of all replies ever kept here, used or not."""
         self.num_tokens: Counter[str] = Counter()
+        self.num_calls = 0
+        self._announced: dict[int, float] = {}
         self._read()
 
+    @property
+    def lost_usd(self) -> float:
+        """What calls may have cost whose replies never came, at most."""
+        return sum(self._announced.values())
+
+    @property
+    def num_lost(self) -> int:
+        return len(self._announced)
+
     def _read(self) -> None:
-        data = self._path.read_bytes()
-        unreadable = 0
-        for line in data.splitlines():
-            try:
-                self._take(Event.model_validate_json(line))
-            except ValidationError:
-                unreadable += 1
-        if unreadable:
-            logger.warning("%s: %d lines are cut off or broken; what they held is written anew", self._path, unreadable)
-        if data and not data.endswith(b"\n"):
+        for event in read_events(self._path):
+            self._take(event)
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             os.write(self._descriptor, b"\n")  # or the next event would be lost with the torn one
 
     def _take(self, event: Event) -> None:
-        if event.reply is not None:
-            self.replies[event.key] = event.reply
-            self.failures.pop(event.key, None)
-            self.cost_usd += event.reply.cost_usd
-            self.num_tokens.update(input=event.reply.input_tokens, output=event.reply.output_tokens)
-        else:
-            # After a reply it says that this could not be used: paid for, kept, and asked for again.
-            self.replies.pop(event.key, None)
-            self.failures[event.key] = event.error
+        self.num_calls = max(self.num_calls, event.call)
+        match event.event:
+            case "sent":
+                self._announced[event.call] = event.most_usd
+            case "void":
+                self._announced.pop(event.call, None)
+            case "answer":
+                self._announced.pop(event.call, None)
+                assert event.answer is not None
+                self.answers[event.key].append(event.answer)
+                self.failures.pop(event.key, None)
+                if reply := event.answer.reply:
+                    self.cost_usd += reply.cost_usd
+                    self.num_tokens.update(
+                        input=reply.input_tokens,
+                        cache_read=reply.cache_read_tokens,
+                        cache_write=reply.cache_write_tokens,
+                        output=reply.output_tokens,
+                    )
+            case "done":
+                self.done.add(event.key)
+            case "failed":
+                # After answers it says that none could be used: paid for, kept, and asked for again.
+                self.answers.pop(event.key, None)
+                self.done.discard(event.key)
+                self.failures[event.key] = event.error
 
     def append(self, event: Event) -> None:
         """Keep an event. One write, so that a killed process leaves at most one torn line.
@@ -122,18 +182,27 @@ class Journal:
         if os.write(self._descriptor, line) < len(line):
             raise Incomplete(f"{self._path}: the disk is full; make room and start the same command again")
         self._take(event)
-        self._unsynced += 1
-        if self._unsynced >= self._sync_every:
+        self._num_written += 1
+        if self._num_written - self._num_synced >= self._sync_every:
             self.sync()
 
     def sync(self) -> None:
         """Force to the disk what was written."""
+        num_written = self._num_written
         os.fsync(self._descriptor)
-        self._unsynced = 0
+        self._num_synced = max(self._num_synced, num_written)
+
+    async def synced(self) -> None:
+        """Wait until all that was appended so far is on the disk; those who wait together are served by one sync."""
+        wanted = self._num_written
+        while self._num_synced < wanted:
+            if self._syncing is None or self._syncing.done():
+                self._syncing = asyncio.create_task(asyncio.to_thread(self.sync))
+            await asyncio.shield(self._syncing)
 
     def num_foreign(self, keys: Sequence[str]) -> int:
-        """Return how many replies are kept that belong to none of these keys."""
-        return len(self.replies.keys() - set(keys))
+        """Return of how many images answers are kept that belong to none of these keys."""
+        return len(self.answers.keys() - set(keys))
 
     def close(self) -> None:
         self.sync()

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,17 +24,22 @@ from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import SPLITS, Fault, PairMetadata, ScanRecord, Split, VQAPair
 from xray_vqa.dataset.layout import annotated_categories, read_split
 from xray_vqa.errors import AnswerUnreadable, ConfigError, Incomplete, ProviderError
-from xray_vqa.generation.facts import read_facts
-from xray_vqa.generation.journal import Event, Journal, journal_path, key_of
+from xray_vqa.generation.budget import Budget
+from xray_vqa.generation.calling import Caller
+from xray_vqa.generation.facts import Facts, read_facts
+from xray_vqa.generation.journal import Answer, Event, Journal, journal_path, key_of
+from xray_vqa.generation.ladder import Ladder, Rung
+from xray_vqa.generation.limiter import Stopped
 from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage, plan_images
-from xray_vqa.generation.providers import Provider, Reply, Request, read_reply
+from xray_vqa.generation.providers import Provider, Request, WordedPair, read_reply
 from xray_vqa.generation.quality import Quality, QualityMeter
+from xray_vqa.generation.shards import Shard
 from xray_vqa.generation.validation import check_image
 
 logger = logging.getLogger(__name__)
 
-SYNC_EVERY_FREE = 256
-"""Free replies between two syncs: a power cut costs seconds of work and no money."""
+SYNC_EVERY = 256
+"""Events between two syncs, where no paid reply waits for one: a power cut costs seconds of work and no money."""
 
 SHOWN = 20
 """Rejected pairs that the stats file shows."""
@@ -49,6 +54,9 @@ class Source:
     records: tuple[ScanRecord, ...]
     annotated: tuple[str, ...]
     faults: tuple[Fault, ...]
+
+    def request(self, image: PlannedImage) -> Request:
+        return Request(image.record, image.slots, self.root / image.record.image_path, self.annotated)
 
 
 @dataclass(slots=True)
@@ -67,6 +75,12 @@ class Outcome:
     """Images about which nothing can be asked honestly."""
     num_rejected: int
     cost_usd: float
+    """Of all replies that ever came."""
+    lost_usd: float
+    """What calls whose replies never came may have cost, at most."""
+    num_lost: int
+    refused: dict[str, int]
+    """Refusals by step of the ladder and category in the bag."""
     quality: Quality
 
 
@@ -99,22 +113,36 @@ def make_plan(config: GenerateConfig, source: Source, policy: Policy) -> list[Pl
     )
 
 
-def generate(config: GenerateConfig, provider: Provider, stop: threading.Event | None = None) -> Outcome:
+def generate(
+    config: GenerateConfig,
+    provider: Provider,
+    stop: threading.Event | None = None,
+    *,
+    fallbacks: Sequence[Provider] = (),
+    may_ask: bool = True,
+) -> Outcome:
     """Write the pairs file, its stats and its manifest, going on from the journal.
 
-    `stop` is set from outside to end early: calls under way are awaited and kept, nothing new is begun.
+    Args:
+        config: what to write about what.
+        provider: who words it.
+        fallbacks: who is asked in turn for what `provider` refuses or cannot word.
+        may_ask: whether providers may be called; without, all has to be in the journal.
+        stop: set from outside to end early: calls under way are awaited and kept, nothing new is begun.
 
     Raises:
         ConfigError: The output exists without its journal, cannot be written, or another process writes it.
         DatasetError: The scans cannot be read.
-        Incomplete: The provider or the disk cannot go on.
+        Incomplete: A provider, the budget or the disk does not let it go on.
         KeyboardInterrupt: `stop` was set before the end.
     """
     with disk_errors(config.output_path):
-        return _generate(config, provider, stop or threading.Event())
+        return _generate(config, (provider, *fallbacks), stop or threading.Event(), may_ask=may_ask)
 
 
-def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event) -> Outcome:
+def _generate(
+    config: GenerateConfig, providers: Sequence[Provider], stop: threading.Event, *, may_ask: bool
+) -> Outcome:
     output = config.output_path
     if output.exists() and not journal_path(output).exists():
         raise ConfigError(
@@ -126,8 +154,11 @@ def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event)
         logger.warning("%s", fault)
     policy = load_policy(config.policy_path)
     plan = make_plan(config, source, policy)
-    keys = [key_of(image, provider) for image in plan]
-    with Journal(journal_path(output), sync_every=1 if provider.paid else SYNC_EVERY_FREE) as journal:
+    if config.shard:
+        shard = Shard.parse(config.shard)
+        plan = [image for index, image in enumerate(plan) if shard.holds(index)]
+    keys = [key_of(image, providers) for image in plan]
+    with Journal(journal_path(output), sync_every=SYNC_EVERY) as journal:
         num_kept = _say_what_is_kept(journal, keys, output)
         missing = {
             image.record.image_path: "the image file is missing"
@@ -137,29 +168,36 @@ def _generate(config: GenerateConfig, provider: Provider, stop: threading.Event)
         todo = [
             k
             for k, (image, key) in enumerate(zip(plan, keys, strict=True))
-            if image.slots and key not in journal.replies and image.record.image_path not in missing
+            if image.slots and key not in journal.done and image.record.image_path not in missing
         ]
+        if todo and not may_ask:
+            raise Incomplete(
+                f"{output}: {len(todo)} of {len(plan)} images are not in the journals, the first of them "
+                f"{plan[todo[0]].record.image_path}; let each shard finish first"
+            )
         if todo:
             # They would speak of another file until this run has ended.
             for stale in (manifest_path(output), _beside(output, "stats"), _beside(output, "failed")):
                 stale.unlink(missing_ok=True)
-        with Output(output, plan, keys, journal, _PairMaker(provider, source, policy), missing) as written:
-            if not asyncio.run(_collect(todo, plan, keys, provider, config, journal, written, stop)):
+        ladder = Ladder(providers)
+        maker = PairMaker(ladder, source, policy)
+        with Output(output, plan, keys, journal, maker, missing) as written:
+            if not asyncio.run(_collect(todo, plan, keys, source, ladder, config, journal, written, stop)):
                 raise KeyboardInterrupt
-            outcome = _outcome(config, source, plan, provider, num_kept, written, journal)
+            outcome = _outcome(config, source, plan, providers[0], num_kept, written, journal)
         num_tokens = journal.num_tokens
-    _write_reports(config, source, provider, outcome, written, num_tokens)
+    _write_reports(config, source, providers[0], outcome, written, num_tokens)
     return outcome
 
 
 def _say_what_is_kept(journal: Journal, keys: Sequence[str], output: Path) -> int:
-    num_kept = sum(key in journal.replies for key in keys)
+    num_kept = sum(key in journal.done for key in keys)
     foreign = journal.num_foreign(keys)
     if num_kept:
         logger.info("%s: going on; %d of %d images are in the checkpoint", output, num_kept, len(keys))
     if foreign and num_kept < len(keys):
         logger.warning(
-            "%s: the checkpoint holds %d replies for other annotations, another plan or another provider; "
+            "%s: the checkpoint holds replies about %d images for other annotations, another plan or other providers; "
             "%d images are written anew, nothing is mixed",
             output, foreign, len(keys) - num_kept,
         )  # fmt: skip
@@ -170,22 +208,53 @@ async def _collect(
     todo: Sequence[int],
     plan: Sequence[PlannedImage],
     keys: Sequence[str],
-    provider: Provider,
+    source: Source,
+    ladder: Ladder,
     config: GenerateConfig,
     journal: Journal,
     written: "Output",
     stop: threading.Event,
 ) -> bool:
-    """Ask the provider for what is missing, and let the output grow. False where it was stopped before the end."""
+    """Ask the providers for what is missing, and let the output grow. False where it was stopped before the end."""
     waiting = iter(todo)
-    running: dict[asyncio.Task[Reply], int] = {}
-    halted: Incomplete | None = None
-    next_start = 0.0
-    clock = asyncio.get_running_loop().time
+    budget = Budget(config.max_cost_usd, spent_usd=journal.cost_usd + journal.lost_usd)
+    caller = Caller(ladder, journal, budget, delay_s=config.rate_limit_delay_s, stop=stop)
+    halted: list[Incomplete] = []
+    num_left = len(todo)
 
-    async def ask(index: int, start: float) -> Reply:
-        await asyncio.sleep(max(0.0, start - clock()))
-        return await provider.generate(Request.of(plan[index]))
+    async def word(index: int) -> None:
+        """Climb the ladder for one image until it needs nothing more."""
+        image, key = plan[index], keys[index]
+        while True:
+            answers = journal.answers[key]
+            made = written.maker.make(image, answers)
+            step = ladder.next_step(len(image.slots), answers, made.faults)
+            if step is None:
+                break
+            request = replace(
+                source.request(image),
+                slots=tuple(image.slots[slot] for slot in step.slots),
+                complaint=step.complaint,
+                with_image=ladder.rungs[step.rung].with_image,
+            )
+            await caller.call(step, request, key)
+        written.take(index, made)
+
+    async def work() -> None:
+        nonlocal num_left
+        while not halted and not stop.is_set() and (index := next(waiting, None)) is not None:
+            try:
+                await word(index)
+            except ProviderError as error:
+                written.failed[plan[index].record.image_path] = str(error)
+            except Incomplete as error:
+                halted.append(error)
+                return
+            except Stopped:
+                return
+            num_left -= 1
+            bar.update()
+            written.grow()
 
     with tqdm(
         total=len(plan),
@@ -195,94 +264,102 @@ async def _collect(
         mininterval=0.5 if sys.stderr.isatty() else 30,
         disable=not todo,
     ) as bar:
-        while True:
-            while len(running) < provider.concurrency and not halted and not stop.is_set():
-                index = next(waiting, None)
-                if index is None:
-                    break
-                start = max(clock(), next_start)
-                next_start = start + config.rate_limit_delay_s if provider.paid else 0.0
-                running[asyncio.create_task(ask(index, start))] = index
-            if not running:
-                break
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                index = running.pop(task)
-                image_path = plan[index].record.image_path
-                failure = ""
-                try:
-                    reply = task.result()
-                    journal.append(Event(event="reply", key=keys[index], image_path=image_path, reply=reply))
-                    failure = written.take(index, reply)
-                except ProviderError as error:
-                    failure = str(error)
-                except Incomplete as error:
-                    halted = error
-                    continue
-                if failure:
-                    journal.append(Event(event="failed", key=keys[index], image_path=image_path, error=failure))
-                    written.failed[image_path] = failure
-                bar.update()
-            written.grow()
+        num_at_once = min(len(todo), ladder.rungs[0].provider.concurrency)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(num_at_once):
+                    group.create_task(work())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            for provider in {id(rung.provider): rung.provider for rung in ladder.rungs}.values():
+                await provider.close()
+    written.grow()
     if halted:
-        raise halted
-    return next(waiting, None) is None
+        raise halted[0]
+    return not num_left
 
 
 @dataclass(slots=True)
 class Made:
-    """What became of one reply."""
+    """What became of an image's answers."""
 
-    pairs: list[VQAPair] = field(default_factory=list[VQAPair])
-    rejected: list[str] = field(default_factory=list[str])
-    failure: str = ""
+    pairs: dict[int, VQAPair] = field(default_factory=dict[int, VQAPair])
+    """By question."""
+    faults: dict[int, str] = field(default_factory=dict[int, str])
+    """What is wrong with the questions that have no usable words, by question."""
+    num_refused: Counter[str] = field(default_factory=Counter[str])
+    """Refusals by rung."""
 
 
 @dataclass(frozen=True, slots=True)
-class _PairMaker:
-    """Makes pairs of a reply: the provider's words, the plan's truth, and the validator's consent."""
+class PairMaker:
+    """Makes pairs of answers: the provider's words, the plan's truth, and the validator's consent."""
 
-    provider: Provider
+    ladder: Ladder
     source: Source
     policy: Policy
 
-    def make(self, image: PlannedImage, reply: Reply) -> Made:
-        try:
-            worded = read_reply(reply)
-        except AnswerUnreadable as error:
-            return Made(failure=str(error))
+    def make(self, image: PlannedImage, answers: Sequence[Answer]) -> Made:
+        """Return the first words for each question that hold."""
         facts = read_facts(image.record, self.source.annotated)
-        pairs: list[VQAPair] = []
-        made = Made()
-        by_slot = {pair.slot: pair for pair in worded if pair.question.strip() and pair.answer.strip()}
-        for index, slot in enumerate(image.slots):
-            if index not in by_slot:
-                made.rejected.append(f"{image.record.image_path}: no words for the {slot.question_type} question")
+        made = Made(faults=dict.fromkeys(range(len(image.slots)), "never asked"))
+        for answer in answers:
+            rung = self.ladder.rungs[answer.rung]
+            if answer.reply is None:
+                made.faults.update(dict.fromkeys(answer.slots, answer.error))
+                continue
+            if answer.reply.stop == "refusal":
+                made.num_refused[rung.name] += 1
+            try:
+                worded = {pair.slot: pair for pair in read_reply(answer.reply)}
+            except AnswerUnreadable as error:
+                made.faults.update(dict.fromkeys(answer.slots, str(error)))
+                continue
+            self._take(image, facts, answer, rung, worded, made)
+        return made
+
+    def _take(
+        self,
+        image: PlannedImage,
+        facts: Facts,
+        answer: Answer,
+        rung: Rung,
+        worded: dict[int, WordedPair],
+        made: Made,
+    ) -> None:
+        """Add what holds of one readable reply."""
+        assert answer.reply is not None
+        fresh: dict[int, VQAPair] = {}
+        for position, slot in enumerate(answer.slots):
+            words, planned = worded.get(position), image.slots[slot]
+            if words is None or not words.question.strip() or not words.answer.strip():
+                made.faults[slot] = f"no words for the {planned.question_type} question"
                 continue
             about = PairMetadata(
                 image_id=image.record.image_id,
-                question_type=slot.question_type,
+                question_type=planned.question_type,
                 categories=list(facts.present),
                 num_categories=len(facts.present),
-                generated_by=self.provider.generated_by,
-                model=reply.model,
-                prompt_version=self.provider.prompt_version,
-                evidence=list(slot.evidence),
-                short_answer=slot.short_answer,
-                target=slot.target,
+                generated_by=rung.provider.generated_by,
+                model=answer.reply.model,
+                prompt_version=rung.provider.prompt_version,
+                evidence=list(planned.evidence),
+                short_answer=planned.short_answer,
+                target=planned.target,
             )
-            words = by_slot[index]
-            pairs.append(
-                VQAPair(
-                    image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about
-                )
+            fresh[slot] = VQAPair(
+                image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about
             )
-        faults = dict(reversed(check_image(pairs, facts, self.policy)))
-        made.rejected += [f"{image.record.image_path}: {message}" for _, message in sorted(faults.items())]
-        made.pairs = [pair for index, pair in enumerate(pairs) if index not in faults]
-        if not made.pairs:
-            made.failure = f"none of {len(image.slots)} pairs could be used: {made.rejected[0]}"
-        return made
+        kept = [*made.pairs.values()]
+        # Those that hold already come first: of two that contradict each other the later one is at fault.
+        faults = dict(reversed(check_image([*kept, *fresh.values()], facts, self.policy)))
+        for position, (slot, pair) in enumerate(fresh.items(), start=len(kept)):
+            if position in faults:
+                made.faults[slot] = faults[position]
+            else:
+                made.pairs[slot] = pair
+                del made.faults[slot]
 
 
 class Output:
@@ -294,10 +371,10 @@ class Output:
         plan: Sequence[PlannedImage],
         keys: Sequence[str],
         journal: Journal,
-        maker: _PairMaker,
+        maker: PairMaker,
         failed: dict[str, str],
     ) -> None:
-        self._path, self._plan, self._keys, self._journal, self._maker = path, plan, keys, journal, maker
+        self._path, self._plan, self._keys, self._journal, self.maker = path, plan, keys, journal, maker
         self._position = 0
         self.failed = failed
         """Why, by image path; of this run alone, for the next one tries again."""
@@ -307,6 +384,8 @@ class Output:
         self._made: dict[int, Made] = {}
         """What was taken and waits for its turn."""
         self.negatives: Counter[str] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
+        """Refusals by rung and by what the bag holds."""
 
     def __enter__(self) -> "Output":
         with replacing(self._path) as stream:
@@ -325,10 +404,19 @@ class Output:
             with suppress(OSError):  # what a full disk did not take is written by the next run
                 self._stream.close()
 
-    def take(self, index: int, reply: Reply) -> str:
-        """Make the pairs of an image's reply, and return why there are none."""
-        self._made[index] = made = self._maker.make(self._plan[index], reply)
-        return made.failure
+    def take(self, index: int, made: Made) -> None:
+        """Take what was made for an image about which nothing more is asked, and journal that."""
+        image, key = self._plan[index], self._keys[index]
+        if made.pairs:
+            self._journal.append(Event(event="done", key=key))
+            self._made[index] = made
+        else:
+            self._fail(image, key, made)
+
+    def _fail(self, image: PlannedImage, key: str, made: Made) -> None:
+        error = next(iter(made.faults.values()))
+        self.failed[image.record.image_path] = error
+        self._journal.append(Event(event="failed", key=key, image_path=image.record.image_path, error=error))
 
     def grow(self) -> None:
         """Append what is finished by now."""
@@ -338,23 +426,25 @@ class Output:
     def _finished(self) -> Iterator[bytes]:
         while self._position < len(self._plan):
             image, key = self._plan[self._position], self._keys[self._position]
-            image_path = image.record.image_path
-            reply = self._journal.replies.get(key)
-            if image.slots and image_path not in self.failed:
-                if reply is None:
+            if image.slots and image.record.image_path not in self.failed:
+                if key not in self._journal.done:
                     return
-                made = self._made.pop(self._position, None) or self._maker.make(image, reply)
-                if made.failure:  # a reply that an earlier version found good enough
-                    self.failed[image_path] = made.failure
-                    self._journal.append(Event(event="failed", key=key, image_path=image_path, error=made.failure))
-                yield from self._lines(image, made)
+                made = self._made.pop(self._position, None) or self.maker.make(image, self._journal.answers[key])
+                if made.pairs:
+                    yield from self._lines(image, made)
+                else:  # words that an earlier version found good enough
+                    self._fail(image, key, made)
             self._position += 1
 
     def _lines(self, image: PlannedImage, made: Made) -> Iterator[bytes]:
-        self.num_rejected += len(made.rejected)
-        self.rejected += made.rejected[: SHOWN - len(self.rejected)]
+        self.num_rejected += len(made.faults)
+        rejected = [f"{image.record.image_path}: {message}" for _, message in sorted(made.faults.items())]
+        self.rejected += rejected[: SHOWN - len(self.rejected)]
         self.negatives.update(slot.negative for slot in image.slots if slot.negative)
-        for pair in made.pairs:
+        for rung, count in made.num_refused.items():
+            for category in read_facts(image.record, self.maker.source.annotated).present or ("none",):
+                self.refused[rung, category] += count
+        for _, pair in sorted(made.pairs.items()):
             self.meter.add(pair)
             yield pair.model_dump_json().encode() + b"\n"
 
@@ -378,6 +468,9 @@ def _outcome(
         num_silent=sum(not image.slots for image in plan),
         num_rejected=written.num_rejected,
         cost_usd=round(journal.cost_usd, 6),
+        lost_usd=round(journal.lost_usd, 6),
+        num_lost=journal.num_lost,
+        refused={f"{rung}: {category}": count for (rung, category), count in sorted(written.refused.items())},
         quality=written.meter.result(),
     )
 
@@ -411,8 +504,13 @@ def _write_reports(
             "rejected_examples": written.rejected,
             "absent_targets_chosen": dict(sorted(written.negatives.items())),
             "input_tokens": num_tokens["input"],
+            "cache_read_tokens": num_tokens["cache_read"],
+            "cache_write_tokens": num_tokens["cache_write"],
             "output_tokens": num_tokens["output"],
             "cost_usd": outcome.cost_usd,
+            "calls_without_reply": outcome.num_lost,
+            "calls_without_reply_usd_at_most": outcome.lost_usd,
+            "refusals": outcome.refused,
             "quality": quality.model_dump(mode="json"),
         },
     )

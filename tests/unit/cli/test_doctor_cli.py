@@ -1,13 +1,18 @@
 """What `xray-vqa doctor` says of a model."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_ins.llm import WRONG_KEY, LlmServer, running
 
-from xray_vqa.cli.doctor import say_model
+from xray_vqa.cli.doctor import describe_llm, say_model
+from xray_vqa.cli.main import main
+from xray_vqa.config.llm import load_llm_config
 from xray_vqa.core.figures import read_figures, write_figures
-from xray_vqa.errors import IntegrityError
+from xray_vqa.errors import ConfigError, Incomplete, IntegrityError
+from xray_vqa.generation.providers import Unavailable
 from xray_vqa.modeling.loading import NANO_DIR, digest_of
 
 
@@ -37,3 +42,43 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     (tmp_path / "nano/tokenizer.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"tokenizer\.json"):
         say_model(str(tmp_path / "nano"))
+
+
+SERVICES = [("anthropic", "Anthropic", ""), ("openai", "OpenAI", "/v1")]
+
+
+@pytest.fixture
+def services(monkeypatch) -> Iterator[LlmServer]:
+    with running() as server:
+        for name, _, suffix in SERVICES:
+            monkeypatch.setenv(f"{name.upper()}_API_KEY", "a-key")
+            monkeypatch.setenv(f"{name.upper()}_BASE_URL", server.url + suffix)
+        yield server
+
+
+@pytest.mark.parametrize(("name", "title", "_suffix"), SERVICES)
+def test_a_service_knows_the_configured_model_or_what_is_wrong_is_said(
+    services: LlmServer, name: str, title: str, _suffix: str, monkeypatch
+):
+    pytest.importorskip(name, reason=f"the extra `generate` is not installed: no {name}")
+    model = getattr(load_llm_config(), name).model
+    assert describe_llm(name).startswith(f"{model}, ")
+    services.behaviour.models = ("another-model",)
+    with pytest.raises(ConfigError, match=f"{title} does not list the model '{model}'; it has another-model"):
+        describe_llm(name)
+    monkeypatch.setenv(f"{name.upper()}_API_KEY", WRONG_KEY)
+    with pytest.raises(Incomplete, match=f"check {name.upper()}_API_KEY"):
+        describe_llm(name)
+    monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(Unavailable, match=f"no answer from {title}"):
+        describe_llm(name)
+
+
+def test_the_doctor_names_each_service_and_never_fails(services: LlmServer, capsys):
+    for name, _, _ in SERVICES:
+        pytest.importorskip(name, reason=f"the extra `generate` is not installed: no {name}")
+    services.behaviour.models = (load_llm_config().openai.model,)
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert f"OPENAI_API_KEY      set; {load_llm_config().openai.model}, listed" in said
+    assert "to mend: Anthropic does not list the model" in said

@@ -1,13 +1,17 @@
-"""Scans without pixels: what the plan and the validator need to know of a bag."""
+"""Scans without pixels: what the plan, the validator and a run need to know of a bag."""
 
 import random
 from collections.abc import Sequence
 
+from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import load_policy
-from xray_vqa.core.records import ScanRecord
+from xray_vqa.core.jsonl import read_jsonl
+from xray_vqa.core.records import ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.dataset.layout import write_split
 
 POLICY = load_policy()
+NUM_IMAGES = 12
 
 
 def make_record(
@@ -46,3 +50,26 @@ def make_records(count: int, clean_share: float = 0.15) -> list[ScanRecord]:
         boxes = [(chance.uniform(0, 240), chance.uniform(0, 240), 50.0, 50.0) for _ in categories]
         records.append(make_record(number, categories, boxes))
     return records
+
+
+def write_scans(root, records):
+    (root / "train" / "images").mkdir(parents=True, exist_ok=True)
+    for record in records:
+        (root / record.image_path).write_bytes(b"pixels")
+    write_split(root, "train", records)
+
+
+def config_of(dataset, **changes):
+    values = {
+        "annotations_path": dataset / "train" / "annotations.json",
+        "output_path": dataset.parent / "pairs.jsonl",
+        "provider": ProviderSettings(provider="template"),
+        "rate_limit_delay_s": 0.0,
+    }
+    return GenerateConfig(**values | changes)
+
+
+def read(path):
+    pairs, faults = read_jsonl(path, VQAPair)
+    assert faults == []
+    return pairs

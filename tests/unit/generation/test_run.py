@@ -6,58 +6,22 @@ import threading
 import time
 
 import pytest
-from bags import make_record, make_records
+from bags import NUM_IMAGES, config_of, make_record, make_records, read, write_scans
 
-from xray_vqa.config.generate import GenerateConfig, ProviderSettings
-from xray_vqa.core.jsonl import read_jsonl
-from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
-from xray_vqa.core.records import VQAPair
+from xray_vqa.config.generate import ProviderSettings
+from xray_vqa.core.manifest import read_manifest, sha256_file
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
-from xray_vqa.dataset.layout import write_split
 from xray_vqa.errors import ConfigError, Incomplete
-from xray_vqa.generation.journal import Event, Journal, journal_path
+from xray_vqa.generation.journal import Answer, Event, Journal, journal_path
 from xray_vqa.generation.providers import Reply, open_provider, provider_from_environment
 from xray_vqa.generation.providers.scripted import ScriptedProvider, Step
 from xray_vqa.generation.providers.template import TemplateProvider
 from xray_vqa.generation.run import generate
-
-NUM_IMAGES = 12
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    root = tmp_path / "scans"
-    records = make_records(NUM_IMAGES)
-    write_scans(root, records)
-    write_manifest(root, make_manifest("synth", annotated_categories=list(CATEGORIES)))
-    return root
-
-
-def write_scans(root, records):
-    (root / "train" / "images").mkdir(parents=True, exist_ok=True)
-    for record in records:
-        (root / record.image_path).write_bytes(b"pixels")
-    write_split(root, "train", records)
-
-
-def config_of(dataset, **changes):
-    values = {
-        "annotations_path": dataset / "train" / "annotations.json",
-        "output_path": dataset.parent / "pairs.jsonl",
-        "provider": ProviderSettings(provider="template"),
-        "rate_limit_delay_s": 0.0,
-    }
-    return GenerateConfig(**values | changes)
+from xray_vqa.generation.shards import Shard, merge_journals
 
 
 def scripted(*faults, **options):
     return ScriptedProvider([Step(fault=fault) for fault in (*faults, "")], **options)
-
-
-def read(path):
-    pairs, faults = read_jsonl(path, VQAPair)
-    assert faults == []
-    return pairs
 
 
 def test_a_run_writes_pairs_stats_and_manifest(dataset):
@@ -93,7 +57,7 @@ def test_an_image_that_fails_is_named_and_tried_again(dataset):
     journal_path(config.output_path).unlink()
     config.output_path.unlink()
 
-    first = generate(config, scripted("", "error"))
+    first = generate(config, scripted("", "error", "error"))
     assert list(first.failed.values()) == ["the script says that this image fails"]
     assert len(read(config.output_path)) == 3 * (NUM_IMAGES - 1)
     failed = json.loads((dataset.parent / "pairs_failed.json").read_text())
@@ -104,9 +68,9 @@ def test_an_image_that_fails_is_named_and_tried_again(dataset):
     assert not (dataset.parent / "pairs_failed.json").exists()
 
 
-@pytest.mark.parametrize("fault", ["refusal", "truncated", "garbage"])
-def test_a_reply_that_cannot_be_read_fails_its_image_alone(dataset, fault):
-    outcome = generate(config_of(dataset), scripted(fault))
+@pytest.mark.parametrize("faults", [["refusal"] * 2, ["truncated"] * 3, ["garbage"] * 3])
+def test_an_image_of_which_no_reply_can_be_read_fails_alone(dataset, faults):
+    outcome = generate(config_of(dataset), scripted(*faults))
     assert len(outcome.failed) == 1
     assert outcome.quality.num_images == NUM_IMAGES - 1
     provider = scripted()
@@ -115,8 +79,8 @@ def test_a_reply_that_cannot_be_read_fails_its_image_alone(dataset, fault):
 
 
 @pytest.mark.parametrize("fault", ["wrong", "leak", "missing"])
-def test_a_pair_that_is_not_true_is_rejected_and_counted(dataset, fault):
-    outcome = generate(config_of(dataset), scripted(fault))
+def test_a_pair_that_is_never_true_is_rejected_and_counted(dataset, fault):
+    outcome = generate(config_of(dataset), scripted(*[fault] * 3))
     assert outcome.num_rejected == 1
     assert outcome.quality.num_pairs == 3 * NUM_IMAGES - 1
     assert json.loads((dataset.parent / "pairs_stats.json").read_text())["rejected_pairs"] == 1
@@ -235,6 +199,53 @@ def test_scans_about_which_nothing_can_be_asked_are_counted(dataset):
     assert (outcome.num_silent, outcome.failed) == (1, {})
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_shards_become_the_file_that_one_run_would_have_written(dataset, count):
+    config = config_of(dataset)
+    whole = dataset.parent / "whole.jsonl"
+    generate(config_of(dataset, output_path=whole), scripted("missing"))
+    for number in range(1, count + 1):
+        shard = Shard(number, count)
+        part = config_of(dataset, output_path=shard.path_for(config.output_path), shard=f"{number}/{count}")
+        generate(part, ScriptedProvider([Step(cost_usd=0.5)]))
+    for _ in range(2):  # merging again changes nothing
+        assert len(merge_journals(config.output_path)) == count
+        outcome = generate(config, scripted(), may_ask=False)
+        assert outcome.cost_usd == 0.5 * NUM_IMAGES
+        assert sorted(read(config.output_path), key=str) == sorted(read(whole), key=str)
+        assert [pair.image_path for pair in read(config.output_path)] == [pair.image_path for pair in read(whole)]
+
+
+def test_a_shard_that_is_missing_or_unfinished_is_named(dataset):
+    config = config_of(dataset)
+    with pytest.raises(ConfigError, match="shard1of2"):
+        merge_journals(config.output_path)
+    for number in (1, 2):
+        part = config_of(dataset, output_path=Shard(number, 2).path_for(config.output_path), shard=f"{number}/2")
+        with pytest.raises(Incomplete):
+            generate(part, scripted("", "incomplete"))
+        if number == 1:
+            with pytest.raises(ConfigError, match=r"shards \[2\] are missing"):
+                merge_journals(config.output_path)
+    merge_journals(config.output_path)
+    with pytest.raises(Incomplete, match=f"{NUM_IMAGES - 2} of {NUM_IMAGES} images are not in the journals"):
+        generate(config, scripted(), may_ask=False)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])
+def test_what_is_no_part_of_a_whole_is_refused(text):
+    with pytest.raises(ValueError, match=r"part of a whole|invalid literal"):
+        Shard.parse(text)
+
+
+def test_byte_equal_scans_under_two_names_are_two_images(dataset):
+    first, *others = make_records(NUM_IMAGES)
+    twin = first.model_copy(update={"image_path": "train/images/000099.jpg", "image_filename": "000099.jpg"})
+    write_scans(dataset, [first, twin, *others])
+    outcome = generate(config_of(dataset), scripted(concurrency=4))
+    assert (outcome.failed, outcome.quality.num_images) == ({}, NUM_IMAGES + 1)
+
+
 def test_calls_of_a_paid_provider_keep_their_distance(dataset):
     provider = ScriptedProvider([Step(cost_usd=0.01)])
     started = time.monotonic()
@@ -244,7 +255,7 @@ def test_calls_of_a_paid_provider_keep_their_distance(dataset):
 
 
 def test_a_reply_that_was_paid_for_and_useless_is_in_the_bill(dataset):
-    script = [Step(fault="refusal", cost_usd=0.5), Step()]
+    script = [Step(fault="refusal", cost_usd=0.5), Step(fault="refusal"), Step()]
     assert generate(config_of(dataset), ScriptedProvider(script)).cost_usd == 0.5
     assert generate(config_of(dataset), ScriptedProvider([Step(cost_usd=0.25)])).cost_usd == 0.75
 
@@ -255,14 +266,15 @@ def test_a_kept_reply_that_is_no_longer_good_enough_is_asked_for_again(dataset):
     path = journal_path(config.output_path)
     lines = path.read_text().splitlines()
     broken = Event.model_validate_json(lines[0])
-    broken = broken.model_copy(update={"reply": Reply(text="{}", model="scripted")})
+    broken = broken.model_copy(update={"answer": Answer(slots=[0, 1, 2], reply=Reply(text="{}", model="scripted"))})
     path.write_text("\n".join([broken.model_dump_json(), *lines[1:]]) + "\n")
     assert list(generate(config, scripted()).failed) == [broken.image_path]
     assert generate(config, scripted()).failed == {}
 
 
 def event(key):
-    return Event(event="reply", key=key, image_path="train/images/0.jpg", reply=Reply(text="{}", model="m"))
+    answer = Answer(slots=[0], reply=Reply(text="{}", model="m"))
+    return Event(event="answer", key=key, image_path="train/images/0.jpg", answer=answer)
 
 
 def test_a_torn_last_line_loses_that_line_alone(tmp_path, caplog):
@@ -272,11 +284,11 @@ def test_a_torn_last_line_loses_that_line_alone(tmp_path, caplog):
         journal.append(event("b"))
     path.write_bytes(path.read_bytes()[:-20])
     with caplog.at_level(logging.WARNING), Journal(path) as journal:
-        assert set(journal.replies) == {"a"}
+        assert set(journal.answers) == {"a"}
         journal.append(event("c"))
     assert "1 lines are cut off" in caplog.text
     with Journal(path) as journal:
-        assert set(journal.replies) == {"a", "c"}
+        assert set(journal.answers) == {"a", "c"}
 
 
 def test_a_reply_after_a_failure_counts(tmp_path):
@@ -286,7 +298,7 @@ def test_a_reply_after_a_failure_counts(tmp_path):
         assert journal.failures == {"a": "bad day"}
         journal.append(event("a"))
     with Journal(path) as journal:
-        assert (set(journal.replies), journal.failures) == ({"a"}, {})
+        assert (set(journal.answers), journal.failures) == ({"a"}, {})
 
 
 def test_two_processes_do_not_write_one_journal(tmp_path):
@@ -303,10 +315,13 @@ def test_the_provider_comes_from_the_environment_and_never_silently():
         provider_from_environment({"ANTHROPIC_API_KEY": ""})
 
 
-@pytest.mark.parametrize("name", ["anthropic", "openai"])
-def test_a_provider_of_a_later_version_says_so(name):
-    with pytest.raises(ConfigError, match=r"not part of this version yet.*PROVIDER=template"):
-        open_provider(ProviderSettings(provider=name))
+def test_an_unknown_model_is_not_paid_for_blindly(monkeypatch):
+    pytest.importorskip("anthropic", reason="the extra `generate` is not installed")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    with pytest.raises(ConfigError, match=r"claude-of-tomorrow of anthropic costs.*--price IN,OUT"):
+        open_provider(ProviderSettings(provider="anthropic", model="claude-of-tomorrow"))
+    stated = ProviderSettings(provider="anthropic", model="claude-of-tomorrow", price=(1.0, 5.0))
+    assert open_provider(stated).model == "claude-of-tomorrow"
 
 
 def test_a_misspelt_provider_and_a_broken_script_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from pathlib import Path
 
 from bags import POLICY, make_record, make_records
 
@@ -68,6 +69,7 @@ def test_words_are_the_same_each_time_and_follow_the_seed():
 
 def test_a_reply_can_be_read_and_costs_nothing():
     image = plan_images(make_records(5), CATEGORIES, POLICY)[0]
-    reply = asyncio.run(TemplateProvider().generate(Request.of(image)))
+    request = Request(image.record, image.slots, Path(image.record.image_path), CATEGORIES)
+    reply = asyncio.run(TemplateProvider().generate(request))
     assert [pair.slot for pair in read_reply(reply)] == [0, 1, 2]
     assert reply.cost_usd == 0

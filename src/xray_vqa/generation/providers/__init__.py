@@ -3,16 +3,50 @@
 from collections.abc import Mapping
 
 from xray_vqa.config.generate import ProviderSettings
+from xray_vqa.config.llm import LlmSettings, load_llm_config
+from xray_vqa.config.loading import require
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.provider import Provider, Reply, Request, WordedPair, read_reply
+from xray_vqa.generation.prices import StatedPrice, find_price
+from xray_vqa.generation.providers.provider import (
+    Limits,
+    Price,
+    Provider,
+    Reply,
+    Request,
+    Throttled,
+    Unavailable,
+    WordedPair,
+    read_reply,
+)
 
-PROVIDERS = ("template", "scripted")
+LLM_PROVIDERS = ("anthropic", "openai", "openai_compatible")
+
+PROVIDERS = ("template", *LLM_PROVIDERS, "scripted")
 
 _KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 
 
+def llm_settings(settings: ProviderSettings) -> LlmSettings:
+    """Return how a language model is called: `configs/llm.yaml`, with what the run names instead.
+
+    Raises:
+        ConfigError: The provider is none of `LLM_PROVIDERS`, or the file is wrong.
+    """
+    if settings.provider not in LLM_PROVIDERS:
+        raise ConfigError(
+            f"the {settings.provider} provider has no models; those that have: {', '.join(LLM_PROVIDERS)}"
+        )
+    found: LlmSettings = getattr(load_llm_config(), settings.provider)
+    named = {"model": settings.model, "base_url": settings.base_url, "timeout_s": settings.timeout_s}
+    return found.model_copy(update={name: value for name, value in named.items() if value})
+
+
 def open_provider(settings: ProviderSettings) -> Provider:
-    """Return the provider that the settings name. Raises ConfigError where this version has no such one."""
+    """Return the provider that the settings name.
+
+    Raises:
+        ConfigError: There is no such provider, or its key, price or package is missing.
+    """
     if settings.provider == "template":
         from xray_vqa.generation.providers.template import TemplateProvider
 
@@ -23,12 +57,26 @@ def open_provider(settings: ProviderSettings) -> Provider:
         if settings.script_path is None:
             raise ConfigError("the scripted provider needs --script FILE, a JSON list of steps")
         return ScriptedProvider.from_file(settings.script_path, seed=settings.seed)
-    if settings.provider in _KEYS:
-        raise ConfigError(
-            f"the {settings.provider} provider is not part of this version yet, which writes pairs from templates "
-            "only; set PROVIDER=template (free, offline, no key needed)"
-        )
-    raise ConfigError(f"unknown provider {settings.provider!r}; this version has {', '.join(PROVIDERS)}")
+    if settings.provider in LLM_PROVIDERS:
+        return _open_llm(settings.provider, llm_settings(settings), settings.price)
+    raise ConfigError(f"unknown provider {settings.provider!r}; there are {', '.join(PROVIDERS)}")
+
+
+def _open_llm(name: str, settings: LlmSettings, stated: tuple[float, float] | None) -> Provider:
+    if name == "openai_compatible":
+        require("openai", extra="generate")
+        from xray_vqa.generation.providers.openai_compatible import OpenAICompatibleProvider
+
+        return OpenAICompatibleProvider(settings, price=None if stated is None else StatedPrice(*stated))
+    require(name, extra="generate")
+    price = find_price(name, settings.model, stated)
+    if name == "anthropic":
+        from xray_vqa.generation.providers.anthropic import AnthropicProvider
+
+        return AnthropicProvider(settings, price=price)
+    from xray_vqa.generation.providers.openai import OpenAIProvider
+
+    return OpenAIProvider(settings, price=price)
 
 
 def provider_from_environment(environment: Mapping[str, str]) -> str:
@@ -49,11 +97,17 @@ def provider_from_environment(environment: Mapping[str, str]) -> str:
 
 
 __all__ = [
+    "LLM_PROVIDERS",
     "PROVIDERS",
+    "Limits",
+    "Price",
     "Provider",
     "Reply",
     "Request",
+    "Throttled",
+    "Unavailable",
     "WordedPair",
+    "llm_settings",
     "open_provider",
     "provider_from_environment",
     "read_reply",

@@ -15,21 +15,37 @@ from pydantic import TypeAdapter, ValidationError
 from xray_vqa.core.jsonl import first_error, read_json
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import ConfigError, Incomplete, ProviderError
-from xray_vqa.generation.providers.provider import Reply, Request
+from xray_vqa.generation.providers.provider import Limits, Reply, Request, Throttled, Unavailable
 from xray_vqa.generation.providers.template import word_slots
 
-Fault = Literal["", "error", "incomplete", "refusal", "truncated", "garbage", "missing", "wrong", "leak"]
+Fault = Literal[
+    "",
+    "error",
+    "incomplete",
+    "throttled",
+    "unavailable",
+    "lost",
+    "refusal",
+    "truncated",
+    "garbage",
+    "missing",
+    "wrong",
+    "leak",
+]
 
 
 class Step(Strict):
     """One call. `delay_s` is waited first, then the fault happens."""
 
     fault: Fault = ""
-    """`error`: this image fails; `incomplete`: the run cannot go on; `missing`: one pair short; `wrong`: the first
+    """`error`: this image fails; `incomplete`: the run cannot go on; `throttled`, `unavailable`: for now; `lost`: done
+    and perhaps billed, but the reply never came; `missing`: one pair short; `wrong`: the first
     answer is not the planned one; `leak`: the first question speaks of annotations; `refusal`, `truncated` and
     `garbage`: replies that cannot be read."""
     delay_s: float = 0.0
     cost_usd: float = 0.0
+    retry_after_s: float | None = None
+    """For `throttled`: what is asked to be waited."""
 
 
 class ScriptedProvider:
@@ -39,6 +55,8 @@ class ScriptedProvider:
     generated_by = "scripted"
     model = "scripted"
     prompt_version = "scripted-1"
+    listens = True
+    limits = Limits()
 
     def __init__(self, script: Iterable[Step], *, seed: int = 0, concurrency: int = 1) -> None:
         self._script = list(script)
@@ -65,6 +83,9 @@ class ScriptedProvider:
         steps = itertools.chain(self._script, itertools.repeat(self._script[-1]))
         return sum(step.cost_usd for step, _ in zip(steps, requests, strict=False))
 
+    def most_usd(self, request: Request) -> float:
+        return max(step.cost_usd for step in self._script)
+
     async def generate(self, request: Request) -> Reply:
         step = next(self._steps)
         self.calls += 1
@@ -74,8 +95,15 @@ class ScriptedProvider:
             raise ProviderError("the script says that this image fails")
         if step.fault == "incomplete":
             raise Incomplete("the script says that nothing goes on; start the same command again")
+        if step.fault == "throttled":
+            raise Throttled("the script says that this comes too fast", retry_after_s=step.retry_after_s)
+        if step.fault in ("unavailable", "lost"):
+            raise Unavailable("the script says that nobody answers", may_have_cost=step.fault == "lost")
         stop = step.fault if step.fault in ("refusal", "truncated") else "end"
         return Reply(text=self._text(request, step.fault), stop=stop, model=self.model, cost_usd=step.cost_usd)
+
+    async def close(self) -> None:
+        pass
 
     def _text(self, request: Request, fault: Fault) -> str:
         pairs: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
 from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.plan import Slot, identity_of
-from xray_vqa.generation.providers.provider import Reply, Request, WordedPair
+from xray_vqa.generation.providers.provider import Limits, Reply, Request, WordedPair
 
 TEMPLATE_VERSION = "1"
 
@@ -245,6 +245,8 @@ class TemplateProvider:
     prompt_version = f"template-{TEMPLATE_VERSION}"
     paid = False
     concurrency = 1
+    listens = False
+    limits = Limits()
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -255,6 +257,12 @@ class TemplateProvider:
     def estimate_usd(self, requests: Sequence[Request]) -> float:
         return 0.0
 
+    def most_usd(self, request: Request) -> float:
+        return 0.0
+
     async def generate(self, request: Request) -> Reply:
         pairs = word_slots(request.record, request.slots, self._seed)
         return Reply(text=json.dumps({"pairs": [pair.model_dump() for pair in pairs]}), model=self.model)
+
+    async def close(self) -> None:
+        pass
