@@ -4,9 +4,9 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xray_vqa.cli.arguments import add_workers
 from xray_vqa.errors import ConfigError, DatasetError
@@ -123,14 +123,19 @@ def show_import(report: "ImportReport", *, as_json: bool) -> None:
     show_faults("copy", report.copies, where, shown=3)
     show_faults("notice", report.notices, where)
     show_faults("fault", report.faults, where)
+    show_report(report.root, report.as_json(), as_json=as_json)
+
+
+def show_report(root: Path, report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the numbers of an import, as its report file has them, or all of it as JSON."""
     if as_json:
-        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+        print(json.dumps(report, ensure_ascii=False, indent=1))
         return
-    print(report.root)
-    for name, count in report.counts.items():
+    print(root)
+    for name, count in report["counts"].items():
         print(f"  {name:<18}{count:>8}")
-    print(f"  annotated: {', '.join(report.annotated) or 'nothing'}")
-    show_categories(report.categories)
+    print(f"  annotated: {', '.join(report['annotated_categories']) or 'nothing'}")
+    show_categories(report["categories"])
 
 
 def show_categories(categories: dict[str, dict[str, int]]) -> None:

@@ -123,14 +123,16 @@ def import_source(
     *,
     stage: str = "import",
     origin: str = "",
+    request: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> ImportReport:
     """Write a source's scans as a dataset under `root` and return what was done.
 
     The same source and options give the same files, byte for byte.
 
-    `origin` is what the manifest calls the source, by default its folder. A dataset of another origin or stage is
-    not written over. Images are read and stored by several processes where there are more than a few.
+    `origin` is what the manifest calls the source, by default its folder, and `request` what else decided what the
+    source holds. A dataset of another origin or stage is not written over. Images are read and stored by several
+    processes where there are more than a few.
 
     Raises:
         ConfigError: The options do not fit the source, or `root` holds something else than an import of this source.
@@ -139,10 +141,18 @@ def import_source(
     """
     num_jobs = len(source.scans) // CHUNK
     with disk_errors(root), collecting_less(), open_runner(workers, num_jobs, root, memory_mb=MEMORY_MB) as run:
-        return _import(source, root, options or ImportOptions(), stage, origin, run)
+        return _import(source, root, options or ImportOptions(), stage, origin, request, run)
 
 
-def _import(source: Source, root: Path, options: ImportOptions, stage: str, origin: str, run: Runner) -> ImportReport:
+def _import(
+    source: Source,
+    root: Path,
+    options: ImportOptions,
+    stage: str,
+    origin: str,
+    request: Mapping[str, Any] | None,
+    run: Runner,
+) -> ImportReport:
     origin = origin or str(source.root.resolve())
     _check_root(source, root, stage, origin)
     report = ImportReport(root, faults=list(source.faults), notices=list(source.notices))
@@ -165,6 +175,7 @@ def _import(source: Source, root: Path, options: ImportOptions, stage: str, orig
         "scale_boxes": options.scale_boxes,
         "box_factor": options.box_factor,
         "group_pattern": options.group_pattern,
+        **({} if request is None else {"request": dict(request)}),
     }
     by_split: dict[Split, list[_Checked]] = {
         split: _merge_copies([one for one in checked if one.split == split]) for split in SPLITS
