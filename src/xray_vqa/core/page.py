@@ -20,7 +20,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType] - jinja2 types it as a bare dict
     page = environment.get_template(template.name).render(values)
     with replacing(path) as stream:
         stream.write(page.encode("utf-8", "replace"))  # a file name that is no UTF-8 may stand in it

@@ -482,6 +482,9 @@ def _record(
     report: ImportReport,
 ) -> ScanRecord:
     scan = one.scan
+    file_name = f"{number:06d}{one.suffix}"
+    if scan.record is not None:
+        return _record_again(one, split, number, file_name, options, report)
     threats = [item for item in scan.items if not is_clean_label(item.label)]
     num_clean = len(scan.items) - len(threats)
     report.counts["clean_labels"] = report.counts.get("clean_labels", 0) + num_clean
@@ -492,7 +495,6 @@ def _record(
     frame = _frame(one, frames, report) if any(item.box_xywh for item in threats) else Frame()
     raw_labels = [item.label for item in threats]
     masks = [item.mask for item in threats]
-    file_name = f"{number:06d}{one.suffix}"
     return ScanRecord(
         image_id=number,
         image_filename=file_name,
@@ -510,6 +512,27 @@ def _record(
         factors=dict(scan.factors) if scan.factors else None,
         original_name=scan.original_name,
         raw_labels=raw_labels if raw_labels != categories else None,
+    )
+
+
+def _record_again(
+    one: _Checked, split: Split, number: int, file_name: str, options: ImportOptions, report: ImportReport
+) -> ScanRecord:
+    """Return a record that an export of ours has carried, under its new number; it was decided when it was made."""
+    scan, record = one.scan, one.scan.record
+    assert record is not None
+    report.notices += [Fault(scan.annotation_path, fault, scan.position) for fault in record.box_faults()]
+    report.counts["without_box"] = report.counts.get("without_box", 0) + record.bboxes.count(None)
+    return record.model_copy(
+        update={
+            "image_id": number,
+            "image_filename": file_name,
+            "image_path": f"{split}/images/{file_name}",
+            "sha256": one.sha256,
+            "group": one.group,
+            "source": options.source_name or record.source,
+            "licence": options.licence or record.licence,
+        }
     )
 
 
