@@ -137,7 +137,8 @@ def _read(args: argparse.Namespace) -> "Source":
     """Return the source that the options name, fetched and unpacked."""
     from xray_vqa.dataset.stcray.published import check_archive, is_published
     from xray_vqa.dataset.stcray.tree import read_stcray
-    from xray_vqa.dataset.stcray.unpack import require_space, unpack
+    from xray_vqa.dataset.stcray.unpack import unpack
+    from xray_vqa.dataset.storing import require_space
     from xray_vqa.errors import IntegrityError
 
     archives, folders = _archives(args)

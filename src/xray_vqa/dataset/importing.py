@@ -89,6 +89,12 @@ class ImportReport:
     """Choices made for the user, each named."""
     copies: list[Fault] = field(default_factory=list)
     """Images that stand in the source twice, byte for byte."""
+    renamed: tuple[str, str] = ("", "")
+    """The source's folder and what it is called in messages, where it is a copy of another place."""
+
+    def say(self, fault: Fault) -> str:
+        """Return a fault as it is told."""
+        return str(fault).replace(*self.renamed) if self.renamed[0] else str(fault)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -96,9 +102,9 @@ class ImportReport:
             "categories": self.categories,
             "unlisted": self.unlisted,
             "annotated_categories": list(self.annotated),
-            "faults": [str(fault) for fault in self.faults],
-            "notices": [str(notice) for notice in self.notices],
-            "copies": [str(copy) for copy in self.copies],
+            "faults": [*map(self.say, self.faults)],
+            "notices": [*map(self.say, self.notices)],
+            "copies": [*map(self.say, self.copies)],
         }
 
 
@@ -130,9 +136,9 @@ def import_source(
 
     The same source and options give the same files, byte for byte.
 
-    `origin` is what the manifest calls the source, by default its folder, and `request` what else decided what the
-    source holds. A dataset of another origin or stage is not written over. Images are read and stored by several
-    processes where there are more than a few.
+    `origin` is what the manifest calls the source, by default its address or folder, and `request` what else decided
+    what the source holds. A dataset of another origin or stage is not written over. Images are read and stored by
+    several processes where there are more than a few.
 
     Raises:
         ConfigError: The options do not fit the source, or `root` holds something else than an import of this source.
@@ -153,9 +159,11 @@ def _import(
     request: Mapping[str, Any] | None,
     run: Runner,
 ) -> ImportReport:
-    origin = origin or str(source.root.resolve())
+    origin = origin or source.address or str(source.root.resolve())
     _check_root(source, root, stage, origin)
     report = ImportReport(root, faults=list(source.faults), notices=list(source.notices))
+    if source.base:
+        report.renamed = (str(source.root), source.base)
     report.annotated = _annotated(source, options)
     check_splits(source.scans, options)
     _group_pattern(options)
@@ -180,7 +188,7 @@ def _import(
     by_split: dict[Split, list[_Checked]] = {
         split: _merge_copies([one for one in checked if one.split == split]) for split in SPLITS
     }
-    name = options.source_name or f"{source.format}/{source.root.resolve().name}"
+    name = options.source_name or f"{source.format}/{source.address or source.root.resolve().name}"
     frames = find_frames(
         [(one.scan, one.size_wh) for one in checked], scale_boxes=options.scale_boxes, factor=options.box_factor
     )
@@ -234,6 +242,12 @@ def _check_root(source: Source, root: Path, stage: str, origin: str) -> None:
     source_dir, target = source.root.resolve(), root.resolve()
     if target == source_dir or source_dir in target.parents:
         raise ConfigError(f"{root} lies inside the source {source.root}; choose an --output-dir outside of it")
+    check_origin(root, stage, origin)
+
+
+def check_origin(root: Path, stage: str, origin: str) -> None:
+    """Raise ConfigError where a folder holds something else than a dataset that a stage has made of an origin."""
+    target = root.resolve()
     if (target / MANIFEST_NAME).is_file():
         old = read_manifest(target)
         if old.stage != stage or old.config.get("origin") != origin:

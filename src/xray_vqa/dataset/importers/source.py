@@ -108,6 +108,10 @@ class Source:
     """Choices made for the user and things that were left aside."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 by path of the annotation files."""
+    address: str = ""
+    """Where the folder's files come from, if it is a copy: the source's name then, in all that is written and said."""
+    base: str = ""
+    """What stands for the folder in messages, if it is a copy."""
 
 
 class SourceFolder:
