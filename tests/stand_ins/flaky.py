@@ -14,6 +14,7 @@ class Line:
         """Then it breaks, and every other attempt with it; None for a line that holds."""
         self.opened: list[str] = []
         self.forbidden = False
+        self.breaks_with: BaseException = ConnectionResetError("the line broke")
 
 
 class FlakyFileSystem(MemoryFileSystem):
@@ -70,7 +71,7 @@ class _Reader:
         if left is None:
             return self.file.read(size)
         if left == 0:
-            raise ConnectionResetError("the line broke")
+            raise self.line.breaks_with
         data = self.file.read(min(size, left))
         self.line.bytes_left = left - len(data)
         return data

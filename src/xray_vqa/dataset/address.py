@@ -23,7 +23,7 @@ _LOCAL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 _PACKAGES = {"smbclient": "smbprotocol", "libarchive": "libarchive-c", "git": "gitpython"}
 """Packages that are not called like the module that is missing."""
 _TALKATIVE = ("fsspec", "aiohttp", "urllib3", "s3fs", "aiobotocore", "botocore", "gcsfs", "adlfs", "azure")
-"""Loggers that tell whole addresses or signatures when asked for details."""
+"""Loggers that tell whole addresses, or where they found credentials, when asked for less than warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def open_address(text: str) -> Address:
     import fsspec
 
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.WARNING)
     shown = hide_credentials(text)
     with remote_errors(shown):
         filesystem, path = fsspec.core.url_to_fs(text)

@@ -20,6 +20,7 @@ from stand_ins.flaky import FlakyFileSystem, Line
 from xray_vqa.cli.main import main
 from xray_vqa.core.manifest import hide_credentials, read_manifest
 from xray_vqa.core.records import SPLITS
+from xray_vqa.dataset import fetching
 from xray_vqa.dataset.address import local_path, open_address
 from xray_vqa.dataset.fetching import MAX_TRIES, fetch_tree
 from xray_vqa.dataset.layout import read_split
@@ -188,6 +189,21 @@ def test_a_line_that_breaks_is_tried_again_in_the_same_run_and_not_for_ever(flak
     assert waits == [0.5, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("problem", [TimeoutError(), OSError(5, "Input/output error"), RuntimeError("of a library")])
+def test_whatever_breaks_on_the_line_can_be_gone_on_from(flaky, tmp_path, capsys, problem):
+    FlakyFileSystem.line.bytes_left, FlakyFileSystem.line.breaks_with = 1000, problem
+    assert bring(flaky, tmp_path / "out") == 3
+    FlakyFileSystem.line.bytes_left = None
+    assert bring(flaky, tmp_path / "out") == 0
+
+
+def test_a_permission_that_ends_in_the_middle_is_said_at_once(flaky, tmp_path, capsys, waits):
+    FlakyFileSystem.line.bytes_left, FlakyFileSystem.line.breaks_with = 1000, PermissionError("token expired")
+    assert bring(flaky, tmp_path / "out") == 2
+    assert "no permission to read it (token expired)" in capsys.readouterr().err
+    assert waits == []
+
+
 def test_a_file_that_has_changed_meanwhile_is_fetched_again_and_one_that_is_gone_is_removed(flaky, tmp_path, png):
     fetch(flaky, tmp_path / "s")
     files = FlakyFileSystem()
@@ -212,6 +228,15 @@ def test_a_full_disk_ends_with_3_and_goes_on_with_room(memory, tmp_path, small_d
     disk = small_disk("40k")
     assert bring(memory, disk / "out") == 3
     assert "are needed for a copy of memory://scans and the dataset; make room" in capsys.readouterr().err
+    small_disk("4m", at=disk)
+    assert bring(memory, disk / "out") == 0
+
+
+def test_a_disk_that_is_filled_meanwhile_ends_with_3_and_goes_on_with_room(memory, tmp_path, small_disk, monkeypatch):
+    disk = small_disk("40k")
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "require_space", lambda *args: None)
+        assert bring(memory, disk / "out") == 3
     small_disk("4m", at=disk)
     assert bring(memory, disk / "out") == 0
 
