@@ -86,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="multiply boxes by it where the annotation does not say for which size of the image they were drawn",
     )
-    parser.add_argument("--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER)")
+    parser.add_argument(
+        "--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER, or FORMAT/ADDRESS)"
+    )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the scans, kept in every record")
     add_workers(parser)
     parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
