@@ -274,3 +274,37 @@ def test_a_download_that_is_killed_anywhere_ends_in_the_same_dataset(tmp_path):
         done = site.run(DOWNLOAD)
         assert done.returncode == 0, done.stderr
         assert dataset(site.output) == wanted
+
+
+def test_a_finished_download_is_seen_to_be_whole_without_the_hub_and_without_the_archives(site):
+    assert site.run(DOWNLOAD).returncode == 0
+    wanted = dataset(site.output)
+    shutil.rmtree(site.output / ".archives")
+    num_requests = len(site.behaviour.requests)
+    done = site.run(f"{DOWNLOAD} --json", HF_TOKEN="", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "data/stcray is whole" in done.stderr
+    assert "unpacking" not in done.stderr
+    assert json.loads(done.stdout)["counts"]["scans"] == 32
+    assert len(site.behaviour.requests) == num_requests
+    assert dataset(site.output) == {name: data for name, data in wanted.items() if ".archives" not in name}
+
+
+@pytest.mark.parametrize("damage", ["missing image", "empty image", "annotations", "report"])
+def test_a_finished_download_that_lost_something_is_mended(site, damage):
+    assert site.run(DOWNLOAD).returncode == 0
+    wanted = dataset(site.output)
+    match damage:
+        case "missing image":
+            (site.output / "train/images/000003.jpg").unlink()
+        case "empty image":
+            (site.output / "train/images/000003.jpg").write_bytes(b"")
+        case "annotations":
+            path = site.output / "test/annotations.json"
+            path.write_text(path.read_text().replace("Gun", "Knife"))
+        case "report":
+            (site.output / "import_report.json").unlink()
+    done = site.run(DOWNLOAD)
+    assert done.returncode == 0, done.stderr
+    assert "is whole" not in done.stderr
+    assert dataset(site.output) == wanted

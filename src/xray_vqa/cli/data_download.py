@@ -74,11 +74,18 @@ def run(args: argparse.Namespace) -> int:
     is_new = not args.output_dir.exists()
     try:
         with _alone(args.output_dir):
+            if _is_finished(args):
+                return 0
             source = _read(args)
             with disk_errors(args.output_dir):
-                options = ImportOptions(source_name="stcray")
                 report = import_source(
-                    source, args.output_dir, options, stage="download", origin="stcray", workers=args.workers
+                    source,
+                    args.output_dir,
+                    ImportOptions(source_name="stcray"),
+                    stage="download",
+                    origin="stcray",
+                    request=_request(args),
+                    workers=args.workers,
                 )
             show_import(report, as_json=args.json)
             if report.faults and not args.allow_faults:
@@ -96,11 +103,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _request(args: argparse.Namespace) -> dict[str, str | int | bool | None]:
+    """Return the options that decide what the dataset holds."""
+    source = args.source if args.source == HUB else str(Path(args.source).resolve())
+    return {"source": source, "max_samples": args.max_samples, "augmented": args.include_augmented}
+
+
+def _is_finished(args: argparse.Namespace) -> bool:
+    """Say what an earlier run of the same command has made, where nothing of it is missing.
+
+    What lies in a folder of the user's may have changed, so a `--source` is always read.
+    """
+    from xray_vqa.cli.data_import import show_report
+    from xray_vqa.dataset.stcray.finished import finished_report
+    from xray_vqa.dataset.stcray.published import wanted_archives
+
+    if args.source != HUB:
+        return False
+    wanted = wanted_archives(augmented=args.include_augmented)
+    digests = {archive.file_name: "" if args.any_version else archive.sha256 for archive in wanted}
+    report = finished_report(args.output_dir, _request(args), digests)
+    if report is None or (report["faults"] and not args.allow_faults):
+        return False
+    show_report(args.output_dir, report, as_json=args.json)
+    print(
+        f"{args.output_dir} is whole: an earlier run of this command has made it. --verify reads every image",
+        file=sys.stderr,
+    )
+    return True
+
+
 def _read(args: argparse.Namespace) -> "Source":
     """Return the source that the options name, fetched and unpacked."""
     from xray_vqa.dataset.stcray.published import check_archive, is_published
     from xray_vqa.dataset.stcray.tree import read_stcray
-    from xray_vqa.dataset.stcray.unpack import require_space, unpack
+    from xray_vqa.dataset.stcray.unpack import unpack
+    from xray_vqa.dataset.storing import require_space
     from xray_vqa.errors import IntegrityError
 
     archives, folders = _archives(args)

@@ -4,15 +4,17 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xray_vqa.cli.arguments import add_workers
 from xray_vqa.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from xray_vqa.core.records import Fault
+    from xray_vqa.dataset.fetching import Copy
     from xray_vqa.dataset.importing import ImportReport
 
 EPILOG = """\
@@ -22,7 +24,12 @@ examples:
   xray-vqa data import DIR --output-dir data/mine --split-map val=train --split-map extra=skip
   xray-vqa data import DIR --output-dir data/mine --test-share 0.3 --group-pattern '^(bag\\d+)_'
   xray-vqa data import DIR --output-dir data/mine --annotated Gun,Knife,Wrench
+  xray-vqa data import s3://bucket/scans --output-dir data/mine       needs pip install s3fs
+  xray-vqa data import https://host/scans/ --output-dir data/mine     a page that lists files; pip install aiohttp
+  xray-vqa data import zip://::scans.zip --output-dir data/mine       an archive, or one at an address: zip://::s3://...
 
+An ADDRESS is whatever fsspec opens. Its files are copied into OUTPUT/.fetched first, which goes on where it stopped and
+is removed when the import is done.
 Image bytes are kept unchanged under running numbers. The source's val and test go to test/; scans without a split are
 divided by group. Whatever cannot be kept as it is, is named: here, and in full in DIR/import_report.json of the output.
 Exit code 1 where scans were left out because they are missing or unreadable, unless --allow-faults.
@@ -36,7 +43,11 @@ SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `xray-vqa data import`."""
-    parser.add_argument("source", type=Path, metavar="DIR", help="folder with the images and their annotations")
+    parser.add_argument(
+        "source",
+        metavar="DIR|ADDRESS",
+        help="folder with the images and their annotations, or its address: s3://, gs://, https://, zip://, ...",
+    )
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="dataset folder to make")
     from xray_vqa.dataset.importers import FORMATS
 
@@ -75,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="multiply boxes by it where the annotation does not say for which size of the image they were drawn",
     )
-    parser.add_argument("--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER)")
+    parser.add_argument(
+        "--source-name", default="", metavar="NAME", help="as records say it (default FORMAT/FOLDER, or FORMAT/ADDRESS)"
+    )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the scans, kept in every record")
     add_workers(parser)
     parser.add_argument("--allow-faults", action="store_true", help="exit with 0 although scans were left out")
@@ -84,13 +97,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 where something could not be imported."""
+    from xray_vqa.dataset.address import local_path, open_address
+    from xray_vqa.dataset.fetching import FETCHED_NAME, fetch_tree
+    from xray_vqa.dataset.importing import check_origin
+
+    path = local_path(args.source)
+    if path is not None:
+        report = _import(args, path)
+    else:
+        address = open_address(args.source)
+        check_origin(args.output_dir, "import", address.shown)
+        copy = fetch_tree(address, args.output_dir / FETCHED_NAME)
+        try:
+            with copy.in_its_name():
+                report = _import(args, copy.folder, copy)
+        except (ConfigError, DatasetError):
+            print(f"{args.output_dir / FETCHED_NAME} keeps what was fetched for another try", file=sys.stderr)
+            raise
+        shutil.rmtree(args.output_dir / FETCHED_NAME)
+    show_import(report, as_json=args.json)
+    if report.faults and not args.allow_faults:
+        print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _import(args: argparse.Namespace, path: Path, copy: "Copy | None" = None) -> "ImportReport":
+    """Import a folder, which may be the copy of another place."""
     from xray_vqa.dataset.importers import find_importer, open_folder, read_source
     from xray_vqa.dataset.importing import ImportOptions, import_source
 
     scratch_dir = args.output_dir / SCRATCH_NAME
-    folder = open_folder(args.source, scratch_dir)
+    folder = open_folder(path, scratch_dir)
     importer = find_importer(folder, args.format)
-    print(f"{args.source}: {importer.description}", file=sys.stderr)
+    print(f"{copy.address if copy else path}: {importer.description}", file=sys.stderr)
     options = ImportOptions(
         split_map=dict(args.split_map),
         test_share=args.test_share,
@@ -103,16 +143,15 @@ def run(args: argparse.Namespace) -> int:
         licence=args.licence,
     )
     try:
-        report = import_source(read_source(folder, importer), args.output_dir, options, workers=args.workers)
+        source = read_source(folder, importer)
+        if copy is not None:
+            source = replace(source, faults=(*copy.faults, *source.faults), address=copy.address, base=copy.base)
+        report = import_source(source, args.output_dir, options, workers=args.workers)
     except (ConfigError, DatasetError):  # what is unpacked helps only a command that can go on
         shutil.rmtree(scratch_dir, ignore_errors=True)
         raise
     shutil.rmtree(scratch_dir, ignore_errors=True)
-    show_import(report, as_json=args.json)
-    if report.faults and not args.allow_faults:
-        print(f"{len(report.faults)} faults; the rest is imported. --allow-faults accepts them", file=sys.stderr)
-        return 1
-    return 0
+    return report
 
 
 def show_import(report: "ImportReport", *, as_json: bool) -> None:
@@ -120,17 +159,22 @@ def show_import(report: "ImportReport", *, as_json: bool) -> None:
     from xray_vqa.dataset.importing import REPORT_NAME
 
     where = report.root / REPORT_NAME
-    show_faults("copy", report.copies, where, shown=3)
-    show_faults("notice", report.notices, where)
-    show_faults("fault", report.faults, where)
+    show_faults("copy", [*map(report.say, report.copies)], where, shown=3)
+    show_faults("notice", [*map(report.say, report.notices)], where)
+    show_faults("fault", [*map(report.say, report.faults)], where)
+    show_report(report.root, report.as_json(), as_json=as_json)
+
+
+def show_report(root: Path, report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the numbers of an import, as its report file has them, or all of it as JSON."""
     if as_json:
-        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+        print(json.dumps(report, ensure_ascii=False, indent=1))
         return
-    print(report.root)
-    for name, count in report.counts.items():
+    print(root)
+    for name, count in report["counts"].items():
         print(f"  {name:<18}{count:>8}")
-    print(f"  annotated: {', '.join(report.annotated) or 'nothing'}")
-    show_categories(report.categories)
+    print(f"  annotated: {', '.join(report['annotated_categories']) or 'nothing'}")
+    show_categories(report["categories"])
 
 
 def show_categories(categories: dict[str, dict[str, int]]) -> None:
@@ -142,7 +186,7 @@ def show_categories(categories: dict[str, dict[str, int]]) -> None:
         print(f"  {name:<18}" + "".join(f"{counts.get(name, 0):>8}" for counts in categories.values()))
 
 
-def show_faults(word: str, faults: "Sequence[Fault]", where: Path | None = None, shown: int = SHOWN) -> None:
+def show_faults(word: str, faults: "Sequence[Fault | str]", where: Path | None = None, shown: int = SHOWN) -> None:
     """Print faults or notices by name on stderr, the first of many."""
     for fault in faults[:shown]:
         print(f"{word}: {fault}", file=sys.stderr)

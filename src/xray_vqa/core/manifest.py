@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -16,6 +17,9 @@ from xray_vqa.core.records import Strict
 from xray_vqa.errors import DatasetError
 
 MANIFEST_NAME = "manifest.json"
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(https?://[^\s?#'\"]*)[?#][^\s'\")]*", re.IGNORECASE)
+"""Signed addresses carry their signature there."""
 
 
 class Manifest(Strict):
@@ -53,11 +57,20 @@ def package_version() -> str:
         return "0+unknown"
 
 
+def hide_credentials(text: str) -> str:
+    """Return a text whose addresses have neither user and password nor what a web address says behind its path.
+
+    >>> hide_credentials("https://me:secret@host/scans.tar?signature=abc s3://bucket/scans")
+    'https://host/scans.tar?... s3://bucket/scans'
+    """
+    return _QUERY.sub(r"\1?...", _USER_INFO.sub("", text))
+
+
 def make_manifest(stage: str, **fields: Any) -> Manifest:
     """Return a manifest with the command, time, version and machine of this process filled in."""
     return Manifest(
         stage=stage,
-        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        command=[Path(sys.argv[0]).name, *map(hide_credentials, sys.argv[1:])],
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=package_version(),
         environment={"python": platform.python_version(), "platform": platform.platform()},

@@ -89,6 +89,12 @@ class ImportReport:
     """Choices made for the user, each named."""
     copies: list[Fault] = field(default_factory=list)
     """Images that stand in the source twice, byte for byte."""
+    renamed: tuple[str, str] = ("", "")
+    """The source's folder and what it is called in messages, where it is a copy of another place."""
+
+    def say(self, fault: Fault) -> str:
+        """Return a fault as it is told."""
+        return str(fault).replace(*self.renamed) if self.renamed[0] else str(fault)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -96,9 +102,9 @@ class ImportReport:
             "categories": self.categories,
             "unlisted": self.unlisted,
             "annotated_categories": list(self.annotated),
-            "faults": [str(fault) for fault in self.faults],
-            "notices": [str(notice) for notice in self.notices],
-            "copies": [str(copy) for copy in self.copies],
+            "faults": [*map(self.say, self.faults)],
+            "notices": [*map(self.say, self.notices)],
+            "copies": [*map(self.say, self.copies)],
         }
 
 
@@ -123,14 +129,16 @@ def import_source(
     *,
     stage: str = "import",
     origin: str = "",
+    request: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> ImportReport:
     """Write a source's scans as a dataset under `root` and return what was done.
 
     The same source and options give the same files, byte for byte.
 
-    `origin` is what the manifest calls the source, by default its folder. A dataset of another origin or stage is
-    not written over. Images are read and stored by several processes where there are more than a few.
+    `origin` is what the manifest calls the source, by default its address or folder, and `request` what else decided
+    what the source holds. A dataset of another origin or stage is not written over. Images are read and stored by
+    several processes where there are more than a few.
 
     Raises:
         ConfigError: The options do not fit the source, or `root` holds something else than an import of this source.
@@ -139,13 +147,23 @@ def import_source(
     """
     num_jobs = len(source.scans) // CHUNK
     with disk_errors(root), collecting_less(), open_runner(workers, num_jobs, root, memory_mb=MEMORY_MB) as run:
-        return _import(source, root, options or ImportOptions(), stage, origin, run)
+        return _import(source, root, options or ImportOptions(), stage, origin, request, run)
 
 
-def _import(source: Source, root: Path, options: ImportOptions, stage: str, origin: str, run: Runner) -> ImportReport:
-    origin = origin or str(source.root.resolve())
+def _import(
+    source: Source,
+    root: Path,
+    options: ImportOptions,
+    stage: str,
+    origin: str,
+    request: Mapping[str, Any] | None,
+    run: Runner,
+) -> ImportReport:
+    origin = origin or source.address or str(source.root.resolve())
     _check_root(source, root, stage, origin)
     report = ImportReport(root, faults=list(source.faults), notices=list(source.notices))
+    if source.base:
+        report.renamed = (str(source.root), source.base)
     report.annotated = _annotated(source, options)
     check_splits(source.scans, options)
     _group_pattern(options)
@@ -165,11 +183,12 @@ def _import(source: Source, root: Path, options: ImportOptions, stage: str, orig
         "scale_boxes": options.scale_boxes,
         "box_factor": options.box_factor,
         "group_pattern": options.group_pattern,
+        **({} if request is None else {"request": dict(request)}),
     }
     by_split: dict[Split, list[_Checked]] = {
         split: _merge_copies([one for one in checked if one.split == split]) for split in SPLITS
     }
-    name = options.source_name or f"{source.format}/{source.root.resolve().name}"
+    name = options.source_name or f"{source.format}/{source.address or source.root.resolve().name}"
     frames = find_frames(
         [(one.scan, one.size_wh) for one in checked], scale_boxes=options.scale_boxes, factor=options.box_factor
     )
@@ -223,6 +242,12 @@ def _check_root(source: Source, root: Path, stage: str, origin: str) -> None:
     source_dir, target = source.root.resolve(), root.resolve()
     if target == source_dir or source_dir in target.parents:
         raise ConfigError(f"{root} lies inside the source {source.root}; choose an --output-dir outside of it")
+    check_origin(root, stage, origin)
+
+
+def check_origin(root: Path, stage: str, origin: str) -> None:
+    """Raise ConfigError where a folder holds something else than a dataset that a stage has made of an origin."""
+    target = root.resolve()
     if (target / MANIFEST_NAME).is_file():
         old = read_manifest(target)
         if old.stage != stage or old.config.get("origin") != origin:
@@ -471,6 +496,9 @@ def _record(
     report: ImportReport,
 ) -> ScanRecord:
     scan = one.scan
+    file_name = f"{number:06d}{one.suffix}"
+    if scan.record is not None:
+        return _record_again(one, split, number, file_name, options, report)
     threats = [item for item in scan.items if not is_clean_label(item.label)]
     num_clean = len(scan.items) - len(threats)
     report.counts["clean_labels"] = report.counts.get("clean_labels", 0) + num_clean
@@ -481,7 +509,6 @@ def _record(
     frame = _frame(one, frames, report) if any(item.box_xywh for item in threats) else Frame()
     raw_labels = [item.label for item in threats]
     masks = [item.mask for item in threats]
-    file_name = f"{number:06d}{one.suffix}"
     return ScanRecord(
         image_id=number,
         image_filename=file_name,
@@ -499,6 +526,27 @@ def _record(
         factors=dict(scan.factors) if scan.factors else None,
         original_name=scan.original_name,
         raw_labels=raw_labels if raw_labels != categories else None,
+    )
+
+
+def _record_again(
+    one: _Checked, split: Split, number: int, file_name: str, options: ImportOptions, report: ImportReport
+) -> ScanRecord:
+    """Return a record that an export of ours has carried, under its new number; it was decided when it was made."""
+    scan, record = one.scan, one.scan.record
+    assert record is not None
+    report.notices += [Fault(scan.annotation_path, fault, scan.position) for fault in record.box_faults()]
+    report.counts["without_box"] = report.counts.get("without_box", 0) + record.bboxes.count(None)
+    return record.model_copy(
+        update={
+            "image_id": number,
+            "image_filename": file_name,
+            "image_path": f"{split}/images/{file_name}",
+            "sha256": one.sha256,
+            "group": one.group,
+            "source": options.source_name or record.source,
+            "licence": options.licence or record.licence,
+        }
     )
 
 

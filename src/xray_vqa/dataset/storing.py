@@ -1,6 +1,8 @@
-"""Copying scans into a dataset: only bytes that are still those that were checked, by any number of processes."""
+"""Writing what comes from outside into a folder: under names that stay in it, where there is room, unchanged."""
 
 import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -8,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from xray_vqa.core.images import DEFAULT_LIMITS
 from xray_vqa.core.manifest import sha256_bytes
 from xray_vqa.dataset.layout import is_whole
-from xray_vqa.errors import DatasetError, ImageUnreadable
+from xray_vqa.errors import DatasetError, ImageUnreadable, Incomplete
 
 CHUNK = 64
 """Images a job: some 60 ms of work, which makes handing it to another process cheap."""
@@ -79,3 +81,32 @@ def store_chunk(errands: Sequence[Errand]) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def unsafe_name(name: str) -> str:
+    """Return why a name from outside, `/` between its parts, must not be written beneath a folder; else nothing."""
+    parts = name.split("/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "an absolute path"
+    if ".." in parts:
+        return "a path out of the folder"
+    if not name.isprintable() or not any(part not in ("", ".") for part in parts):
+        return "no usable name"
+    if len(name.encode()) > 1024 or any(len(part.encode()) > 200 for part in parts):
+        return "a name too long"
+    return ""
+
+
+def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
+    """Raise Incomplete where the disk of a folder, which need not exist yet, has not so much room."""
+    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < num_bytes:
+        raise Incomplete(
+            f"{there} has {_size(free)} free, and {_size(num_bytes)} are needed for {purpose}; make room and start "
+            "the same command again"
+        )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.2f} MB"

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from xray_vqa.core.images import jpeg_uri, read_image
-from xray_vqa.core.jsonl import replacing
+from xray_vqa.core.page import write_page
 from xray_vqa.core.records import SPLITS, ScanRecord
 from xray_vqa.dataset.layout import read_split
 from xray_vqa.dataset.verify import KINDS, Remark, VerifyReport
@@ -20,6 +18,7 @@ MAX_LISTED = 100
 """Lines of each kind; the JSON report has all of them."""
 MAX_SIDE = 480
 """Pixels of a drawn scan."""
+_TEMPLATE = Path(__file__).with_name("verify_page.html.j2")
 
 
 def write_verify_page(path: Path, report: VerifyReport) -> Path:
@@ -32,29 +31,15 @@ def write_verify_page(path: Path, report: VerifyReport) -> Path:
     ]
     categories = sorted({name for counts in report.splits.values() for name in counts.categories})
     most = max((n for counts in report.splits.values() for n in counts.categories.values()), default=1)
-    page = _template().render(
-        report=report,
-        name=report.root.resolve().name,
-        sections=sections,
-        categories=categories,
-        most=most,
-        max_listed=MAX_LISTED,
-    )
-    with replacing(path) as stream:
-        stream.write(page.encode("utf-8", "replace"))
-    return path
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    return environment.get_template("verify_page.html.j2")
+    values = {
+        "report": report,
+        "name": report.root.resolve().name,
+        "sections": sections,
+        "categories": categories,
+        "most": most,
+        "max_listed": MAX_LISTED,
+    }
+    return write_page(path, _TEMPLATE, values, {"thousands": lambda number: f"{number:,}"})
 
 
 def _records(root: Path) -> dict[str, ScanRecord]:

@@ -305,8 +305,7 @@ def shared_renderer(size_wh: tuple[int, int]) -> Renderer:
     renderer = Renderer(size_wh)
     if has_to_be_compiled(draw_item):
         with second_process("from xray_vqa.simulation.raster import draw_nothing; draw_nothing()"):
-            sample_scene(0, size_wh=size_wh)
-            renderer.expose(draw_look(load_profile(PROFILE_NAMES[0]), 0), noise_seed=0)
+            renderer.expose(_look_of(sample_scene(0, size_wh=size_wh), load_profile(PROFILE_NAMES[0])), noise_seed=0)
     return renderer
 
 

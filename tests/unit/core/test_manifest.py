@@ -70,3 +70,8 @@ def test_digests_of_bytes_and_files_agree(tmp_path):
     assert sha256_file(tmp_path / "a.png") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
     with pytest.raises(DatasetError, match=r"b\.png: cannot be read"):
         sha256_file(tmp_path / "b.png")
+
+
+def test_a_password_in_the_command_is_not_kept(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["xray-vqa", "data", "import", "https://me:secret@host/a.tar?X-Signature=abc"])
+    assert make_manifest("import").command == ["xray-vqa", "data", "import", "https://host/a.tar?..."]

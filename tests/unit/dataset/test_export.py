@@ -67,11 +67,9 @@ def test_parquet_comes_back_the_same(dataset, tmp_path):
     assert not (tmp_path / "again/.unpacked").exists()
 
 
-def test_many_scans_go_to_several_files_and_a_smaller_export_removes_the_others(dataset, tmp_path, monkeypatch):
+def test_many_scans_go_to_several_files_and_a_smaller_export_removes_the_others(dataset, tmp_path):
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    monkeypatch.setattr("xray_vqa.dataset.exporters.parquet.SHARD_BYTES", 10_000)
-    assert len(ParquetExporter().write(dataset, tmp_path / "hub").paths) == 3
-    monkeypatch.undo()
+    assert len(ParquetExporter(shard_bytes=10_000).write(dataset, tmp_path / "hub").paths) == 3
     ParquetExporter().write(dataset, tmp_path / "hub")
     assert len(list((tmp_path / "hub/data").iterdir())) == 2
 
@@ -156,11 +154,12 @@ def test_lines_that_are_no_pairs_are_named_and_the_rest_is_exported(pairs, tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{out}", "--format", "tfrecord", "--output", "x"], "there are coco, llava, messages, parquet"),
+        (["{out}", "--format", "tfrecord", "--output", "x"], "there are coco, llava, messages, parquet, webdataset"),
         (["{out}", "--format", "parquet"], "--output is missing"),
         (["{out}", "--format", "llava", "--output", "{out}/x.json"], "takes a file of pairs"),
         (["{pairs}", "--format", "coco"], "is no folder; coco takes a dataset folder"),
         (["{out}", "--format", "coco", "--output", "{out}"], "is the source itself"),
+        (["{out}", "--format", "coco", "--shard-mb", "5"], "coco writes no shards"),
     ],
 )  # fmt: skip
 def test_wrong_use_ends_with_2_and_says_why(dataset, pairs, capsys, words, said):

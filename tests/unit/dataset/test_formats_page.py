@@ -24,7 +24,8 @@ def test_every_format_has_its_row():
 
 
 def test_the_example_is_a_format_as_soon_as_its_file_is_there(tmp_path, png):
-    [code] = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    section = PAGE.split("## Adding a format\n")[1]
+    [code] = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     (tmp_path / "plugin").mkdir()
     (tmp_path / "plugin/our_scanner.py").write_text(code)
     (tmp_path / "scans").mkdir()

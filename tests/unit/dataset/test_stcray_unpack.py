@@ -14,7 +14,8 @@ from stand_ins.stcray import set_members
 
 from xray_vqa.dataset.stcray import libarchive, published, readers
 from xray_vqa.dataset.stcray.published import check_archive, find_archives, wanted_archives
-from xray_vqa.dataset.stcray.unpack import UnpackLimits, require_space, unpack
+from xray_vqa.dataset.stcray.unpack import UnpackLimits, unpack
+from xray_vqa.dataset.storing import require_space
 from xray_vqa.errors import ConfigError, DatasetError, Incomplete, IntegrityError
 
 needs_libarchive = pytest.mark.skipif(

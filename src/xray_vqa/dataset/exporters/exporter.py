@@ -4,12 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from xray_vqa.core.jsonl import read_jsonl
 from xray_vqa.core.manifest import make_manifest, manifest_path, read_manifest, sha256_file, write_manifest
 from xray_vqa.core.records import Fault, VQAPair
 from xray_vqa.errors import ConfigError, DatasetError
+
+Value = TypeVar("Value")
 
 
 @dataclass(slots=True)
@@ -33,6 +35,27 @@ class Exporter(Protocol):
     def write(self, source: Path, target: Path) -> ExportReport:
         """Write a dataset or pairs under `target`. Raises DatasetError or ConfigError where they cannot be read."""
         ...
+
+
+@dataclass(frozen=True)
+class ShardedExporter:
+    """What exporters that write numbered files have in common: how large one becomes."""
+
+    shard_bytes: int
+    """Of images in one file, about."""
+    shard_scans: int | None = None
+
+    def in_shards(self, values: Sequence[Value], sizes: Sequence[int]) -> list[list[Value]]:
+        """Return values in parts that each stay within the limits; one value is never too large."""
+        shards: list[list[Value]] = []
+        num_bytes = 0
+        for value, size in zip(values, sizes, strict=True):
+            if not shards or num_bytes + size > self.shard_bytes or len(shards[-1]) == self.shard_scans:
+                shards.append([])
+                num_bytes = 0
+            shards[-1].append(value)
+            num_bytes += size
+        return shards
 
 
 def read_pairs(path: Path) -> tuple[list[VQAPair], list[Fault]]:

@@ -6,6 +6,7 @@ without a script, and our own importer gives the same scans back. Masks, occlusi
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,25 @@ from xray_vqa.config.loading import require
 from xray_vqa.core.manifest import read_manifest, sha256_bytes
 from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
-from xray_vqa.dataset.exporters.exporter import ExportReport, write_folder_manifest
+from xray_vqa.dataset.exporters.exporter import ExportReport, ShardedExporter, write_folder_manifest
 from xray_vqa.dataset.importers.parquet import OWN_KEY
 from xray_vqa.dataset.layout import annotations_path, read_split
 from xray_vqa.errors import DatasetError
 
-SHARD_BYTES = 400 * 2**20
-"""Of images in one file, about what the hub's own tools write."""
 ROWS_A_GROUP = 64
 """What a reader has to decode to see one image."""
 _NAMES = [*CATEGORIES, UNLISTED]
 _TEXTS = ("caption", "group", "source", "licence", "original_name")
 
 
-class ParquetExporter:
-    """Writes a folder of Parquet files, image bytes unchanged."""
+@dataclass(frozen=True)
+class ParquetExporter(ShardedExporter):
+    """Writes a folder of Parquet files, image bytes unchanged, each about as large as the hub's own tools make it."""
 
     name = "parquet"
     description = "Parquet with image bytes and boxes, as on the Hugging Face hub"
     takes = "dataset"
+    shard_bytes: int = 400 * 2**20
 
     def write(self, source: Path, target: Path) -> ExportReport:
         require("pyarrow", extra="parquet")
@@ -42,7 +43,7 @@ class ParquetExporter:
                 continue
             scans = read_split(source, split)
             report.faults.extend(scans.faults)
-            shards = _shards(source, scans.records)
+            shards = self.in_shards(scans.records, [_size_of(source / record.image_path) for record in scans.records])
             for number, records in enumerate(shards):
                 path = target / f"data/{split}-{number:05d}-of-{len(shards):05d}.parquet"
                 report.counts[split] = report.counts.get(split, 0) + _write_shard(
@@ -59,18 +60,8 @@ class ParquetExporter:
 EXPORTER = ParquetExporter()
 
 
-def _shards(source: Path, records: Sequence[ScanRecord]) -> list[list[ScanRecord]]:
-    shards: list[list[ScanRecord]] = []
-    num_bytes = 0
-    for record in records:
-        path = source / record.image_path
-        size = path.stat().st_size if path.is_file() else 0
-        if not shards or num_bytes + size > SHARD_BYTES:
-            shards.append([])
-            num_bytes = 0
-        shards[-1].append(record)
-        num_bytes += size
-    return shards
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _write_shard(

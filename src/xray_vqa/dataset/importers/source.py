@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from xray_vqa.core.manifest import sha256_file
-from xray_vqa.core.records import Fault
+from xray_vqa.core.records import Fault, ScanRecord
 from xray_vqa.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
@@ -89,6 +89,8 @@ class SourceScan:
     """Why the boxes may belong to another size of the image, where the annotation does not say which."""
     also_called: str = ""
     """Another name that the annotation file has for the image."""
+    record: ScanRecord | None = None
+    """What an export of ours says of exactly these bytes: kept as it is, since it was all decided before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class Source:
     """Choices made for the user and things that were left aside."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 by path of the annotation files."""
+    address: str = ""
+    """Where the folder's files come from, if it is a copy: the source's name then, in all that is written and said."""
+    base: str = ""
+    """What stands for the folder in messages, if it is a copy."""
 
 
 class SourceFolder:
@@ -137,7 +143,7 @@ class SourceFolder:
                 name = prefix + entry.name
                 if entry.name.startswith("._"):  # what macOS leaves beside the true files of an archive
                     continue
-                if not _is_utf8(entry.name):
+                if not is_utf8(entry.name):
                     skipped["names are not UTF-8; rename the files"].append(name)
                 elif entry.is_symlink() and not _is_file_within(entry, inside):
                     skipped[
@@ -428,7 +434,8 @@ def _likeliest(candidates: list[str], annotation: str, split: str) -> list[str]:
     return [name for name in candidates if shared(name) == best]
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Return whether a name from a file system or an archive can be written into a file of ours."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -17,7 +17,7 @@ from xray_vqa.core.jsonl import disk_errors
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.dataset.stcray import transfer
 from xray_vqa.dataset.stcray.published import ARCHIVES, PAGE, REPO_ID, Archive
-from xray_vqa.dataset.stcray.unpack import require_space
+from xray_vqa.dataset.storing import require_space
 from xray_vqa.errors import ConfigError, Incomplete, IntegrityError
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ disk is known to hold is written down every so often.
 """
 
 import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -24,7 +23,8 @@ from xray_vqa.core.jsonl import disk_errors, replacing
 from xray_vqa.core.records import Fault, Strict
 from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
 from xray_vqa.dataset.stcray.readers import Entry, is_cut_off, read_entries
-from xray_vqa.errors import DatasetError, Incomplete
+from xray_vqa.dataset.storing import unsafe_name
+from xray_vqa.errors import DatasetError
 
 _KEPT_SUFFIXES = IMAGE_SUFFIXES | {".json", ".txt"}
 _SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
@@ -184,7 +184,7 @@ def _target_path(entry: Entry, target: Path, tally: _Tally) -> Path | None:
         return None  # made when a file asks for it
     if not entry.has_utf8_name:
         return tally.refuse(entry.name, "the name is no UTF-8")
-    reason = _unsafe(name)
+    reason = unsafe_name(name)
     if reason:
         return tally.refuse(entry.name, reason)
     if entry.kind != "file":
@@ -200,19 +200,6 @@ def _target_path(entry: Entry, target: Path, tally: _Tally) -> Path | None:
     if entry.is_encrypted:
         return tally.refuse(entry.name, "encrypted")
     return target.joinpath(*parts)
-
-
-def _unsafe(name: str) -> str:
-    parts = name.split("/")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "an absolute path"
-    if ".." in parts:
-        return "a path out of the folder"
-    if not name.isprintable() or not any(part not in ("", ".") for part in parts):
-        return "no usable name"
-    if len(name.encode()) > 1024 or any(len(part.encode()) > 200 for part in parts):
-        return "a name too long"
-    return ""
 
 
 def _write(entry: Entry, path: Path, part: Path, limit: int, tally: _Tally) -> int | None:
@@ -265,18 +252,3 @@ def _read_report(path: Path) -> UnpackReport | None:
 def _write_report(path: Path, report: UnpackReport) -> None:
     with replacing(path) as stream:
         stream.write(report.model_dump_json().encode())
-
-
-def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
-    """Raise Incomplete where the disk of a folder, which need not exist yet, has not so much room."""
-    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < num_bytes:
-        raise Incomplete(
-            f"{there} has {_size(free)} free, and {_size(num_bytes)} are needed for {purpose}; make room and start "
-            "the same command again"
-        )
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.2f} MB"

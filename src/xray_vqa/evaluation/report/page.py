@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
 from xray_vqa.core.images import jpeg_uri, read_image
 from xray_vqa.core.inspection import Inspection, Scan
-from xray_vqa.core.jsonl import replacing
+from xray_vqa.core.page import write_page
 from xray_vqa.core.policy import Policy
 from xray_vqa.errors import ImageUnreadable
 from xray_vqa.evaluation.records import AnswerRecord, Corners, PredictionsHeader, ScanPrediction
@@ -23,6 +22,7 @@ from xray_vqa.evaluation.text_metrics import is_exact, is_lenient
 from xray_vqa.inference.inspector import Inspector
 
 MAX_SHOWN = 12
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +88,18 @@ def write_report(
         scans: Shown in this order.
         title: Of the page.
     """
-    page = _template().render(
-        title=title,
-        results=results,
-        columns=[name for name, _ in COLUMNS],
-        rows=[(row, cells_of(row)) for row in results.rows],
-        roc=roc_chart(results.screening.bag),
-        bars=category_bars(results.screening.categories),
-        bar_width=BAR_WIDTH,
-        bar_step=BAR_STEP,
-        scans=[_scan_view(scan) for scan in scans],
-    )
-    with replacing(path) as stream:
-        stream.write(page.encode())
-    return path
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
-    return environment.get_template("page.html.j2")
+    values = {
+        "title": title,
+        "results": results,
+        "columns": [name for name, _ in COLUMNS],
+        "rows": [(row, cells_of(row)) for row in results.rows],
+        "roc": roc_chart(results.screening.bag),
+        "bars": category_bars(results.screening.categories),
+        "bar_width": BAR_WIDTH,
+        "bar_step": BAR_STEP,
+        "scans": [_scan_view(scan) for scan in scans],
+    }
+    return write_page(path, _TEMPLATE, values, {"number": _number, "interval": _interval, "percent": _percent})
 
 
 def _number(estimate: Estimate | float | None) -> str:
@@ -125,6 +109,10 @@ def _number(estimate: Estimate | float | None) -> str:
 
 def _interval(estimate: Estimate) -> str:
     return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _scan_view(scan: ReportScan) -> dict[str, Any]:
