@@ -98,8 +98,6 @@ class Service:
             raise Unavailable(
                 f"no answer from {self.name}: {kind} {cause}".rstrip(), may_have_cost=kind not in _NEVER_SENT
             ) from error
-        except TimeoutError as error:
-            raise Unavailable(f"no answer from {self.name} in time", may_have_cost=True) from error
 
 
 def read_key(given: str | None, variable: str) -> str:

@@ -104,6 +104,7 @@ class LlmProvider(ABC):
             picture = await asyncio.to_thread(open_picture, request.image_file, request.record, self.frame)
         text = write_prompt(request, picture.size_wh if picture else request.record.size_wh)
         try:
+            # The SDKs' own timeout begins anew with every byte, and some proxies send blanks to keep a line open.
             async with asyncio.timeout(self.settings.timeout_s):
                 return await self.ask(text, picture)
         except TimeoutError as error:
