@@ -250,10 +250,10 @@ def main() -> None:
                 case _:
                     found = measure_size(work)
             figures[part] = {**found, "calibration_loop_ms": calibration_loop_ms()}
+            figures["conditions"] = conditions("anthropic", "pydantic")
+            publish(figures, args.json)
     finally:
         shutil.rmtree(work)
-    figures["conditions"] = conditions("anthropic", "pydantic")
-    publish(figures, args.json)
 
 
 if __name__ == "__main__":

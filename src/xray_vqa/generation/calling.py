@@ -12,9 +12,9 @@ from xray_vqa.generation.ladder import Ladder, Step
 from xray_vqa.generation.limiter import Limiter, Stopped
 from xray_vqa.generation.providers import Provider, Request, Throttled, Unavailable
 
-TRIES = 5
+TRIES = 8
 """Of one call that the service fails to answer. Complaints about the pace do not count."""
-FIRST_WAIT_S = 1.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 """Before the second try; twice as long before each further one, and somewhat by chance, lest all come back at once."""
 LONGEST_SILENCE_S = 900.0
 """Without any reply, the run ends instead of asking for ever."""
@@ -61,7 +61,7 @@ class Caller:
                 self._note(worked=False, error=error)
                 if attempt + 1 == TRIES:
                     raise
-                await self._pause(FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.5))
+                await self._pause(min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.5))
         raise AssertionError
 
     async def _attempt(self, provider: Provider, step: Step, request: Request, key: str) -> Answer:
