@@ -146,6 +146,11 @@ def run(args: argparse.Namespace) -> int:
         if outcome.refused:
             told = ", ".join(f"{name} {count}" for name, count in outcome.refused.items())
             print(f"refused            {told}")
+        if outcome.disputed:
+            print(
+                f"disputed           {len(outcome.disputed)} images show something else than their annotations say, to "
+                f"a writer; they are in {outcome.output_path.stem}_stats.json"
+            )
         if provider.paid:
             print(f"cost               ${outcome.cost_usd:.4f}")
         if outcome.num_lost:

@@ -81,6 +81,8 @@ class Outcome:
     num_lost: int
     refused: dict[str, int]
     """Refusals by step of the ladder and category in the bag."""
+    disputed: list[str]
+    """Images whose annotations a writer doubts: worth a look of the people who labelled them."""
     quality: Quality
 
 
@@ -290,6 +292,8 @@ class Made:
     """What is wrong with the questions that have no usable words, by question."""
     num_refused: Counter[str] = field(default_factory=Counter[str])
     """Refusals by rung."""
+    disagrees: bool = False
+    """Whether somebody saw something else in the scan than the annotations say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +316,12 @@ class PairMaker:
             if answer.reply.stop == "refusal":
                 made.num_refused[rung.name] += 1
             try:
-                worded = {pair.slot: pair for pair in read_reply(answer.reply)}
+                reply = read_reply(answer.reply)
             except AnswerUnreadable as error:
                 made.faults.update(dict.fromkeys(answer.slots, str(error)))
                 continue
-            self._take(image, facts, answer, rung, worded, made)
+            made.disagrees |= reply.disagree
+            self._take(image, facts, answer, rung, {pair.slot: pair for pair in reply.pairs}, made)
         return made
 
     def _take(
@@ -335,6 +340,9 @@ class PairMaker:
             words, planned = worded.get(position), image.slots[slot]
             if words is None or not words.question.strip() or not words.answer.strip():
                 made.faults[slot] = f"no words for the {planned.question_type} question"
+                continue
+            if words.evidence is not None and set(words.evidence) != set(planned.evidence):
+                made.faults[slot] = f"cites the facts {words.evidence}; the answer rests on {list(planned.evidence)}"
                 continue
             about = PairMetadata(
                 image_id=image.record.image_id,
@@ -386,6 +394,8 @@ class Output:
         self.negatives: Counter[str] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()
         """Refusals by rung and by what the bag holds."""
+        self.disputed: list[str] = []
+        """Images in which somebody saw something else than their annotations say."""
 
     def __enter__(self) -> "Output":
         with replacing(self._path) as stream:
@@ -441,6 +451,8 @@ class Output:
         rejected = [f"{image.record.image_path}: {message}" for _, message in sorted(made.faults.items())]
         self.rejected += rejected[: SHOWN - len(self.rejected)]
         self.negatives.update(slot.negative for slot in image.slots if slot.negative)
+        if made.disagrees:
+            self.disputed.append(image.record.image_path)
         for rung, count in made.num_refused.items():
             for category in read_facts(image.record, self.maker.source.annotated).present or ("none",):
                 self.refused[rung, category] += count
@@ -470,6 +482,7 @@ def _outcome(
         cost_usd=round(journal.cost_usd, 6),
         lost_usd=round(journal.lost_usd, 6),
         num_lost=journal.num_lost,
+        disputed=written.disputed,
         refused={f"{rung}: {category}": count for (rung, category), count in sorted(written.refused.items())},
         quality=written.meter.result(),
     )
@@ -511,6 +524,7 @@ def _write_reports(
             "calls_without_reply": outcome.num_lost,
             "calls_without_reply_usd_at_most": outcome.lost_usd,
             "refusals": outcome.refused,
+            "disputed_annotations": outcome.disputed,
             "quality": quality.model_dump(mode="json"),
         },
     )

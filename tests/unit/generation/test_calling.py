@@ -63,6 +63,35 @@ def test_what_a_model_refuses_is_asked_without_the_image_then_of_the_next_one(da
     assert rungs == {"scripted", "scripted, facts alone"}
 
 
+class Citing(ScriptedProvider):
+    """Cites evidence: at first what `first` makes of it, then what it should."""
+
+    def __init__(self, first, *, disagrees=False):
+        super().__init__([Step()])
+        self._first, self._disagrees = first, disagrees
+
+    async def generate(self, request):
+        reply = await super().generate(request)
+        told = json.loads(reply.text)
+        for pair, slot in zip(told["pairs"], request.slots, strict=True):
+            pair["evidence"] = self._first(list(slot.evidence)) if self.calls == 1 else list(slot.evidence)
+        return reply.model_copy(update={"text": json.dumps({**told, "disagree": self._disagrees and self.calls == 1})})
+
+
+def test_an_answer_that_rests_on_other_facts_is_sent_back(dataset):
+    provider = Citing(lambda evidence: [*evidence, 7])
+    outcome = generate(config_of(dataset), provider)
+    assert provider.calls == NUM_IMAGES + 1
+    assert (outcome.failed, outcome.num_rejected) == ({}, 0)
+
+
+def test_a_writer_that_sees_something_else_is_heard(dataset):
+    config = config_of(dataset)
+    outcome = generate(config, Citing(lambda evidence: evidence, disagrees=True))
+    assert outcome.disputed == [read(config.output_path)[0].image_path]
+    assert stats_of(config)["disputed_annotations"] == outcome.disputed
+
+
 def test_too_fast_is_tried_again_after_the_wait_and_fails_nobody(dataset):
     provider = script(Step(fault="throttled", retry_after_s=0.05), Step(fault="throttled", retry_after_s=0.0))
     assert generate(config_of(dataset), provider).failed == {}

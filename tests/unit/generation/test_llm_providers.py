@@ -105,7 +105,7 @@ def faults_of(request: Request, reply: Reply) -> list[tuple[int, str]]:
     record = request.record
     facts = read_facts(record, request.annotated)
     pairs = []
-    for pair in read_reply(reply):
+    for pair in read_reply(reply).pairs:
         slot = request.slots[pair.slot]
         assert pair.evidence == list(slot.evidence)
         about = PairMetadata(

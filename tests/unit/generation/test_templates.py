@@ -71,5 +71,5 @@ def test_a_reply_can_be_read_and_costs_nothing():
     image = plan_images(make_records(5), CATEGORIES, POLICY)[0]
     request = Request(image.record, image.slots, Path(image.record.image_path), CATEGORIES)
     reply = asyncio.run(TemplateProvider().generate(request))
-    assert [pair.slot for pair in read_reply(reply)] == [0, 1, 2]
+    assert [pair.slot for pair in read_reply(reply).pairs] == [0, 1, 2]
     assert reply.cost_usd == 0

@@ -91,8 +91,8 @@ class WordedPair(Strict):
     slot: int
     question: str
     answer: str
-    evidence: list[int] = []
-    """The facts that the answer was said to rest on: indices into the record's `categories`."""
+    evidence: list[int] | None = None
+    """The facts that the answer was said to rest on: indices into the record's `categories`. None where nobody said."""
 
 
 class WordedPairs(Strict):
@@ -149,13 +149,13 @@ class Provider(Protocol):
         ...
 
 
-def read_reply(reply: Reply) -> list[WordedPair]:
-    """Return the worded pairs of a reply. Raises AnswerUnreadable where it is refused, cut off or no such JSON."""
+def read_reply(reply: Reply) -> WordedPairs:
+    """Return the words of a reply. Raises AnswerUnreadable where it is refused, cut off or no such JSON."""
     if reply.stop == "refusal":
         raise AnswerUnreadable("the provider refused", text=reply.text)
     if reply.stop == "truncated":
         raise AnswerUnreadable("the reply was cut off", text=reply.text)
     try:
-        return WordedPairs.model_validate_json(reply.text).pairs
+        return WordedPairs.model_validate_json(reply.text)
     except ValidationError as error:
         raise AnswerUnreadable(f"the reply is not the JSON asked for: {first_error(error)}", text=reply.text) from error
