@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.failures import Refused, Service, read_key
+from xray_vqa.generation.providers.failures import Service, read_key
 from xray_vqa.generation.providers.headers import anthropic_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -61,6 +61,9 @@ class AnthropicProvider(LlmProvider):
     """
 
     name = "anthropic"
+    sdk = anthropic
+    body = _Message
+    read_limits = staticmethod(anthropic_limits)
     frame = Frame(max_side=1568, patch=28, max_patches=1568)
     """Fits the smaller of the two sizes that Claude models see (1568 or 2576 pixels a side)."""
     tokens_per_patch = 1.0
@@ -71,30 +74,16 @@ class AnthropicProvider(LlmProvider):
         key = read_key(api_key, KEY_VARIABLE)
         if not key and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             raise ConfigError(f"the anthropic provider needs a key: set {KEY_VARIABLE}")
-        self._service = Service("Anthropic", self.model, KEY_VARIABLE)
-        self._client = anthropic.AsyncAnthropic(
+        self.service = Service("Anthropic", self.model, KEY_VARIABLE)
+        self.client = anthropic.AsyncAnthropic(
             api_key=key or None,
             base_url=settings.base_url or None,
             timeout=anthropic.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,  # the caller retries: it knows budget and pace
+            max_retries=0,
         )
 
-    async def ask(self, text: str, picture: Picture | None) -> Reply:
-        try:
-            with self._service.sorted_failures(anthropic):
-                answer = await self._client.messages.with_raw_response.create(**self._parameters(text, picture))
-        except Refused as error:
-            return self.reply(str(error), "refusal", self.model)
-        self.limits = anthropic_limits(answer.headers)
-        try:
-            # Not the SDK's own reading, which takes any JSON for a message and costs a third of the time of a call.
-            message = _Message.model_validate_json(answer.http_response.content)
-        except ValidationError as error:
-            raise self._service.broken(error) from error
-        return self._read(message)
-
-    async def close(self) -> None:
-        await self._client.close()
+    async def send(self, text: str, picture: Picture | None) -> Any:
+        return await self.client.messages.with_raw_response.create(**self._parameters(text, picture))
 
     def _parameters(self, text: str, picture: Picture | None) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
@@ -114,16 +103,16 @@ class AnthropicProvider(LlmProvider):
             "output_config": output,
         }
 
-    def _read(self, message: _Message) -> Reply:
-        stop: Stop = _STOPS.get(message.stop_reason or "", "end")
-        text = "".join(block.text for block in message.content if block.type == "text")
-        if stop == "refusal" and message.stop_details:
-            text = f"{message.stop_details.category or ''}: {message.stop_details.explanation or text}".strip(": ")
-        usage = message.usage
+    def read(self, body: _Message) -> Reply:
+        stop: Stop = _STOPS.get(body.stop_reason or "", "end")
+        text = "".join(block.text for block in body.content if block.type == "text")
+        if stop == "refusal" and body.stop_details:
+            text = f"{body.stop_details.category or ''}: {body.stop_details.explanation or text}".strip(": ")
+        usage = body.usage
         return self.reply(
             text,
             stop,
-            message.model,
+            body.model,
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cache_read_input_tokens or 0,
             cache_write_tokens=usage.cache_creation_input_tokens or 0,

@@ -5,12 +5,13 @@ import json
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_vqa.config.llm import LlmSettings
+from xray_vqa.generation.providers.failures import Refused, Service
 from xray_vqa.generation.providers.pictures import Frame, Picture, open_picture
 from xray_vqa.generation.providers.prompt import PROMPT_VERSION, REPLY_SCHEMA, SYSTEM_PROMPT, write_prompt
 from xray_vqa.generation.providers.provider import Limits, Price, Reply, Request, Stop, Unavailable
@@ -45,6 +46,13 @@ class LlmProvider(ABC):
     name: ClassVar[str]
     frame: ClassVar[Frame]
     """The largest image that none of the service's models scales down."""
+    sdk: ClassVar[Any]
+    """The vendor's package."""
+    body: ClassVar[type[Body]]
+    """What we read out of its answers."""
+    service: Service
+    client: Any
+    """Of the SDK, its retries off: the caller retries, who knows budget and pace."""
     most_tokens_per_patch: ClassVar[float]
     """Upper bound over the service's models of what one patch is billed as."""
     tokens_per_patch: ClassVar[float]
@@ -110,13 +118,37 @@ class LlmProvider(ABC):
         except TimeoutError as error:
             raise Unavailable(f"no answer from {self.name} in time", may_have_cost=True) from error
 
-    @abstractmethod
     async def ask(self, text: str, picture: Picture | None) -> Reply:
         """Send one request and return what came back. Raises as `generate` does."""
+        try:
+            with self.service.sorted_failures(self.sdk):
+                answer = await self.send(text, picture)
+        except Refused as error:
+            return self.reply(str(error), "refusal", self.model)
+        self.limits = self.read_limits(answer.headers)
+        try:
+            # Not the SDK's own reading, which takes any JSON for an answer and costs a third of the time of a call.
+            body = self.body.model_validate_json(answer.http_response.content)
+        except ValidationError as error:
+            raise self.service.broken(error) from error
+        return self.read(body)
 
     @abstractmethod
+    async def send(self, text: str, picture: Picture | None) -> Any:
+        """Return the SDK's raw response to one request."""
+
+    @staticmethod
+    @abstractmethod
+    def read_limits(headers: Mapping[str, str]) -> Limits:
+        """Return what an answer's headers say of the pace."""
+
+    @abstractmethod
+    def read(self, body: Any) -> Reply:
+        """Return the reply that a body of type `body` holds."""
+
     async def close(self) -> None:
         """Close connections."""
+        await self.client.close()
 
     def reply(
         self,

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError, ProviderError
-from xray_vqa.generation.providers.failures import POLICY_CODES, Refused, Service, read_key
+from xray_vqa.generation.providers.failures import POLICY_CODES, Service, read_key
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -64,6 +64,9 @@ class OpenAIProvider(LlmProvider):
     """Asks for JSON by `text.format` in strict mode, and for nothing to be kept at the service."""
 
     name = "openai"
+    sdk = openai
+    body = _Response
+    read_limits = staticmethod(openai_limits)
     frame = Frame(max_side=2048, patch=32, max_patches=1536)
     """Fits the smallest of the sizes that `detail: high` has had since patches are counted."""
     tokens_per_patch = 1.2
@@ -75,29 +78,16 @@ class OpenAIProvider(LlmProvider):
         key = read_key(api_key, KEY_VARIABLE)
         if not key:
             raise ConfigError(f"the openai provider needs a key: set {KEY_VARIABLE}")
-        self._service = Service("OpenAI", self.model, KEY_VARIABLE)
-        self._client = openai.AsyncOpenAI(
+        self.service = Service("OpenAI", self.model, KEY_VARIABLE)
+        self.client = openai.AsyncOpenAI(
             api_key=key,
             base_url=settings.base_url or None,
             timeout=openai.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,  # the caller retries: it knows budget and pace
+            max_retries=0,
         )
 
-    async def ask(self, text: str, picture: Picture | None) -> Reply:
-        try:
-            with self._service.sorted_failures(openai):
-                answer = await self._client.responses.with_raw_response.create(**self._parameters(text, picture))
-        except Refused as error:
-            return self.reply(str(error), "refusal", self.model)
-        self.limits = openai_limits(answer.headers)
-        try:
-            response = _Response.model_validate_json(answer.http_response.content)
-        except ValidationError as error:
-            raise self._service.broken(error) from error
-        return self._read(response)
-
-    async def close(self) -> None:
-        await self._client.close()
+    async def send(self, text: str, picture: Picture | None) -> Any:
+        return await self.client.responses.with_raw_response.create(**self._parameters(text, picture))
 
     def _parameters(self, text: str, picture: Picture | None) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "input_text", "text": text}]
@@ -116,43 +106,43 @@ class OpenAIProvider(LlmProvider):
             parameters["reasoning"] = {"effort": self.settings.effort}
         return parameters
 
-    def _read(self, response: _Response) -> Reply:
-        if response.error or response.status not in ("completed", "incomplete"):
-            return self._read_failed(response)
-        parts = [part for item in response.output if item.type == "message" for part in item.content or ()]
+    def read(self, body: _Response) -> Reply:
+        if body.error or body.status not in ("completed", "incomplete"):
+            return self._read_failed(body)
+        parts = [part for item in body.output if item.type == "message" for part in item.content or ()]
         refusals = [part.refusal for part in parts if part.type == "refusal"]
-        reason = response.incomplete_details.reason if response.incomplete_details else None
+        reason = body.incomplete_details.reason if body.incomplete_details else None
         stop: Stop = "end"
         if refusals or reason == "content_filter":
             stop = "refusal"
-        elif response.status == "incomplete":
+        elif body.status == "incomplete":
             stop = "truncated"
         text = "".join(refusals) or "".join(part.text for part in parts if part.type == "output_text")
-        return self._reply(text, stop, response)
+        return self._reply(text, stop, body)
 
-    def _read_failed(self, response: _Response) -> Reply:
+    def _read_failed(self, body: _Response) -> Reply:
         """Sort an answer of 200 that says that nothing came of it. The work may have been billed all the same."""
-        code = response.error.code if response.error else response.status
-        said = f"OpenAI could not answer ({code}): {response.error.message[:300] if response.error else ''}"
+        code = body.error.code if body.error else body.status
+        said = f"OpenAI could not answer ({code}): {body.error.message[:300] if body.error else ''}"
         if code in POLICY_CODES:
-            return self._reply(said, "refusal", response)
+            return self._reply(said, "refusal", body)
         if code == "rate_limit_exceeded":
             raise Throttled(said)
-        if code == "server_error" or response.error is None:
+        if code == "server_error" or body.error is None:
             raise Unavailable(said, may_have_cost=True)
         raise ProviderError(said)
 
-    def _reply(self, text: str, stop: Stop, response: _Response) -> Reply:
-        usage = response.usage
+    def _reply(self, text: str, stop: Stop, body: _Response) -> Reply:
+        usage = body.usage
         if usage is None:
             if stop == "refusal":
-                return self.reply(text, stop, response.model)
+                return self.reply(text, stop, body.model)
             raise Unavailable("OpenAI did not say what the answer cost", may_have_cost=True)
         details = usage.input_tokens_details
         return self.reply(
             text,
             stop,
-            response.model,
+            body.model,
             input_tokens=max(0, usage.input_tokens - details.cached_tokens - details.cache_write_tokens),
             cache_read_tokens=details.cached_tokens,
             cache_write_tokens=details.cache_write_tokens,

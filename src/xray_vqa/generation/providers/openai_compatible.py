@@ -3,11 +3,10 @@
 from typing import Any
 
 import openai
-from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.failures import Refused, Service, read_key
+from xray_vqa.generation.providers.failures import Service, read_key
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture
@@ -64,6 +63,9 @@ class OpenAICompatibleProvider(LlmProvider):
     """
 
     name = "openai_compatible"
+    sdk = openai
+    body = _Completion
+    read_limits = staticmethod(openai_limits)
     frame = Frame(max_side=1568, patch=28, max_patches=1568)
     """Qwen's patches; well below what its processor scales down on its own."""
     tokens_per_patch = 1.0
@@ -77,32 +79,17 @@ class OpenAICompatibleProvider(LlmProvider):
                 "for instance http://localhost:8000/v1"
             )
         self.paid = price is not None
-        self._service = Service(f"the server at {settings.base_url}", self.model, KEY_VARIABLE)
-        self._client = openai.AsyncOpenAI(
+        self.service = Service(f"the server at {settings.base_url}", self.model, KEY_VARIABLE)
+        self.client = openai.AsyncOpenAI(
             # The SDK insists on some key; servers without keys look at none.
             api_key=read_key(api_key, KEY_VARIABLE) or "none",
             base_url=settings.base_url,
             timeout=openai.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,  # the caller retries: it knows budget and pace
+            max_retries=0,
         )
 
-    async def ask(self, text: str, picture: Picture | None) -> Reply:
-        try:
-            with self._service.sorted_failures(openai):
-                answer = await self._client.chat.completions.with_raw_response.create(**self._parameters(text, picture))
-        except Refused as error:
-            return self.reply(str(error), "refusal", self.model)
-        self.limits = openai_limits(answer.headers)
-        try:
-            completion = _Completion.model_validate_json(answer.http_response.content)
-        except ValidationError as error:
-            raise self._service.broken(error) from error
-        if not completion.choices:
-            raise self._service.broken(ValueError("it has no choices"))
-        return self._read(completion)
-
-    async def close(self) -> None:
-        await self._client.close()
+    async def send(self, text: str, picture: Picture | None) -> Any:
+        return await self.client.chat.completions.with_raw_response.create(**self._parameters(text, picture))
 
     def _parameters(self, text: str, picture: Picture | None) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
@@ -122,19 +109,21 @@ class OpenAICompatibleProvider(LlmProvider):
             parameters["reasoning_effort"] = self.settings.effort
         return parameters
 
-    def _read(self, completion: _Completion) -> Reply:
-        choice = completion.choices[0]
+    def read(self, body: _Completion) -> Reply:
+        if not body.choices:
+            raise self.service.broken(ValueError("it has no choices"))
+        choice = body.choices[0]
         refusal = choice.message.refusal or ""
         stop: Stop = "refusal" if refusal else _STOPS.get(choice.finish_reason or "", "end")
-        if completion.usage is None and self.paid:
+        if body.usage is None and self.paid:
             raise Unavailable("the server did not say what the answer cost", may_have_cost=True)
-        usage = completion.usage or _Usage()
+        usage = body.usage or _Usage()
         details = usage.prompt_tokens_details or _PromptDetails()
         read, written = details.cached_tokens or 0, details.cache_write_tokens or 0
         return self.reply(
             refusal or choice.message.content or "",
             stop,
-            completion.model or self.model,
+            body.model or self.model,
             input_tokens=max(0, usage.prompt_tokens - read - written),
             cache_read_tokens=read,
             cache_write_tokens=written,
