@@ -49,7 +49,7 @@ def main() -> None:
     for path in sorted(args.real_dir.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             try:
-                found.append(check_image(path.read_bytes()).thumbnail)
+                found.append(check_image(path.read_bytes()).thumbnail())
             except ImageUnreadable:
                 continue
     thumbnails = np.stack(found)

@@ -91,7 +91,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 THUMBNAIL_SIDE = 32
-"""Pixels of the thumbnail that `check_image` gives: what a perceptual hash needs."""
+"""Pixels of a checked image's thumbnail: what a perceptual hash needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,12 @@ class CheckedImage:
     """As stored; see `orientation`."""
     orientation: int
     """How a viewer would turn or mirror it by its EXIF tag, 1 (not at all) to 8. We never do: pixels are as stored."""
-    thumbnail: NDArray[np.uint8]
-    """(THUMBNAIL_SIDE, THUMBNAIL_SIDE) grey, the whole image squeezed into it."""
+    small: Image.Image
+    """Grey; of a JPEG an eighth of its size, of anything else all of it."""
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """Return (THUMBNAIL_SIDE, THUMBNAIL_SIDE) grey values, the whole image squeezed into it."""
+        return np.asarray(self.small.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
 
 
 def check_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> CheckedImage:
@@ -123,8 +127,7 @@ def check_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> CheckedIma
             image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         image.load()
         small = image if image.mode == "L" and "transparency" not in image.info else _to_rgb(image).convert("L")
-        thumbnail = small.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    return CheckedImage(str(image.format), size_wh, orientation, np.asarray(thumbnail))
+    return CheckedImage(str(image.format), size_wh, orientation, small)
 
 
 def jpeg_uri(image: Image.Image, max_side: int = 720, quality: int = 82) -> str:

@@ -68,16 +68,18 @@ def open_runner(workers: int, num_jobs: int, root: Path, memory_mb: int) -> Gene
 
 @contextmanager
 def collecting_less() -> Generator[None]:
-    """Keep the garbage collector from walking through what is already there again and again.
+    """Keep the garbage collector from walking through a large dataset again and again.
 
-    Records of a large dataset are millions of objects without a cycle; looking for one takes a third of the time that
-    the main process needs, in which the others wait.
+    Its records are millions of objects without a cycle, which counting references frees; looking for cycles in them
+    takes a third of the time that the main process needs, in which the others wait.
     """
-    gc.freeze()
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _run_here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:

@@ -35,7 +35,7 @@ from xray_vqa.core.workers import Runner, collecting_less, open_runner
 from xray_vqa.dataset.frames import Frame, Frames, find_frames
 from xray_vqa.dataset.importers.source import Source, SourceItem, SourceScan, split_word
 from xray_vqa.dataset.layout import annotations_path, groups_for_share, write_split
-from xray_vqa.dataset.storing import CHUNK, Errand, image_bytes, in_chunks, in_turns, store_chunk
+from xray_vqa.dataset.storing import CHUNK, Errand, FileState, image_bytes, in_chunks, in_turns, store_chunk
 from xray_vqa.errors import ConfigError, DatasetError, ImageUnreadable
 
 REPORT_NAME = "import_report.json"
@@ -118,6 +118,7 @@ class _Checked:
     size_wh: tuple[int, int]
     orientation: int = 1
     """As its EXIF tag has it."""
+    state: FileState | None = None
     group: str = ""
     split: Split | None = None
 
@@ -273,9 +274,8 @@ class _Reading(Strict):
     """What reading one image said, and of which state of the file."""
 
     path: str
-    num_bytes: int
-    changed_ns: int
-    """The file's ctime, which nothing but the system can set."""
+    state: FileState = FileState(0, 0)
+    """Zeros where the file could not even be opened."""
     sha256: str = ""
     format: str = ""
     size_wh: tuple[int, int] = (0, 0)
@@ -285,8 +285,8 @@ class _Reading(Strict):
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the same file would be read the same way again: not so where it could not even be opened."""
-        return self.changed_ns > 0
+        """Whether the same file would be read the same way again."""
+        return self.state.changed_ns > 0
 
 
 def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, run: Runner) -> list[_Checked]:
@@ -312,17 +312,18 @@ def _read_images(scans: Sequence[SourceScan], root: Path, report: ImportReport, 
             report.faults.append(Fault(scan.annotation_path, message, scan.position))
         else:
             checked.append(
-                _Checked(scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh, reading.orientation)
+                _Checked(
+                    scan, reading.sha256, SUFFIXES[reading.format], reading.size_wh, reading.orientation, reading.state
+                )
             )
     return checked
 
 
 def _is_unchanged(reading: _Reading) -> bool:
     try:
-        status = Path(reading.path).stat()
+        return FileState.of(reading.path) == reading.state
     except OSError:
         return False
-    return (status.st_size, status.st_ctime_ns) == (reading.num_bytes, reading.changed_ns)
 
 
 def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
@@ -331,20 +332,19 @@ def _read_chunk(paths: Sequence[str]) -> list[_Reading]:
 
 def _read(path: str) -> _Reading:
     try:
-        status = Path(path).stat()
+        state = FileState.of(path)
         data = image_bytes(Path(path))
     except OSError as error:
-        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=f"cannot be read: {error.strerror}")
+        return _Reading(path=path, refused=f"cannot be read: {error.strerror}")
     except ImageUnreadable as error:
-        return _Reading(path=path, num_bytes=0, changed_ns=0, refused=str(error))
+        return _Reading(path=path, refused=str(error))
     try:
         image = check_image(data)
     except ImageUnreadable as error:
-        return _Reading(path=path, num_bytes=len(data), changed_ns=status.st_ctime_ns, refused=str(error))
+        return _Reading(path=path, state=state, refused=str(error))
     return _Reading(
         path=path,
-        num_bytes=len(data),
-        changed_ns=status.st_ctime_ns,
+        state=state,
         sha256=sha256_bytes(data),
         format=image.format,
         size_wh=image.size_wh,
@@ -662,7 +662,7 @@ def _write(
         (root / split / "images").mkdir(parents=True, exist_ok=True)
     errands = [
         [
-            Errand(str(one.scan.image_path), str(root / record.image_path), record.sha256)
+            Errand(str(one.scan.image_path), f"{root}/{record.image_path}", record.sha256, one.state)
             for one, record in zip(by_split[split], records[split], strict=True)
         ]
         for split in SPLITS

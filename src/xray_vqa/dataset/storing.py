@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from xray_vqa.core.images import DEFAULT_LIMITS
-from xray_vqa.core.manifest import sha256_bytes
+from xray_vqa.core.manifest import sha256_file
 from xray_vqa.dataset.layout import is_whole
 from xray_vqa.errors import DatasetError, ImageUnreadable, Incomplete
 
@@ -18,12 +18,28 @@ CHUNK = 64
 Value = TypeVar("Value")
 
 
+class FileState(NamedTuple):
+    """What a file's system says of it; while that stays the same, so do the bytes."""
+
+    num_bytes: int
+    changed_ns: int
+    """Its ctime, which nothing but the system can set."""
+
+    @classmethod
+    def of(cls, path: str) -> "FileState":
+        """Return a file's state. Raises OSError where there is none."""
+        status = Path(path).stat()
+        return cls(status.st_size, status.st_ctime_ns)
+
+
 class Errand(NamedTuple):
     """One image to store."""
 
     source: str
     target: str
     sha256: str
+    state: FileState | None = None
+    """Of the source when it was hashed; where it is not known, the source is hashed again."""
 
 
 def in_chunks(values: Sequence[Value]) -> list[Sequence[Value]]:
@@ -68,19 +84,25 @@ def store_chunk(errands: Sequence[Errand]) -> None:
         target = Path(errand.target)
         if is_whole(target, errand.sha256):
             continue
-        try:
-            data = image_bytes(Path(errand.source))
-        except ImageUnreadable as error:
-            raise DatasetError(f"{errand.source}: {error}; it was there when the command began") from None
-        if sha256_bytes(data) != errand.sha256:
-            raise DatasetError(f"{errand.source} changed while it was read; run the command again")
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            partial.write_bytes(data)
+            shutil.copyfile(errand.source, partial)
+            if not _is_still(errand, partial):
+                raise DatasetError(f"{errand.source} changed while it was read; run the command again")
             partial.replace(target)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not os.access(errand.source, os.R_OK):
+                message = f"{errand.source}: cannot be read: {error.strerror}; it was there when the command began"
+                raise DatasetError(message) from None
             raise
+
+
+def _is_still(errand: Errand, copy: Path) -> bool:
+    """Whether the copy holds what was hashed: by the source's state, which costs a tenth of hashing again."""
+    if errand.state is not None:
+        return FileState.of(errand.source) == errand.state
+    return sha256_file(copy) == errand.sha256
 
 
 def unsafe_name(name: str) -> str:

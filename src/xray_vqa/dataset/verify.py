@@ -20,7 +20,7 @@ from xray_vqa.core.images import THUMBNAIL_SIDE, check_image
 from xray_vqa.core.manifest import MANIFEST_NAME, read_manifest, sha256_bytes, sha256_file
 from xray_vqa.core.records import SPLITS, Fault, ScanRecord, Split
 from xray_vqa.core.taxonomy import UNLISTED
-from xray_vqa.core.workers import open_runner
+from xray_vqa.core.workers import collecting_less, open_runner
 from xray_vqa.dataset.copies import MIN_CONTRAST, TURNS, find_near_copies, perceptual_hashes
 from xray_vqa.dataset.importers.source import IMAGE_SUFFIXES
 from xray_vqa.dataset.layout import SplitScans, annotated_categories, annotations_path, read_split
@@ -131,6 +131,7 @@ class _Placed(NamedTuple):
         return Remark(self.path, message, self.index, kind, images)
 
 
+@collecting_less()
 def verify_dataset(root: Path, *, workers: int = 1, strict: bool = False, near_copies: bool = True) -> VerifyReport:
     """Read every record and image beneath a dataset's root and return what is there and what is wrong.
 
@@ -320,11 +321,11 @@ def _look_at(job: _Job) -> Looks:
         except ImageUnreadable as error:
             remarks.append((place, "unreadable", f"image {image_path}: {error}"))
             continue
-        thumbnails[place] = image.thumbnail
+        thumbnails[place] = image.thumbnail()
         if image.size_wh != size_wh:
             message = f"image {image_path} is {image.size_wh[0]}x{image.size_wh[1]}, not {size_wh[0]}x{size_wh[1]}"
             remarks.append((place, "size", message))
-        if float(image.thumbnail.std()) < MIN_CONTRAST:
+        if float(thumbnails[place].std()) < MIN_CONTRAST:
             remarks.append((place, "blank", f"image {image_path} has hardly any contrast"))
     return Looks(remarks, digests, thumbnails, perceptual_hashes(thumbnails))
 

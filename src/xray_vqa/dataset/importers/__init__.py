@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from xray_vqa.core.workers import collecting_less
 from xray_vqa.dataset.importers.source import Importer, Source, SourceFolder, SourceItem, SourceScan
 from xray_vqa.errors import ConfigError
 
@@ -70,7 +71,8 @@ def find_importer(folder: SourceFolder, format_name: str | None = None) -> Impor
 
 def read_source(folder: SourceFolder, importer: Importer) -> Source:
     """Return what an importer reads in a folder, together with the files that could not even be listed."""
-    source = importer.read(folder)
+    with collecting_less():
+        source = importer.read(folder)
     return replace(source, faults=(*folder.faults, *source.faults))
 
 
