@@ -257,7 +257,7 @@ def _say_what_is_ignored(args: argparse.Namespace, provider: "Provider") -> None
 def _estimate(config: "GenerateConfig", provider: "Provider") -> "tuple[float, dict[str, int], int]":
     from xray_vqa.config.loading import load_policy
     from xray_vqa.generation.plan import count_slots
-    from xray_vqa.generation.run import make_plan, open_source
+    from xray_vqa.generation.source import make_plan, open_source
 
     source = open_source(config.annotations_path)
     plan = make_plan(config, source, load_policy(config.policy_path))
@@ -315,7 +315,7 @@ def _validate(args: argparse.Namespace) -> int:
     from xray_vqa.config.loading import load_policy
     from xray_vqa.errors import DatasetError
     from xray_vqa.generation.quality import describe, measure
-    from xray_vqa.generation.run import open_source
+    from xray_vqa.generation.source import open_source
     from xray_vqa.generation.validation import check_file
 
     source = open_source(args.annotations or _annotations_of(args.output))
