@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xray_vqa.cli.arguments import positive_count
+
 if TYPE_CHECKING:
     from xray_vqa.config.generate import GenerateConfig, ProviderSettings
     from xray_vqa.generation.providers import Provider
@@ -27,6 +29,7 @@ examples:
   xray-vqa generate --provider anthropic --max-images 100 --max-cost 5  and never a cent more than five dollars
   xray-vqa generate --provider openai_compatible --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
   xray-vqa generate --provider anthropic --shard 2/8                    one of eight machines; then --merge on one
+  xray-vqa generate --provider anthropic --engine ray --parts 32        all over a Ray cluster, merged at its end
   xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
 
 Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
@@ -100,6 +103,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="write only part I of N, beside the others' as <output>_shardIofN.jsonl: for several machines",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: parts written all over a Ray cluster (RAY_ADDRESS; else on this machine) and merged; its machines "
+        "see one folder",
+    )
+    parser.add_argument(
+        "--parts",
+        type=positive_count,
+        default=8,
+        metavar="N",
+        help="for --engine ray: how many parts (default %(default)s)",
+    )
     parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
@@ -118,10 +135,6 @@ def run(args: argparse.Namespace) -> int:
 
     provider = open_provider(config.provider)
     fallbacks = [open_provider(settings) for settings in config.fallbacks]
-    if args.merge:
-        from xray_vqa.generation.shards import merge_journals
-
-        merge_journals(config.output_path)
     if not provider.paid:
         _say_what_is_ignored(args, provider)
     if args.dry_run:
@@ -131,8 +144,17 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.generation.quality import describe
     from xray_vqa.generation.run import generate
 
+    in_parts = args.merge or args.engine == "ray"
+    if args.engine == "ray":
+        from xray_vqa.generation.on_ray import write_parts
+
+        write_parts(config, args.parts)
+    if in_parts:
+        from xray_vqa.generation.shards import merge_journals
+
+        merge_journals(config.output_path)
     with _stoppable() as stop:
-        outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not args.merge)
+        outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not in_parts)
     if args.json:
         print(outcome.quality.model_dump_json(indent=1))
     else:
@@ -211,8 +233,8 @@ def _output(args: argparse.Namespace) -> Path:
 
     if not args.shard:
         return args.output
-    if args.merge:
-        raise ConfigError("--shard writes a part and --merge joins all parts; give one of them")
+    if args.merge or args.engine == "ray":
+        raise ConfigError("--shard writes a part, --merge and --engine ray make the whole of parts; give one of them")
     try:
         return Shard.parse(args.shard).path_for(args.output)
     except ValueError as error:

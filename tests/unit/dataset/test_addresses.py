@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import importlib.util
 import io
 import json
 import os
@@ -317,9 +316,10 @@ def test_an_empty_place_is_said(tmp_path):
     [("s3://bucket/scans", "s3fs", "s3fs"), ("gs://b/s", "gcsfs", "gcsfs"), ("smb://h/s", "smbclient", "smbprotocol"),
      ("https://me:secret@host.invalid/scans/", "aiohttp", "aiohttp")],
 )  # fmt: skip
-def test_a_missing_package_is_named_with_the_command_that_brings_it(tmp_path, address, module, package):
-    if importlib.util.find_spec(module):
-        pytest.skip(f"{module} is installed here")
+def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch, address, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    monkeypatch.delitem(fsspec.registry._registry, "https", raising=False)  # what was met before would be taken again
     with pytest.raises(ConfigError, match=f"need a package that is missing .*; install it with: pip install {package}"):
         open_address(address)
     with pytest.raises(ConfigError) as caught:
