@@ -319,7 +319,9 @@ def test_an_empty_place_is_said(tmp_path):
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch, address, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    monkeypatch.delitem(fsspec.registry._registry, "https", raising=False)  # what was met before would be taken again
+    monkeypatch.delitem(
+        sys.modules["fsspec.registry"]._registry, "https", raising=False
+    )  # what was met before would be taken again
     with pytest.raises(ConfigError, match=f"need a package that is missing .*; install it with: pip install {package}"):
         open_address(address)
     with pytest.raises(ConfigError) as caught:
