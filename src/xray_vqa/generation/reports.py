@@ -126,7 +126,9 @@ def write_reports(
         "quality": quality.model_dump(mode="json"),
     }
     write_json(beside(output, "stats"), stats)
-    write_pages(output, source, Checked(quality, written.meter, Making.from_stats(stats), []))
+    write_pages(
+        output, source, Checked(quality, written.meter, Making.from_stats(stats), [], load_gates(config.gates_path))
+    )
     failed_path = beside(output, "failed")
     if outcome.failed:
         write_json(failed_path, [{"image_path": path, "error": error} for path, error in outcome.failed.items()])

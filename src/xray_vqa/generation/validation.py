@@ -251,7 +251,5 @@ _KINDS = (
 
 
 def kind_of(message: str) -> str:
-    """Return the kind of a fault: `leak`, `invalid`, `missing`, `repeat`, `contradiction`, `unsupported` or
-    `disagreement` (with the annotations or the policy).
-    """
+    """Return the kind of a fault: one of the table's, or `disagreement` with the annotations or the policy."""
     return next((kind for kind, words in _KINDS if words.search(message)), "disagreement")

@@ -1,8 +1,8 @@
 """How far one gets without looking: a classifier that reads questions and never sees an image.
 
-A multinomial naive Bayes over hashed words and word pairs, learned on one half of the images and tried on the other,
-both ways round. Where it beats the best constant answer by much, questions give their answers away, and a model will
-learn that in place of looking.
+A naive Bayes over the hashed words and word pairs that a question has and, as telling, does not have (Bernoulli),
+learned on one half of the images and tried on the other, both ways round. Where it beats the best constant answer by
+much, questions give their answers away, and a model will learn that in place of looking.
 """
 
 import math
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 NUM_FEATURES = 2**15
 MOST_ANSWERS = 64
 """Answers that are told apart; the rarer ones (rare combinations of places or items) count as wrong."""
-SMOOTHING = 0.3
+SMOOTHING = 1.0
 _Z = 1.96
 """Of a 95 % interval."""
 
 
 def question_features(questions: Sequence[Sequence[str]]) -> Any:
-    """Return how often each question has each hashed word or word pair, sparse (questions, NUM_FEATURES)."""
+    """Return which hashed words and word pairs each question has, as ones, sparse (questions, NUM_FEATURES)."""
     from scipy.sparse import csr_array
 
     columns: list[int] = []
@@ -41,6 +41,7 @@ def question_features(questions: Sequence[Sequence[str]]) -> Any:
         shape=(len(questions), NUM_FEATURES),
     )
     counts.sum_duplicates()
+    counts.data[:] = 1
     return counts
 
 
@@ -72,9 +73,12 @@ def num_right_blind(
         priors = learned.sum(axis=0)
         if not priors.sum():
             continue
-        by_class = (counts.T @ learned).T + SMOOTHING  # (answers, NUM_FEATURES)
-        log_share = np.log(by_class / by_class.sum(axis=1, keepdims=True)).astype(np.float32)
-        scores = counts @ log_share.T + np.log(priors + SMOOTHING)
+        seen = (counts.T @ learned).T  # (answers, NUM_FEATURES)
+        common = (seen.sum(axis=0) + 0.5) / (priors.sum() + 1)
+        # Rare answers lean on what questions have in general, or a word that they never met would rule them out.
+        chance = (seen + SMOOTHING * common) / (priors[:, None] + SMOOTHING)
+        weights = np.log(chance) - np.log1p(-chance)
+        scores = counts @ weights.T.astype(np.float32) + np.log1p(-chance).sum(axis=1) + np.log(priors + SMOOTHING)
         right += int(tried[np.arange(len(different)), scores.argmax(axis=1)].sum())
     return right
 

@@ -25,6 +25,7 @@ def card_of(path: Path, source: Source, quality: Quality, making: Making | None,
     """Return the card of a pairs file as Markdown with the YAML head of the Hugging Face hub."""
     written = any(name.startswith("llm") for name in quality.writers)
     licences = Counter(record.licence or "not stated" for record in source.records)
+    sources = Counter(record.source or "not stated" for record in source.records)
     title = path.stem.replace("_", " ")
     lines = ["---", yaml.safe_dump(_head(path, source, quality, licences, title), sort_keys=False).strip(), "---", ""]
     lines += [
@@ -60,12 +61,12 @@ def card_of(path: Path, source: Source, quality: Quality, making: Making | None,
         "",
         *_table(
             ("source", "scans"),
-            [(_cell(name), f"{n:,}") for name, n in Counter(r.source or "not stated" for r in source.records).most_common()],
+            [(_cell(name), f"{n:,}") for name, n in sources.most_common()],
         ),
         "",
-        f"The pairs are derived from these scans' annotations, so their terms bind the pairs as well. `{MANIFEST_NAME}` "
-        f"of the dataset tells more. The split is {source.split}: pairs about test images are for measuring, never for "
-        "training.",
+        f"The pairs are derived from these scans' annotations, so their terms bind the pairs as well. "
+        f"`{MANIFEST_NAME}` of the dataset tells more. The split is {source.split}: pairs about test images "
+        "are for measuring, never for training.",
         "",
         "## How it was checked",
         "",
@@ -156,12 +157,13 @@ def _origin(path: Path, making: Making | None, quality: Quality) -> list[str]:
 def _terms(*, written: bool) -> list[str]:
     if not written:
         return [
-            "No pair was worded by a vendor's model, so no vendor's terms bind the texts. Those of the scans' source do."
+            "No pair was worded by a vendor's model, so no vendor's terms bind the texts. Those of the scans' source "
+            "do."
         ]
     return [
-        "Some pairs were worded by a language model (see above). Its vendor's or its weights' terms say what outputs may "
-        "be used for; some forbid training models that compete with theirs, or ask for the origin to be named. Read the "
-        "terms in force for that model and account before training or publishing; this card grants nothing.",
+        "Some pairs were worded by a language model (see above). Its vendor's or its weights' terms say what outputs "
+        "may be used for; some forbid training models that compete with theirs, or ask for the origin to be named. "
+        "Read the terms in force for that model and account before training or publishing; this card grants nothing.",
     ]
 
 

@@ -27,6 +27,7 @@ class Checked:
     """Has the sampled pairs."""
     making: Making | None
     faults: Sequence[Fault]
+    gates: PairGates
 
 
 def check_and_measure(path: Path, source: Source, policy: Policy, gates: PairGates) -> Checked:
@@ -37,7 +38,7 @@ def check_and_measure(path: Path, source: Source, policy: Policy, gates: PairGat
         messages[fault.position].append(fault.message)
     unread = {fault.position for fault in faults if fault.message.startswith("no question-answer pair")}
     meter = QualityMeter({record.image_path: record.categories for record in source.records})
-    meter.add_invalid(len(unread)) if unread else None
+    meter.add_invalid(len(unread))
     with path.open("rb") as stream:
         numbers = [number for number, line in enumerate(stream, start=1) if number not in unread and not line.isspace()]
     pairs.reverse()  # popped from the end, so that each pair is freed as soon as it is counted
@@ -47,7 +48,7 @@ def check_and_measure(path: Path, source: Source, policy: Policy, gates: PairGat
         # A missing image is the fault of its file, told once for the pairs of one image.
         meter.add(pair, [message for message in said if kind_of(message) != "missing"])
     making = _making_of(path)
-    return Checked(meter.result(gates, making), meter, making, faults)
+    return Checked(meter.result(gates, making), meter, making, faults, gates)
 
 
 def _making_of(path: Path) -> Making | None:
@@ -68,7 +69,9 @@ def write_pages(path: Path, source: Source, checked: Checked) -> list[Path]:
     """Write the page and the card beside a pairs file, and return their paths."""
     page_path, card_path = pages(path)
     faults = len(checked.faults)
-    write_quality_page(page_path, path.name, source, checked.quality, checked.meter, checked.making, faults)
+    write_quality_page(
+        page_path, path.name, source, checked.quality, checked.meter, checked.making, faults, checked.gates
+    )
     with replacing(card_path) as stream:
         stream.write(card_of(path, source, checked.quality, checked.making, faults).encode())
     return [page_path, card_path]

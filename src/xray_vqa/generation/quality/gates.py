@@ -65,7 +65,7 @@ def _percent(share: float) -> str:
         return "< 0.01 %"
     if 0.9999 < share < 1:
         return "> 99.99 %"
-    return f"{100 * share:.4g} %" if share < 1 else "100 %"
+    return f"{100 * share:.3g} %" if share < 1 else "100 %"
 
 
 def _gate(name: str, title: str, wanted: str, found: str, breaches: Iterable[str] | None) -> Gate:
@@ -191,7 +191,8 @@ def _types(quality: Quality, gates: PairGates) -> Gate:
     if most is None or quality.num_pairs < gates.min_blind_questions:
         return _gate("types", title, "not set" if most is None else f"{100 * most:g} points or less", found, None)
     breaches = [
-        f"{key} is {quality.type_shares.get(key, 0.0):.0%} of the pairs; planned {quality.type_shares_wanted.get(key, 0.0):.0%}"
+        f"{key} is {quality.type_shares.get(key, 0.0):.0%} of the pairs; planned "
+        f"{quality.type_shares_wanted.get(key, 0.0):.0%}"
         for key in sorted(away)
         if away[key] > most
     ]

@@ -30,8 +30,8 @@ from xray_vqa.generation.quality.report import (
     LengthSpread,
     Making,
     Quality,
-    Yield,
     YesRatio,
+    Yield,
 )
 from xray_vqa.generation.quality.words import distinct_share, entropy_bits, type_token_ratio, words
 from xray_vqa.generation.validation import DERIVED_TYPES, kind_of
@@ -93,6 +93,8 @@ class QualityMeter:
 
     def add_invalid(self, count: int = 1) -> None:
         """Count lines that are no pairs."""
+        if not count:
+            return
         self._num_invalid += count
         self._faults["invalid"] += count
 
@@ -134,7 +136,7 @@ class QualityMeter:
         self._faults.update(kinds)
 
     def _names_too_much(self, pair: VQAPair) -> bool:
-        """Whether an English answer names an item that neither its evidence nor, beyond closed types, its question has."""
+        """Whether an English answer names an item that its evidence lacks; an open one may repeat its question's."""
         about = pair.metadata
         if about.language != "en" or not (named := self._names(pair.answer)):
             return False

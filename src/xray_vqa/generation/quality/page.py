@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xray_vqa.config.quality import PairGates
 from xray_vqa.core.images import jpeg_uri, read_image
 from xray_vqa.core.page import write_page
 from xray_vqa.core.records import ScanRecord, VQAPair
 from xray_vqa.errors import ImageUnreadable
 from xray_vqa.generation.quality.meter import QualityMeter
-from xray_vqa.generation.quality.report import Making, Quality
+from xray_vqa.generation.quality.report import Making, Quality, YesRatio
 from xray_vqa.generation.source import Source
 from xray_vqa.generation.validation import DERIVED_TYPES
 
@@ -30,6 +31,7 @@ def write_quality_page(
     meter: QualityMeter,
     making: Making | None,
     num_faults: int,
+    gates: PairGates,
 ) -> Path:
     """Write the page, whole or not at all, and return its path. It refers to nothing outside itself."""
     album = _Album(source)
@@ -46,7 +48,8 @@ def write_quality_page(
         "making": making,
         "num_faults": num_faults,
         "judged": [gate for gate in quality.gates if gate.passed is not None],
-        "ratios": _ratios(quality),
+        "ratios": _ratios(quality, gates),
+        "zone": gates.yes_ratio or (0.0, 1.0),
         "types": sorted({*quality.type_shares, *quality.type_shares_wanted}),
         "most_share": max([*quality.type_shares.values(), *quality.type_shares_wanted.values(), 0.01]),
         "made_of": _made_of(quality),
@@ -69,10 +72,17 @@ def _figure(value: float | None) -> str:
     return "too few words" if value is None else f"{value:.3g}"
 
 
-def _ratios(quality: Quality) -> list[dict[str, Any]]:
+def _ratios(quality: Quality, gates: PairGates) -> list[dict[str, Any]]:
+    low, high = gates.yes_ratio or (0.0, 1.0)
+
+    def tone(ratio: YesRatio) -> str:
+        if ratio.yes + ratio.no < gates.min_questions:
+            return "pale"
+        return "fill" if low <= ratio.ratio <= high else "off"
+
     rows = [("all", quality.yes_ratio)] if quality.yes_ratio else []
     rows += list(quality.yes_ratio_by_category.items())
-    return [{"name": name, "yes": r.yes, "no": r.no, "ratio": r.ratio} for name, r in rows]
+    return [{"name": name, "yes": r.yes, "no": r.no, "ratio": r.ratio, "tone": tone(r)} for name, r in rows]
 
 
 def _made_of(quality: Quality) -> list[dict[str, Any]]:

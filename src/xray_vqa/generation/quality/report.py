@@ -229,8 +229,8 @@ def describe(quality: Quality) -> str:
         ]
     if quality.yes_ratio:
         lines.append(f"presence           {quality.yes_ratio.yes} yes, {quality.yes_ratio.no} no")
-        ratios = [ratio.ratio for ratio in quality.yes_ratio_by_category.values()]
-        lines.append(f"yes by category    {min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)} categories)")
+        told = next((gate.found for gate in quality.gates if gate.name == "yes_ratio"), "")
+        lines.append(f"yes by category    {told}; {len(quality.yes_ratio_by_category)} categories")
     if quality.premise_true_ratio is not None:
         lines.append(f"true premises      {quality.premise_true_ratio:.0%} of the questions with a premise")
     blind = [
