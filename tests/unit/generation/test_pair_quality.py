@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bags import POLICY, config_of, make_record, write_scans
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.providers import open_provider
 from xray_vqa.generation.quality import QualityMeter, measure
 from xray_vqa.generation.quality.checking import check_and_measure, write_pages
+from xray_vqa.generation.quality.blind import num_right_blind, question_features
 from xray_vqa.generation.quality.choices import right_choice
 from xray_vqa.generation.quality.duplicates import NearCopies, shingles
 from xray_vqa.generation.quality.words import distinct_share, entropy_bits, type_token_ratio, words
@@ -61,6 +63,13 @@ def test_a_word_that_gives_the_answer_away_is_found():
     assert quality.blind_accuracy["presence"].classifier > 0.95
     assert quality.blind_accuracy["presence"].accuracy < 0.6  # the majority by target does not read the words
     assert any("presence questions are answered right by" in warning for warning in quality.warnings)
+
+
+def test_a_shortcut_is_found_among_very_many_pairs():
+    features = question_features([words("how many items are there"), words("how many knives are there")])
+    question = np.arange(4_000_000) % 2
+    halves = np.arange(4_000_000) // 2 % 2
+    assert num_right_blind(features, question, question, halves) == 4_000_000  # "how" is in every one of them
 
 
 def test_nothing_is_found_in_balanced_questions():

@@ -37,7 +37,7 @@ def question_features(questions: Sequence[Sequence[str]]) -> Any:
             columns.append(column)
         starts.append(len(columns))
     counts = csr_array(
-        (np.ones(len(columns), np.float32), np.array(columns, np.int32), np.array(starts, np.int64)),
+        (np.ones(len(columns)), np.array(columns, np.int32), np.array(starts, np.int64)),
         shape=(len(questions), NUM_FEATURES),
     )
     counts.sum_duplicates()
@@ -78,16 +78,16 @@ def num_right_blind(
         # Rare answers lean on what questions have in general, or a word that they never met would rule them out.
         chance = (seen + SMOOTHING * common) / (priors[:, None] + SMOOTHING)
         weights = np.log(chance) - np.log1p(-chance)
-        scores = counts @ weights.T.astype(np.float32) + np.log1p(-chance).sum(axis=1) + np.log(priors + SMOOTHING)
+        scores = counts @ weights.T + np.log1p(-chance).sum(axis=1) + np.log(priors + SMOOTHING)
         right += int(tried[np.arange(len(different)), scores.argmax(axis=1)].sum())
     return right
 
 
 def _table(
     rows: NDArray[np.int64], classes: NDArray[np.int64], taken: NDArray[np.bool_], num_rows: int, num_classes: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     flat = np.bincount(rows[taken] * num_classes + classes[taken], minlength=num_rows * num_classes)
-    return flat.reshape(num_rows, num_classes).astype(np.float32)
+    return flat.reshape(num_rows, num_classes).astype(np.float64)
 
 
 def surely_above(right: int, count: int) -> float:

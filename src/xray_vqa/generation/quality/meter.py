@@ -233,7 +233,7 @@ class QualityMeter:
 
     def _blind(
         self,
-        texts: Sequence[Sequence[str]],
+        texts: Sequence[list[str]],
         image: NDArray[np.int64],
         kind: NDArray[np.int64],
         question: NDArray[np.int64],
@@ -312,7 +312,7 @@ class QualityMeter:
 
     def _diversity(
         self,
-        texts: Sequence[Sequence[str]],
+        texts: Sequence[list[str]],
         question: NDArray[np.int64],
         answer: NDArray[np.int64],
         types: Mapping[str, int],
@@ -386,7 +386,7 @@ def _spread(lengths: NDArray[np.int64]) -> LengthSpread:
 
 
 def _duplicates(
-    texts: Sequence[Sequence[str]], image: NDArray[np.int64], question: NDArray[np.int64], similarity: float
+    texts: Sequence[list[str]], image: NDArray[np.int64], question: NDArray[np.int64], similarity: float
 ) -> Duplicates:
     different = sorted({tuple(text) for text in texts})
     number_of = {text: number for number, text in enumerate(different)}
