@@ -21,8 +21,8 @@ from xray_vqa.errors import ConfigError
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.providers import open_provider
 from xray_vqa.generation.quality import QualityMeter, measure
-from xray_vqa.generation.quality.checking import check_and_measure, write_pages
 from xray_vqa.generation.quality.blind import num_right_blind, question_features
+from xray_vqa.generation.quality.checking import check_and_measure, write_pages
 from xray_vqa.generation.quality.choices import right_choice
 from xray_vqa.generation.quality.duplicates import NearCopies, shingles
 from xray_vqa.generation.quality.words import distinct_share, entropy_bits, type_token_ratio, words
