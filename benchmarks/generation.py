@@ -10,7 +10,7 @@ faults: a twentieth each of too fast, overloaded, never answered, cut off, refus
     pair has to be there once, and the bill to agree with the ledger.
 kills: the same run is killed (-9) at random moments and started again, until it ends; its file has to have the bytes
     of one that was left alone, and no reply that was journaled may be paid for again.
-size: 140,000 pairs; seconds to read the journal, seconds to write the file and measure its quality, memory.
+size: 140,000 pairs; seconds to read the journal, to write the file, and to check and measure it with its page, memory.
 """
 
 import argparse
@@ -205,6 +205,20 @@ def measure_kills(annotations: Path, work: Path, count: int, num_kills: int) -> 
     }
 
 
+def validate(output: Path) -> tuple[float, int]:
+    """Check and measure a pairs file, page and card included; return seconds and the peak of its memory in MiB."""
+    script = (
+        "import resource, sys; from xray_vqa.cli.main import main; code = main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    started = time.perf_counter()
+    command = [sys.executable, "-c", script, "generate", "--output", str(output), "--validate"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in (0, 4):  # 4: a gate is not passed, which is no failure of the measurement
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return time.perf_counter() - started, round(int(done.stderr.split()[-1]) / 1024)
+
+
 def measure_size(work: Path) -> dict[str, Any]:
     count = PAIRS_IN_ALL // 3 + 1
     annotations = make_dataset(work / "size", count)
@@ -215,7 +229,7 @@ def measure_size(work: Path) -> dict[str, Any]:
     again_s = run(words, "")
     script = "import sys, pathlib as p; from xray_vqa.generation.journal import Journal; Journal(p.Path(sys.argv[1]))"
     replay_s = run([sys.executable, "-c", script, str(journal_path(output))], "")
-    report_s = run([*words[:4], "--output", str(output), "--validate"], "")
+    report_s, report_mib = validate(output)
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
         "pairs": stats_of(output)["total_vqa_pairs"],
@@ -223,6 +237,8 @@ def measure_size(work: Path) -> dict[str, Any]:
         "written_from_the_journal_s": round(again_s, 1),
         "journal_read_s": round(replay_s, 1),
         "validated_and_measured_s": round(report_s, 1),
+        "validated_and_measured_peak_mib": report_mib,
+        "page_kib": round(output.with_name(f"{output.stem}_quality.html").stat().st_size / 1024),
         "largest_peak_mib": round(peak_mib),
     }
 

@@ -272,6 +272,20 @@ def test_validate_passes_what_was_generated_and_names_a_broken_line(dataset, tmp
     assert report["quality"]["num_pairs"] == 71
 
 
+def test_a_gate_that_is_not_passed_is_exit_4_and_a_run_keeps_its_own_code(dataset, tmp_path):
+    gates, output = tmp_path / "gates.yaml", tmp_path / "p.jsonl"
+    gates.write_text("max_repeats: 0.01\n")
+    made = run(*options(dataset, output), "--provider", "template", "--gates", gates)
+    assert made.returncode == 0
+    assert "warning: same question again in the set" in made.stdout
+    strict = run("--output", output, "--validate", "--gates", gates)
+    assert strict.returncode == 4
+    assert "warning: same question again in the set" in strict.stdout
+    assert f"written            {tmp_path / 'p_quality.html'}" in strict.stdout
+    assert run("--output", output, "--validate").returncode == 0
+    assert run("--output", output, "--validate", "--gates", tmp_path / "none.yaml").returncode == 2
+
+
 def test_validate_notices_that_the_annotations_changed(dataset, tmp_path):
     import shutil
 

@@ -15,6 +15,7 @@ import yaml
 from xray_vqa.cli.main import COMMANDS
 from xray_vqa.config.llm import LlmConfig
 from xray_vqa.config.loading import load_config
+from xray_vqa.config.quality import PairGates
 from xray_vqa.config.serve import ServeSettings
 from xray_vqa.config.train import PretrainConfig, TrainConfig
 from xray_vqa.core.policy import Policy
@@ -191,6 +192,8 @@ def test_every_configuration_loads_as_what_its_stage_uses(name):
         kind = Policy
     elif path.stem == "llm":
         kind = LlmConfig
+    elif path.stem == "pair_quality":
+        kind = PairGates
     else:
         kind = PretrainConfig if values.get("recipe") == "pretrain" else TrainConfig
     config = load_config(kind, path)

@@ -34,8 +34,9 @@ examples:
 
 Without --provider it is the one that PROVIDER names, else the one whose key is set (ANTHROPIC_API_KEY,
 OPENAI_API_KEY). Stopped at any moment, the same command goes on from <output>_checkpoint.jsonl and ends with the same
-bytes. Beside the output stand its _stats.json, its manifest and, where images failed, _failed.json; exit code 1 then,
-and the same command tries these again.
+bytes. Beside the output stand its _stats.json, its _quality.html, its _card.md, its manifest and, where images failed,
+_failed.json; exit code 1 then, and the same command tries these again. --validate writes page and card anew; exit code
+1 where lines are wrong, 4 where a gate of configs/pair_quality.yaml is not passed.
 """
 
 _TRAIN = Path("data/stcray/train/annotations.json")
@@ -123,11 +124,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
     parser.add_argument("--dry-run", action="store_true", help="show counts and estimated cost, and write nothing")
     parser.add_argument("--validate", action="store_true", help="check an existing --output and print its quality")
+    parser.add_argument(
+        "--gates", type=Path, metavar="FILE", help="what a set has to reach (configs/pair_quality.yaml)"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write pairs, or check those that are there; 1 where images failed or lines are wrong."""
+    """Write pairs, or check those that are there; 1 where images failed or lines are wrong, 4 where a gate is."""
     if args.validate:
         return _validate(args)
     config = _config(args)
@@ -217,6 +221,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
             fallbacks=_fallbacks(args, name),
             max_cost_usd=args.max_cost,
             policy_path=args.policy,
+            gates_path=args.gates,
             samples_per_image=args.samples_per_image,
             max_images=args.max_images,
             shard=args.shard,
@@ -335,25 +340,36 @@ def _stoppable() -> Generator[threading.Event]:
 
 def _validate(args: argparse.Namespace) -> int:
     from xray_vqa.config.loading import load_policy
+    from xray_vqa.config.quality import load_gates
     from xray_vqa.errors import DatasetError
-    from xray_vqa.generation.quality import describe, measure
+    from xray_vqa.generation.quality import describe
+    from xray_vqa.generation.quality.checking import check_and_measure, write_pages
     from xray_vqa.generation.source import open_source
-    from xray_vqa.generation.validation import check_file
 
+    gates = load_gates(args.gates)
     source = open_source(args.annotations or _annotations_of(args.output))
-    pairs, faults = check_file(args.output, source.records, source.annotated, load_policy(args.policy), source.root)
-    if not pairs and not faults:
+    checked = check_and_measure(args.output, source, load_policy(args.policy), gates)
+    quality, faults = checked.quality, checked.faults
+    if not quality.num_pairs and not faults:
         raise DatasetError(f"{args.output}: no pairs in it")
-    quality = measure(pairs)
+    try:
+        written = write_pages(args.output, source, checked)
+    except OSError as error:
+        logger.warning("%s: no page and card are written: %s", args.output, error.strerror)
+        written = []
     if args.json:
         report = {"faults": [str(fault) for fault in faults], "quality": quality.model_dump(mode="json")}
         print(json.dumps(report, ensure_ascii=False, indent=1))
     else:
         print(f"{args.output}: {len(faults)} faults, checked against {source.root}/{source.split}/annotations.json")
         print(describe(quality))
+        for path in written:
+            print(f"written            {path}")
     for fault in faults:
         print(fault, file=sys.stderr)
-    return 1 if faults else 0
+    if faults:
+        return 1
+    return 4 if quality.warnings else 0
 
 
 def _annotations_of(output: Path) -> Path:

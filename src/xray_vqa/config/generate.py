@@ -41,6 +41,8 @@ class GenerateConfig(Strict):
     """Cap on what the pairs file may cost in all, over all runs."""
     policy_path: Path | None = None
     """Rules behind the risk questions. Unset: `configs/policy.yaml`."""
+    gates_path: Path | None = None
+    """What the set has to reach. Unset: `configs/pair_quality.yaml`."""
     samples_per_image: int = Field(default=3, ge=1, le=MAX_SAMPLES_PER_IMAGE)
     max_images: int | None = Field(default=None, ge=1)
     """So many scans in the plan's order, which mixes them; each larger number contains the smaller one's."""

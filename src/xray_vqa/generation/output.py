@@ -13,6 +13,7 @@ from xray_vqa.generation.journal import Event, Journal
 from xray_vqa.generation.making import Made, PairMaker
 from xray_vqa.generation.plan import PlannedImage
 from xray_vqa.generation.quality import QualityMeter
+from xray_vqa.generation.validation import kind_of
 
 SHOWN = 20
 """Rejected pairs that the stats file shows."""
@@ -34,9 +35,12 @@ class Output:
         self._position = 0
         self.failed = failed
         """Why, by image path; of this run alone, for the next one tries again."""
-        self.meter = QualityMeter()
+        self.meter = QualityMeter({r.image_path: r.categories for r in maker.source.records})
         self.rejected: list[str] = []
         self.num_rejected = 0
+        self.rejected_by_category: Counter[str] = Counter()
+        """By what the bag holds."""
+        self.rejected_by_kind: Counter[str] = Counter()
         self._made: dict[int, Made] = {}
         """What was taken and waits for its turn."""
         self.negatives: Counter[str] = Counter()
@@ -101,9 +105,13 @@ class Output:
         self.negatives.update(slot.negative for slot in image.slots if slot.negative)
         if made.disagrees:
             self.disputed.append(image.record.image_path)
-        for rung, count in made.num_refused.items():
-            for category in read_facts(image.record, self.maker.source.annotated).present or ("none",):
-                self.refused[rung, category] += count
+        if made.faults or made.num_refused:
+            present = read_facts(image.record, self.maker.source.annotated).present or ("none",)
+            self.rejected_by_category.update(dict.fromkeys(present, len(made.faults)) if made.faults else {})
+            self.rejected_by_kind.update(map(kind_of, made.faults.values()))
+            for rung, count in made.num_refused.items():
+                for category in present:
+                    self.refused[rung, category] += count
         for _, pair in sorted(made.pairs.items()):
             self.meter.add(pair)
             yield pair.model_dump_json().encode() + b"\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from xray_vqa.config.generate import GenerateConfig
 from xray_vqa.config.loading import find_config
+from xray_vqa.config.quality import load_gates
 from xray_vqa.core.jsonl import write_json
 from xray_vqa.core.manifest import MANIFEST_NAME, make_manifest, sha256_file, write_manifest
 from xray_vqa.core.records import Split
@@ -17,7 +18,8 @@ from xray_vqa.generation.journal import Journal
 from xray_vqa.generation.output import Output
 from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage
 from xray_vqa.generation.providers import Provider
-from xray_vqa.generation.quality import Quality
+from xray_vqa.generation.quality import Making, Quality
+from xray_vqa.generation.quality.checking import Checked, write_pages
 from xray_vqa.generation.source import Source
 
 
@@ -57,6 +59,15 @@ def outcome_of(
     written: Output,
     journal: Journal,
 ) -> Outcome:
+    refused = {f"{rung}: {category}": count for (rung, category), count in sorted(written.refused.items())}
+    making = Making(
+        num_rejected=written.num_rejected,
+        rejected_by_category=dict(sorted(written.rejected_by_category.items())),
+        refusals=refused,
+        num_tokens=dict(journal.num_tokens),
+        cost_usd=round(journal.cost_usd, 6),
+    )
+    quality = written.meter.result(load_gates(config.gates_path), making)
     return Outcome(
         output_path=config.output_path,
         split=source.split,
@@ -70,8 +81,8 @@ def outcome_of(
         lost_usd=round(journal.lost_usd, 6),
         num_lost=journal.num_lost,
         disputed=written.disputed,
-        refused={f"{rung}: {category}": count for (rung, category), count in sorted(written.refused.items())},
-        quality=written.meter.result(),
+        refused=refused,
+        quality=quality,
     )
 
 
@@ -84,36 +95,39 @@ def write_reports(
     num_tokens: Counter[str],
 ) -> None:
     output, quality = config.output_path, outcome.quality
-    write_json(
-        beside(output, "stats"),
-        {
-            "total_vqa_pairs": quality.num_pairs,
-            "total_images": outcome.num_images,
-            "samples_per_image": config.samples_per_image,
-            "failed_images": len(outcome.failed),
-            "question_types": quality.question_types,
-            "category_counts": quality.category_counts,
-            "model": provider.model,
-            "provider": provider.name,
-            "prompt_version": provider.prompt_version,
-            "plan_version": PLAN_VERSION,
-            "seed": config.seed,
-            "split": source.split,
-            "images_without_questions": outcome.num_silent,
-            "rejected_pairs": outcome.num_rejected,
-            "rejected_examples": written.rejected,
-            "absent_targets_chosen": dict(sorted(written.negatives.items())),
-            "input_tokens": num_tokens["input"],
-            "cache_read_tokens": num_tokens["cache_read"],
-            "cache_write_tokens": num_tokens["cache_write"],
-            "output_tokens": num_tokens["output"],
-            "cost_usd": outcome.cost_usd,
-            "calls_without_reply": outcome.num_lost,
-            "calls_without_reply_usd_at_most": outcome.lost_usd,
-            "refusals": outcome.refused,
-            "disputed_annotations": outcome.disputed,
-            "quality": quality.model_dump(mode="json"),
-        },
+    stats = {
+        "total_vqa_pairs": quality.num_pairs,
+        "total_images": outcome.num_images,
+        "samples_per_image": config.samples_per_image,
+        "failed_images": len(outcome.failed),
+        "question_types": quality.question_types,
+        "category_counts": quality.category_counts,
+        "model": provider.model,
+        "provider": provider.name,
+        "prompt_version": provider.prompt_version,
+        "plan_version": PLAN_VERSION,
+        "seed": config.seed,
+        "split": source.split,
+        "images_without_questions": outcome.num_silent,
+        "rejected_pairs": outcome.num_rejected,
+        "rejected_examples": written.rejected,
+        "rejected_by_category": dict(sorted(written.rejected_by_category.items())),
+        "rejected_by_kind": dict(sorted(written.rejected_by_kind.items())),
+        "absent_targets_chosen": dict(sorted(written.negatives.items())),
+        "input_tokens": num_tokens["input"],
+        "cache_read_tokens": num_tokens["cache_read"],
+        "cache_write_tokens": num_tokens["cache_write"],
+        "output_tokens": num_tokens["output"],
+        "cost_usd": outcome.cost_usd,
+        "calls_without_reply": outcome.num_lost,
+        "calls_without_reply_usd_at_most": outcome.lost_usd,
+        "refusals": outcome.refused,
+        "disputed_annotations": outcome.disputed,
+        "quality": quality.model_dump(mode="json"),
+    }
+    write_json(beside(output, "stats"), stats)
+    write_pages(
+        output, source, Checked(quality, written.meter, Making.from_stats(stats), [], load_gates(config.gates_path))
     )
     failed_path = beside(output, "failed")
     if outcome.failed:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from xray_vqa.generation.making import PairMaker
 from xray_vqa.generation.output import SHOWN, Output
 from xray_vqa.generation.plan import PlannedImage
 from xray_vqa.generation.providers import Provider
+from xray_vqa.generation.quality.checking import pages
 from xray_vqa.generation.reports import Outcome, beside, outcome_of, write_reports
 from xray_vqa.generation.shards import Shard
 from xray_vqa.generation.source import Source, make_plan, open_source
@@ -98,7 +100,7 @@ def _generate(
             )
         if todo:
             # They would speak of another file until this run has ended.
-            for stale in (manifest_path(output), beside(output, "stats"), beside(output, "failed")):
+            for stale in (manifest_path(output), *map(partial(beside, output), ("stats", "failed")), *pages(output)):
                 stale.unlink(missing_ok=True)
         ladder = Ladder(providers)
         maker = PairMaker(ladder, source, policy)

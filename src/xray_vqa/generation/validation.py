@@ -237,3 +237,19 @@ def claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
             return {("there", category): category in there for category in options or CATEGORIES}
         case _:
             return {}
+
+
+_KINDS = (
+    ("leak", re.compile(r"^the (question|answer) says '")),
+    ("invalid", re.compile(r"^no question-answer pair|needs a target$|is no category$")),
+    ("missing", re.compile(r"is not in the split's annotations$|^the image .* is missing$")),
+    ("repeat", re.compile(r"^asks the same as another pair of this image")),
+    ("contradiction", re.compile(r"^contradicts another pair of this image")),
+    ("unsupported", re.compile(r"^the answer names .* which the annotations do not have$")),
+)
+"""Kinds of faults by their words, for counting; what a later check says is a disagreement until it stands here."""
+
+
+def kind_of(message: str) -> str:
+    """Return the kind of a fault: one of the table's, or `disagreement` with the annotations or the policy."""
+    return next((kind for kind, words in _KINDS if words.search(message)), "disagreement")
