@@ -115,7 +115,7 @@ class Behaviour:
     batch_s: float = 0.0
     """How long a batch is in progress."""
     batch_script: deque[str] = field(default_factory=deque)
-    """What becomes of the next batches as a whole: "" as usual, or a message with which the service takes none of it."""
+    """What becomes of the next batches as a whole: "" as usual, or a message with which it is refused."""
     lose_batch_replies: int = 0
     """So many batches are taken, and nobody is told."""
 

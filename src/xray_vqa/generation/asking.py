@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Container, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,7 +15,7 @@ from xray_vqa.generation.limiter import Stopped
 
 
 async def ask(
-    job: Job, todo: Sequence[int], bar: "tqdm[None]", stop: threading.Event, *, leave: Container[int] = ()
+    job: Job, todo: Sequence[int], bar: "tqdm[Any]", stop: threading.Event, *, leave: Container[int] = ()
 ) -> list[int]:
     """Ask about images until they need nothing more, and let the output grow.
 

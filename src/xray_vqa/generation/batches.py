@@ -75,7 +75,7 @@ class _Spool:
 
 
 class _Batcher:
-    def __init__(self, job: Job, todo: Sequence[int], bar: "tqdm[None]", stop: threading.Event) -> None:
+    def __init__(self, job: Job, todo: Sequence[int], bar: "tqdm[Any]", stop: threading.Event) -> None:
         self.job, self.bar, self.stop = job, bar, stop
         self.active = list(todo)
         self.services: dict[int, BatchService] = {}
@@ -106,6 +106,10 @@ class _Batcher:
         if self._said.get(tag) != text:
             self._said[tag] = text
             logger.info("%s", text)
+
+    def reason(self, batch: OpenBatch) -> str:
+        """Return why nothing is known of a batch."""
+        return self._said.get(batch.tag, "the service does not answer")
 
     # --- rounds
 
@@ -359,14 +363,16 @@ class _Batcher:
     def _count_try(self, call: Event, error: str) -> None:
         """Give an image up for this run where the service failed at it too often."""
         self._tries[call.key] += 1
-        if self._tries[call.key] >= TRIES and call.key in self.job.keys:
-            self.active.remove(self.job.keys.index(call.key))
+        if self._tries[call.key] < TRIES:
+            return
+        if given_up := [index for index in self.active if self.job.keys[index] == call.key]:
+            self.active.remove(given_up[0])
             self.job.written.failed[call.image_path] = error
             self.bar.update()
 
 
 async def write_in_batches(
-    job: Job, todo: Sequence[int], mode: BatchMode, bar: "tqdm[None]", stop: threading.Event
+    job: Job, todo: Sequence[int], mode: BatchMode, bar: "tqdm[Any]", stop: threading.Event
 ) -> None:
     """Ask about images by the batch until they need nothing more, or as far as `mode` says.
 
@@ -388,6 +394,11 @@ async def write_in_batches(
         if batcher.obstacle:
             raise Incomplete(f"not all is submitted: {batcher.obstacle}")
         pending = []
+    if unknown := [batch for batch, _ in batcher.open if not batch.batch_id]:
+        raise Incomplete(
+            f"whether the service has {len(unknown)} of the batches is not known, and they are not submitted again "
+            f"before it is: {batcher.reason(unknown[0])}; start the same command again later"
+        )
     if batcher.active:
         num_open = len(job.journal.batches.open)
         raise BatchesOpen(

@@ -12,6 +12,7 @@ from bags import NUM_IMAGES, config_of, make_records, write_scans
 from PIL import Image
 from stand_ins.llm import running
 
+from xray_vqa.cli.main import main
 from xray_vqa.config.generate import ProviderSettings
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError, Incomplete
@@ -117,11 +118,12 @@ def test_a_batch_whose_answer_was_lost_is_adopted(server, dataset, name):
 def test_a_lost_batch_that_is_still_in_progress_is_not_submitted_again(server, dataset):
     server.behaviour.lose_batch_replies, server.behaviour.batch_s = 1, 3600
     config = config_of(dataset)
-    with pytest.raises(BatchesOpen):
+    with pytest.raises(Incomplete, match="not all is submitted"):
         write(server, "anthropic", config, "submit")
     time.sleep(0.3)
-    with pytest.raises(BatchesOpen):
-        write(server, "anthropic", config, "submit")
+    for mode in ("submit", "collect"):
+        with pytest.raises(Incomplete, match="shows whose requests a batch holds only when it has ended"):
+            write(server, "anthropic", config, mode)
     assert len(server.desk.batches) == 1
     server.behaviour.batch_s = 0
     write(server, "anthropic", config)
@@ -177,6 +179,38 @@ def test_batches_are_packed_by_bytes(server, dataset):
     assert sum(sizes) == NUM_IMAGES
 
 
+def test_what_the_service_never_gets_to_is_named_and_tried_by_the_next_command(server, dataset):
+    server.behaviour.shares = {"expired": 1.0}
+    outcome = write(server, "anthropic", config_of(dataset))
+    assert (len(outcome.failed), len(server.desk.batches), outcome.cost_usd) == (NUM_IMAGES, batches.TRIES, 0.0)
+    server.behaviour.shares = {}
+    assert write(server, "anthropic", config_of(dataset)).failed == {}
+
+
+def test_from_the_command_line(server, dataset, monkeypatch, capsys):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+    output = dataset.parent / "pairs.jsonl"
+    words = ["--annotations", str(dataset / "train" / "annotations.json"), "--output", str(output)]
+    words = ["generate", "--provider", "anthropic", *words]
+    prices = []
+    for more in ([], ["--batch"]):
+        assert main([*words, *more, "--dry-run", "--json"]) == 0
+        prices.append(json.loads(capsys.readouterr().out)["estimated_cost_usd"])
+    assert prices[1] < prices[0]
+    server.behaviour.batch_s = 3600
+    assert main([*words, "--batch", "submit", "--yes"]) == 0
+    assert f"{NUM_IMAGES} images are open" in capsys.readouterr().out
+    assert main([*words, "--batch", "status"]) == 0
+    assert "1 open batches" in (told := capsys.readouterr().out)
+    assert f"in_progress, {NUM_IMAGES} requests, 0 done" in told
+    assert main([*words, "--batch", "collect"]) == 3
+    assert main([*words, "--yes"]) == 2
+    server.behaviour.batch_s = 0
+    assert main([*words, "--batch", "collect"]) == 0
+    assert main([*words, "--batch", "--provider", "template"]) == 2
+
+
 def test_a_service_that_takes_no_batch_now_is_asked_later(server, dataset):
     server.behaviour.batch_script.append("queue is full")
     assert write(server, "anthropic", config_of(dataset)).failed == {}
@@ -200,6 +234,7 @@ import os, signal, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from xray_vqa.generation import batches, journal
+from xray_vqa.cli.main import main
 from xray_vqa.config.generate import GenerateConfig
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.generation.providers.anthropic import AnthropicProvider

@@ -108,7 +108,7 @@ class AnthropicBatches:
         provider = self._provider
         try:
             if result["type"] == "succeeded":
-                return BatchResult(custom_id, provider.read(provider.body.model_validate(result["message"])))
+                return BatchResult(custom_id, provider.read_json(result["message"]))
             if result["type"] == "errored":
                 error = result["error"].get("error", {})
                 code, message = code_and_message(error)

@@ -147,6 +147,10 @@ class LlmProvider(ABC):
         """Return what sends its requests by the batch; None where nothing does."""
         return None
 
+    def read_json(self, value: Any) -> Reply:
+        """Return the reply that a body out of a batch holds. Raises ValidationError where it is no such body."""
+        return self.read(self.body.model_validate(value))
+
     def failed_result(self, custom_id: str, error: XrayVqaError) -> BatchResult:
         """Return the result for a request of a batch that brought an error; a refusal is a reply."""
         if isinstance(error, Refused):

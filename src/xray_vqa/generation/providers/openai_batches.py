@@ -96,7 +96,7 @@ class OpenAIBatches:
             if answer["status_code"] != 200:
                 code, message = code_and_message(answer["body"])
                 raise provider.service.failure(answer["status_code"], code, message, {})
-            return BatchResult(custom_id, provider.read(provider.body.model_validate(answer["body"])))
+            return BatchResult(custom_id, provider.read_json(answer["body"]))
         except ValidationError as error:
             return BatchResult(custom_id, error=provider.service.broken(error))
         except XrayVqaError as error:
