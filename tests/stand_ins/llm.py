@@ -13,12 +13,14 @@ import asyncio
 import hashlib
 import json
 import math
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 from time import time
 from typing import Any, Literal, get_args
 
@@ -26,6 +28,10 @@ from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
 from xray_vqa.generation.plan import Slot
 from xray_vqa.generation.providers.template import word_slots
+
+sys.path.append(str(Path(__file__).parents[1]))  # as a process of its own it knows only its folder
+
+from stand_ins.llm_batches import BatchDesk, iso
 
 Fault = Literal[
     "throttled",  # 429 with Retry-After
@@ -39,8 +45,9 @@ Fault = Literal[
     "policy",  # 400: the service's rules forbid the request
     "spend_limit",
     "unauthorized",
+    "expired",  # in a batch: not begun within a day
 ]
-UNBILLED = frozenset({"throttled", "overloaded", "policy", "spend_limit", "unauthorized"})
+UNBILLED = frozenset({"throttled", "overloaded", "policy", "spend_limit", "unauthorized", "expired"})
 BAD_DAY: tuple[Fault, ...] = ("throttled", "overloaded", "timeout", "truncated", "refusal", "malformed", "cut")
 """What `--faults` gives a share each."""
 
@@ -107,6 +114,10 @@ class Behaviour:
     models: tuple[str, ...] = MODELS
     batch_s: float = 0.0
     """How long a batch is in progress."""
+    batch_script: deque[str] = field(default_factory=deque)
+    """What becomes of the next batches as a whole: "" as usual, or a message with which it is refused."""
+    lose_batch_replies: int = 0
+    """So many batches are taken, and nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +333,7 @@ class LlmServer:
         self.url = ""
         self._attempts: Counter[str] = Counter()
         self._cached: set[tuple[str, str]] = set()
-        self._files: dict[str, bytes] = {}
-        self._batches: dict[str, dict[str, Any]] = {}
+        self.desk = BatchDesk(self, DIALECTS)
 
     # --- connections
 
@@ -358,18 +368,21 @@ class LlmServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        path = path.partition("?")[0]
+        path, _, query = path.partition("?")
         if path == "/ledger":
             await send(writer, 200, self.sums())
             return
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         if not key or key == WRONG_KEY:
             self.seen["unauthorized"] += 1
-            await send(writer, *self._error("unauthorized", path))
+            await send(writer, *self.error("unauthorized", path))
         elif path in DIALECTS and method == "POST":
             await self._word(path, headers, json.loads(body), reader, writer)
         else:
-            status, value = self._other(method, path, headers, body)
+            status, value = self._other(method, path, query, headers, body)
+            if method == "POST" and path.endswith("/batches") and self.behaviour.lose_batch_replies:
+                self.behaviour.lose_batch_replies -= 1
+                raise Cut
             await send(writer, status, value)
 
     # --- single requests
@@ -398,10 +411,10 @@ class LlmServer:
             missing = {"type": "not_found_error", "code": "model_not_found", "message": f"model: {asked.model}"}
             await send(writer, 404, {"error": missing})
             return
-        fault, billed, answer = self._work(asked)
+        fault, billed, answer = self.work(asked)
         self.seen[fault or "answered"] += 1
         if billed is None:
-            await send(writer, *self._error(fault, path))
+            await send(writer, *self.error(fault, path))
             return
         await asyncio.sleep(self.behaviour.latency_s)
         if fault == "timeout":
@@ -419,7 +432,7 @@ class LlmServer:
         await send(writer, 200, data, limits_of(path))
         billed.delivered = fault != "broken"
 
-    def _work(self, asked: Asked, share_of_price: float = 1.0) -> tuple[str, Billed | None, Answer]:
+    def work(self, asked: Asked, share_of_price: float = 1.0) -> tuple[str, Billed | None, Answer]:
         """Do what a request asks and book it; no line of the ledger where the service refuses before the work."""
         told = json.loads(asked.prompt)
         content = hashlib.sha256(json.dumps([told["facts"], told["slots"], asked.image]).encode()).hexdigest()
@@ -466,7 +479,7 @@ class LlmServer:
             output_tokens=tokens(text) + 10,
         )
 
-    def _error(self, fault: str, path: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def error(self, fault: str, path: str) -> tuple[int, dict[str, Any], dict[str, str]]:
         anthropic = path.startswith("/v1/messages")
         error: dict[str, Any] = {"message": f"the stand-in says: {fault}"}
         headers: dict[str, str] = {}
@@ -493,30 +506,12 @@ class LlmServer:
 
     # --- models, files, batches
 
-    def _other(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
+    def _other(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
+        if found := self.desk.answer(method, path, query, headers, body):
+            return found
         match method, path.strip("/").split("/")[1:]:
             case "GET", ["models"]:
                 return 200, self._models("anthropic-version" in headers)
-            case "POST", ["messages", "batches"]:
-                return 200, self._make_message_batch(json.loads(body)["requests"])
-            case "GET", ["messages", "batches"]:
-                found = [self._message_batch(name) for name in self._batches if name.startswith("msgbatch")]
-                return 200, {"data": found, "has_more": False, "first_id": None, "last_id": None}
-            case "GET", ["messages", "batches", name] if name in self._batches:
-                return 200, self._message_batch(name)
-            case "GET", ["messages", "batches", name, "results"] if name in self._batches:
-                return 200, self._batches[name]["results"]
-            case "POST", ["files"]:
-                return 200, self._keep_file(headers, body)
-            case "GET", ["files", name, "content"] if name in self._files:
-                return 200, self._files[name]
-            case "POST", ["batches"]:
-                return 200, self._make_batch(json.loads(body))
-            case "GET", ["batches"]:
-                found = [self._batch(name) for name in self._batches if name.startswith("batch")]
-                return 200, {"object": "list", "data": found, "has_more": False}
-            case "GET", ["batches", name] if name in self._batches:
-                return 200, self._batch(name)
             case _:
                 return 404, {"error": {"type": "not_found_error", "message": f"{method} {path}"}}
 
@@ -527,96 +522,6 @@ class LlmServer:
         kinds = {"type": "model", "created_at": "2026-09-01T00:00:00Z", "lifecycle": "active", "retires_at": None}
         data = [{"id": name, "display_name": name, **kinds} for name in self.behaviour.models]
         return {"data": data, "has_more": False, "first_id": None, "last_id": None}
-
-    def _make_message_batch(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
-        lines: list[dict[str, Any]] = []
-        counts: Counter[str] = Counter()
-        for request in requests:
-            fault, billed, answer = self._work(read_messages(request["params"]), 0.5)
-            if billed is None:
-                result = {"type": "errored", "error": self._error(fault, "/v1/messages")[1]}
-            else:
-                billed.delivered = True
-                result = {"type": "succeeded", "message": write_messages(answer)}
-            counts[result["type"]] += 1
-            lines.append({"custom_id": request["custom_id"], "result": result})
-        name = f"msgbatch_{len(self._batches)}"
-        # Backwards: real results come in no order either.
-        self._batches[name] = {"made": time(), "results": jsonl(lines[::-1]), "counts": counts, "total": len(lines)}
-        return self._message_batch(name)
-
-    def _message_batch(self, name: str) -> dict[str, Any]:
-        batch = self._batches[name]
-        ended = time() >= batch["made"] + self.behaviour.batch_s
-        counts = batch["counts"] if ended else {"processing": batch["total"]}
-        kinds = ("processing", "succeeded", "errored", "canceled", "expired")
-        return {
-            "id": name,
-            "type": "message_batch",
-            "processing_status": "ended" if ended else "in_progress",
-            "request_counts": {kind: counts.get(kind, 0) for kind in kinds},
-            "created_at": iso(batch["made"]),
-            "expires_at": iso(batch["made"] + 86400),
-            "ended_at": iso(time()) if ended else None,
-            "archived_at": None,
-            "cancel_initiated_at": None,
-            "results_url": f"{self.url}/v1/messages/batches/{name}/results" if ended else None,
-        }
-
-    def _keep_file(self, headers: dict[str, str], body: bytes) -> dict[str, Any]:
-        boundary = headers["content-type"].partition("boundary=")[2].encode()
-        parts = [part.partition(b"\r\n\r\n") for part in body.split(b"--" + boundary)[1:-1]]
-        data = next(value for head, _, value in parts if b'name="file"' in head).removesuffix(b"\r\n")
-        return self._file(data, "batch")
-
-    def _file(self, data: bytes, purpose: str) -> dict[str, Any]:
-        name = f"file-{len(self._files)}"
-        self._files[name] = data
-        return {"id": name, "object": "file", "bytes": len(data), "created_at": 1, "filename": f"{name}.jsonl",
-                "purpose": purpose, "status": "processed"}  # fmt: skip
-
-    def _make_batch(self, body: dict[str, Any]) -> dict[str, Any]:
-        dialect = DIALECTS[body["endpoint"]]
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        for line in self._files[body["input_file_id"]].splitlines():
-            request = json.loads(line)
-            fault, billed, answer = self._work(dialect.read(request["body"]), 0.5)
-            kept = {"id": "batch_req_1", "custom_id": request["custom_id"], "error": None}
-            if billed is None:
-                status, error, _ = self._error(fault, body["endpoint"])
-                failed.append(kept | {"response": {"status_code": status, "request_id": "1", "body": error}})
-            else:
-                billed.delivered = True
-                response = {"status_code": 200, "request_id": "1", "body": dialect.write(answer)}
-                done.append(kept | {"response": response})
-        name = f"batch_{len(self._batches)}"
-        self._batches[name] = {
-            "made": time(),
-            "body": body,
-            "output": self._file(jsonl(done[::-1]), "batch_output")["id"],
-            "errors": self._file(jsonl(failed), "batch_output")["id"] if failed else None,
-            "counts": {"total": len(done) + len(failed), "completed": len(done), "failed": len(failed)},
-        }
-        return self._batch(name)
-
-    def _batch(self, name: str) -> dict[str, Any]:
-        batch = self._batches[name]
-        ended = time() >= batch["made"] + self.behaviour.batch_s
-        return {
-            "id": name,
-            "object": "batch",
-            "endpoint": batch["body"]["endpoint"],
-            "input_file_id": batch["body"]["input_file_id"],
-            "completion_window": "24h",
-            "metadata": batch["body"].get("metadata"),
-            "created_at": int(batch["made"]),
-            "status": "completed" if ended else "in_progress",
-            "output_file_id": batch["output"] if ended else None,
-            "error_file_id": batch["errors"] if ended else None,
-            "request_counts": batch["counts"] if ended else {"total": batch["counts"]["total"], "completed": 0,
-                                                             "failed": 0},
-        }  # fmt: skip
 
     # --- the bill
 
@@ -632,16 +537,6 @@ class LlmServer:
             "lost_usd": math.fsum(line.usd for line in lost),
             "seen": dict(self.seen),
         }
-
-
-def jsonl(values: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
-
-
-def iso(at: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
 def limits_of(path: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ examples:
   xray-vqa generate --provider anthropic --dry-run                      what would be asked, and what it would cost
   xray-vqa generate --provider anthropic --max-images 100 --max-cost 5  and never a cent more than five dollars
   xray-vqa generate --provider openai_compatible --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct
+  xray-vqa generate --provider anthropic --batch                        the same at half the price, within a day
   xray-vqa generate --provider anthropic --shard 2/8                    one of eight machines; then --merge on one
   xray-vqa generate --provider anthropic --engine ray --parts 32        all over a Ray cluster, merged at its end
   xray-vqa generate --output data/trial.jsonl --validate                every pair against the annotations
@@ -78,7 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model; none: such questions are left out)",
     )
     parser.add_argument(
-        "--max-cost", type=float, metavar="USD", help="never spend more than this on the output, over all runs"
+        "--max-cost",
+        type=float,
+        metavar="USD",
+        help="never spend more than this on the output, over all runs; with --shard each part has a cap of its own",
     )
     parser.add_argument(
         "--price",
@@ -118,6 +122,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for --engine ray: how many parts (default %(default)s)",
     )
+    parser.add_argument(
+        "--batch",
+        nargs="?",
+        const="run",
+        choices=("run", "submit", "status", "collect"),
+        metavar="submit|status|collect",
+        help="ask by the batch, at half the price and with replies within a day (anthropic, openai): without a word "
+        "all until the end, else one step of it",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="most requests in one batch (default: as many as the service takes)"
+    )
     parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
@@ -135,16 +151,22 @@ def run(args: argparse.Namespace) -> int:
     if args.validate:
         return _validate(args)
     config = _config(args)
-    from xray_vqa.generation.providers import open_provider
+    from xray_vqa.generation.providers import BATCH_PROVIDERS, open_provider
 
-    provider = open_provider(config.provider)
-    fallbacks = [open_provider(settings) for settings in config.fallbacks]
+    provider = open_provider(config.provider, in_batches=bool(args.batch))
+    fallbacks = [
+        open_provider(settings, in_batches=bool(args.batch) and settings.provider in BATCH_PROVIDERS)
+        for settings in config.fallbacks
+    ]
+    if args.batch == "status":
+        return _batch_status(config, [provider, *fallbacks], as_json=args.json)
     if not provider.paid:
         _say_what_is_ignored(args, provider)
     if args.dry_run:
         return _dry_run(config, provider, as_json=args.json)
-    if not args.merge:
+    if not args.merge and args.batch != "collect":
         _agree_on_cost(config, provider, agreed=args.yes)
+    from xray_vqa.generation.batches import BatchesOpen
     from xray_vqa.generation.quality import describe
     from xray_vqa.generation.run import generate
 
@@ -157,8 +179,14 @@ def run(args: argparse.Namespace) -> int:
         from xray_vqa.generation.shards import merge_journals
 
         merge_journals(config.output_path)
-    with _stoppable() as stop:
-        outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not in_parts)
+    try:
+        with _stoppable() as stop:
+            outcome = generate(config, provider, stop, fallbacks=fallbacks, may_ask=not in_parts, batch=args.batch)
+    except BatchesOpen as state:
+        if args.batch != "submit":
+            raise
+        print(state)
+        return 0
     if args.json:
         print(outcome.quality.model_dump_json(indent=1))
     else:
@@ -225,6 +253,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
             samples_per_image=args.samples_per_image,
             max_images=args.max_images,
             shard=args.shard,
+            batch_requests=args.batch_size,
             rate_limit_delay_s=args.rate_limit_delay,
             seed=args.seed,
         )
@@ -236,6 +265,8 @@ def _output(args: argparse.Namespace) -> Path:
     from xray_vqa.errors import ConfigError
     from xray_vqa.generation.shards import Shard
 
+    if args.batch and args.merge:
+        raise ConfigError("--merge makes no calls and --batch makes them; give one of them")
     if not args.shard:
         return args.output
     if args.merge or args.engine == "ray":
@@ -303,6 +334,20 @@ def _dry_run(config: "GenerateConfig", provider: "Provider", *, as_json: bool) -
     print(f"pairs              {num_pairs} about {num_images} images")
     print("types              " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     print(f"estimated cost     ${cost_usd:.2f}")
+    return 0
+
+
+def _batch_status(config: "GenerateConfig", providers: "list[Provider]", *, as_json: bool) -> int:
+    from xray_vqa.generation.batches import status_of
+
+    states = status_of(config.output_path, providers)
+    if as_json:
+        print(json.dumps(states, indent=1))
+        return 0
+    print(f"{config.output_path}: {len(states)} open batches")
+    for state in states:
+        told = f"{state['batch']}  {state['provider']} {state['model']}: {state['state']}"
+        print(f"{told}; {state['waiting_requests']} to fetch, ${state['most_usd']:.4f} at most")
     return 0
 
 

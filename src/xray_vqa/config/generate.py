@@ -38,7 +38,7 @@ class GenerateConfig(Strict):
     fallbacks: list[ProviderSettings] = []
     """Who words what the provider refuses or cannot word, in turn."""
     max_cost_usd: float | None = Field(default=None, ge=0)
-    """Cap on what the pairs file may cost in all, over all runs."""
+    """Cap on what the pairs file may cost in all, over all runs; of a shard, that shard's own."""
     policy_path: Path | None = None
     """Rules behind the risk questions. Unset: `configs/policy.yaml`."""
     gates_path: Path | None = None
@@ -48,6 +48,10 @@ class GenerateConfig(Strict):
     """So many scans in the plan's order, which mixes them; each larger number contains the smaller one's."""
     shard: str = ""
     """`2/8`: only the second of eight parts of the plan. Empty: all of it."""
+    batch_requests: int | None = Field(default=None, ge=1)
+    """Most requests in one batch; None: as many as the service takes."""
+    batch_bytes: int | None = Field(default=None, ge=1)
+    """Most bytes in one batch; None: as many as the service takes, with a margin."""
     rate_limit_delay_s: float = Field(default=1.0, ge=0)
     """Least time between two calls of a paid provider."""
     seed: int = Field(default=0, ge=0)

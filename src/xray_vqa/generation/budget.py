@@ -30,16 +30,21 @@ class Budget:
             Incomplete: It does not fit, and nothing under way can change that.
         """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._fits(usd) or self._reserved_usd <= _DUST)
-            if not self._fits(usd):
-                raise Incomplete(
-                    f"incomplete: budget. ${self.spent_usd:.4f} of ${self.most_usd:.2f} are spent, and the next call "
-                    f"may cost ${usd:.4f}; all that was paid for is kept, and the same command goes on with a higher "
-                    "--max-cost"
-                )
+            await self._changed.wait_for(lambda: self.fits(usd) or self._reserved_usd <= _DUST)
+            if not self.fits(usd):
+                raise self.shortage(usd)
             self._reserved_usd += usd
 
-    def _fits(self, usd: float) -> bool:
+    def shortage(self, usd: float) -> Incomplete:
+        """Return the error for a call that does not fit."""
+        return Incomplete(
+            f"incomplete: budget. ${self.spent_usd:.4f} of ${self.most_usd:.2f} are spent, and the next call "
+            f"may cost ${usd:.4f}; all that was paid for is kept, and the same command goes on with a higher "
+            "--max-cost"
+        )
+
+    def fits(self, usd: float) -> bool:
+        """Return whether so much may be spent besides what is under way."""
         return self.most_usd is None or self.spent_usd + self._reserved_usd + usd <= self.most_usd + _DUST
 
     async def settle(self, reserved_usd: float, cost_usd: float) -> None:

@@ -5,7 +5,8 @@ that a reply to other annotations, another plan or another provider is never tak
 function of the plan and the journal.
 
 A call that can cost money is announced before it is made. An announcement without a reply is money that may be lost: it
-is booked at what was set aside for it, and told apart from what replies are known to have cost.
+is booked at what was set aside for it, and told apart from what replies are known to have cost. The calls of a batch
+are announced one by one too, and stay so until the batch is collected.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -47,16 +49,93 @@ class Answer(Strict):
 class Event(Strict):
     """One line of the journal."""
 
-    event: Literal["sent", "void", "answer", "done", "failed"]
+    event: Literal["sent", "void", "answer", "done", "failed", "submitting", "submitted", "collected"]
     """`sent`: a call begins that may cost up to `most_usd`; `void`: it cost nothing; `answer`: it brought this; `done`:
-    the image has its pairs; `failed`: none could be made, and it is asked about from the beginning the next time."""
+    the image has its pairs; `failed`: none could be made, and it is asked about from the beginning the next time.
+
+    Of a batch: `sent` for each of its calls, then `submitting`: from here on the service may have it; `submitted`: it
+    has, as `batch_id`; `collected`: all that it brought is above; `void` without a call: the service never got it."""
     key: str
+    """Of the image; of a batch's own events the tag of the batch."""
     image_path: str = ""
     call: int = 0
     """Number of the call that this belongs to, from 1; 0 where nothing was announced."""
     most_usd: float = 0.0
     answer: Answer | None = None
+    """Of `sent` in a batch what was asked, still without a reply."""
     error: str = ""
+    batch: str = ""
+    """Tag of the batch that this belongs to: chosen by us and known before the service has it."""
+    batch_id: str = ""
+    """The service's own name for it."""
+    provider: str = ""
+    """Of a batch."""
+    model: str = ""
+    num_requests: int = 0
+    """In a batch."""
+    at: float = 0.0
+    """When a batch was announced, in seconds since 1970."""
+
+    @property
+    def custom_id(self) -> str:
+        """What the service calls this call of a batch: at most 64 of A-Z, a-z, 0-9, - and _ are allowed."""
+        assert self.answer is not None
+        return f"{self.batch}-{self.key[:32]}-{self.answer.rung}"
+
+
+@dataclass(slots=True)
+class OpenBatch:
+    """A batch whose results are not all here."""
+
+    tag: str
+    calls: dict[str, Event] = field(default_factory=dict[str, Event])
+    """What was announced and has no result yet, by custom id."""
+    announced: Event | None = None
+    """None where the run ended before the service could have heard of it."""
+    batch_id: str = ""
+    """Empty as long as nobody knows whether the service has it."""
+
+    @property
+    def most_usd(self) -> float:
+        return sum(call.most_usd for call in self.calls.values())
+
+
+class BatchBook:
+    """The open batches of a journal."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, OpenBatch] = {}
+        """By tag, in the order in which they were announced."""
+        self.ids: set[str] = set()
+        """All that services ever gave to batches of this journal."""
+        self._places: dict[int, tuple[str, str]] = {}
+
+    def take(self, event: Event) -> list[int]:
+        """Follow an event. Returns the calls that it ends for nothing besides its own."""
+        tag = event.batch
+        match event.event:
+            case "sent" if tag:
+                batch = self.open.setdefault(tag, OpenBatch(tag))
+                batch.calls[event.custom_id] = event
+                self._places[event.call] = tag, event.custom_id
+            case "submitting":
+                self.open[tag].announced = event
+            case "submitted" if tag in self.open:
+                self.open[tag].batch_id = event.batch_id
+                self.ids.add(event.batch_id)
+            case "answer" | "void" if event.call in self._places:
+                tag, custom_id = self._places.pop(event.call)
+                del self.open[tag].calls[custom_id]
+            case "collected" | "void" if tag in self.open:
+                calls = [call.call for call in self.open.pop(tag).calls.values()]
+                for call in calls:
+                    del self._places[call]
+                return calls if event.event == "void" else []
+        return []
+
+    def keys(self) -> set[str]:
+        """Return which images open batches ask about."""
+        return {call.key for batch in self.open.values() for call in batch.calls.values()}
 
 
 def journal_path(output_path: Path) -> Path:
@@ -125,6 +204,7 @@ class Journal:
         """Of all replies ever kept here, used or not."""
         self.num_tokens: Counter[str] = Counter()
         self.num_calls = 0
+        self.batches = BatchBook()
         self._announced: dict[int, float] = {}
         self._read()
 
@@ -146,6 +226,8 @@ class Journal:
 
     def _take(self, event: Event) -> None:
         self.num_calls = max(self.num_calls, event.call)
+        for call in self.batches.take(event):
+            self._announced.pop(call, None)
         match event.event:
             case "sent":
                 self._announced[event.call] = event.most_usd

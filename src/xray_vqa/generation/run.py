@@ -5,7 +5,6 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,20 +14,20 @@ from xray_vqa.config.generate import GenerateConfig
 from xray_vqa.config.loading import load_policy
 from xray_vqa.core.jsonl import disk_errors
 from xray_vqa.core.manifest import manifest_path
-from xray_vqa.errors import ConfigError, Incomplete, ProviderError
-from xray_vqa.generation.budget import Budget
-from xray_vqa.generation.calling import Caller
-from xray_vqa.generation.journal import Journal, journal_path, key_of
+from xray_vqa.errors import ConfigError, Incomplete
+from xray_vqa.generation.asking import ask
+from xray_vqa.generation.batches import BatchMode, write_in_batches
+from xray_vqa.generation.job import Job
+from xray_vqa.generation.journal import Event, Journal, journal_path, key_of
 from xray_vqa.generation.ladder import Ladder
 from xray_vqa.generation.limiter import Stopped
 from xray_vqa.generation.making import PairMaker
 from xray_vqa.generation.output import SHOWN, Output
-from xray_vqa.generation.plan import PlannedImage
 from xray_vqa.generation.providers import Provider
 from xray_vqa.generation.quality.checking import pages
 from xray_vqa.generation.reports import Outcome, beside, outcome_of, write_reports
 from xray_vqa.generation.shards import Shard
-from xray_vqa.generation.source import Source, make_plan, open_source
+from xray_vqa.generation.source import make_plan, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ def generate(
     *,
     fallbacks: Sequence[Provider] = (),
     may_ask: bool = True,
+    batch: BatchMode | None = None,
 ) -> Outcome:
     """Write the pairs file, its stats and its manifest, going on from the journal.
 
@@ -50,6 +50,7 @@ def generate(
         config: what to write about what.
         provider: who words it.
         fallbacks: who is asked in turn for what `provider` refuses or cannot word.
+        batch: how far to go by batches; None: call by call.
         may_ask: whether providers may be called; without, all has to be in the journal.
         stop: set from outside to end early: calls under way are awaited and kept, nothing new is begun.
 
@@ -60,11 +61,16 @@ def generate(
         KeyboardInterrupt: `stop` was set before the end.
     """
     with disk_errors(config.output_path):
-        return _generate(config, (provider, *fallbacks), stop or threading.Event(), may_ask=may_ask)
+        return _generate(config, (provider, *fallbacks), stop or threading.Event(), may_ask=may_ask, batch=batch)
 
 
 def _generate(
-    config: GenerateConfig, providers: Sequence[Provider], stop: threading.Event, *, may_ask: bool
+    config: GenerateConfig,
+    providers: Sequence[Provider],
+    stop: threading.Event,
+    *,
+    may_ask: bool,
+    batch: BatchMode | None,
 ) -> Outcome:
     output = config.output_path
     if output.exists() and not journal_path(output).exists():
@@ -98,6 +104,7 @@ def _generate(
                 f"{output}: {len(todo)} of {len(plan)} images are not in the journals, the first of them "
                 f"{plan[todo[0]].record.image_path}; let each shard finish first"
             )
+        _check_open_batches(journal, [keys[index] for index in todo], output, batch)
         if todo:
             # They would speak of another file until this run has ended.
             for stale in (manifest_path(output), *map(partial(beside, output), ("stats", "failed")), *pages(output)):
@@ -105,8 +112,11 @@ def _generate(
         ladder = Ladder(providers)
         maker = PairMaker(ladder, source, policy)
         with Output(output, plan, keys, journal, maker, missing) as written:
-            if not asyncio.run(_collect(todo, plan, keys, source, ladder, config, journal, written, stop)):
-                raise KeyboardInterrupt
+            job = Job(config, source, plan, keys, ladder, journal, written)
+            try:
+                asyncio.run(_work(job, todo, batch, stop))
+            except Stopped:
+                raise KeyboardInterrupt from None
             outcome = outcome_of(config, source, plan, providers[0], num_kept, written, journal)
         num_tokens = journal.num_tokens
     write_reports(config, source, providers[0], outcome, written, num_tokens)
@@ -127,77 +137,43 @@ def _say_what_is_kept(journal: Journal, keys: Sequence[str], output: Path) -> in
     return num_kept
 
 
-async def _collect(
-    todo: Sequence[int],
-    plan: Sequence[PlannedImage],
-    keys: Sequence[str],
-    source: Source,
-    ladder: Ladder,
-    config: GenerateConfig,
-    journal: Journal,
-    written: "Output",
-    stop: threading.Event,
-) -> bool:
-    """Ask the providers for what is missing, and let the output grow. False where it was stopped before the end."""
-    waiting = iter(todo)
-    budget = Budget(config.max_cost_usd, spent_usd=journal.cost_usd + journal.lost_usd)
-    caller = Caller(ladder, journal, budget, delay_s=config.rate_limit_delay_s, stop=stop)
-    halted: list[Incomplete] = []
-    num_left = len(todo)
-
-    async def word(index: int) -> None:
-        """Climb the ladder for one image until it needs nothing more."""
-        image, key = plan[index], keys[index]
-        while True:
-            answers = journal.answers[key]
-            made = written.maker.make(image, answers)
-            step = ladder.next_step(len(image.slots), answers, made.faults)
-            if step is None:
-                break
-            request = replace(
-                source.request(image),
-                slots=tuple(image.slots[slot] for slot in step.slots),
-                complaint=step.complaint,
-                with_image=ladder.rungs[step.rung].with_image,
-            )
-            await caller.call(step, request, key)
-        written.take(index, made)
-
-    async def work() -> None:
-        nonlocal num_left
-        while not halted and not stop.is_set() and (index := next(waiting, None)) is not None:
-            try:
-                await word(index)
-            except ProviderError as error:
-                written.failed[plan[index].record.image_path] = str(error)
-            except Incomplete as error:
-                halted.append(error)
-                return
-            except Stopped:
-                return
-            num_left -= 1
-            bar.update()
-            written.grow()
-
+async def _work(job: Job, todo: Sequence[int], batch: BatchMode | None, stop: threading.Event) -> None:
+    """Ask the providers for what is missing, and let the output grow."""
     with tqdm(
-        total=len(plan),
-        initial=len(plan) - len(todo),
+        total=len(job.plan),
+        initial=len(job.plan) - len(todo),
         unit="image",
-        desc=config.output_path.name,
+        desc=job.config.output_path.name,
         mininterval=0.5 if sys.stderr.isatty() else 30,
         disable=not todo,
     ) as bar:
-        num_at_once = min(len(todo), ladder.rungs[0].provider.concurrency)
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(num_at_once):
-                    group.create_task(work())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            if batch:
+                await write_in_batches(job, todo, batch, bar, stop)
+            else:
+                await ask(job, todo, bar, stop)
         finally:
-            for provider in {id(rung.provider): rung.provider for rung in ladder.rungs}.values():
+            job.written.grow()
+            for provider in {id(rung.provider): rung.provider for rung in job.ladder.rungs}.values():
                 await provider.close()
-    written.grow()
-    if halted:
-        raise halted[0]
-    return not num_left
+
+
+def _check_open_batches(journal: Journal, keys: Sequence[str], output: Path, batch: BatchMode | None) -> None:
+    """Forget batches that no service heard of, and let nobody pay for what an open batch will bring."""
+    for found in list(journal.batches.open.values()):
+        if found.announced is None:
+            journal.append(Event(event="void", key=found.tag, batch=found.tag))
+    asked, wanted = journal.batches.keys(), set(keys)
+    if not batch and (num_asked := sum(key in asked for key in keys)):
+        raise ConfigError(
+            f"{output}: {num_asked} images are in {len(journal.batches.open)} open batches and would be paid for "
+            "twice; go on with --batch, or fetch them with --batch collect first"
+        )
+    if foreign := [
+        found for found in journal.batches.open.values() if wanted.isdisjoint(call.key for call in found.calls.values())
+    ]:
+        logger.warning(
+            "%s: %d open batches are about other annotations, another plan or other providers; their replies are "
+            "fetched by the command that submitted them, and up to $%.4f are set aside for them",
+            output, len(foreign), sum(found.most_usd for found in foreign),
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from xray_vqa.config.llm import LlmSettings, load_llm_config
 from xray_vqa.config.loading import require
 from xray_vqa.errors import ConfigError
 from xray_vqa.generation.prices import StatedPrice, find_price
+from xray_vqa.generation.providers.batch_service import BatchService
 from xray_vqa.generation.providers.provider import (
     Limits,
     Price,
@@ -20,6 +21,8 @@ from xray_vqa.generation.providers.provider import (
 )
 
 LLM_PROVIDERS = ("anthropic", "openai", "openai_compatible")
+
+BATCH_PROVIDERS = ("anthropic", "openai")
 
 PROVIDERS = ("template", *LLM_PROVIDERS, "scripted")
 
@@ -41,12 +44,17 @@ def llm_settings(settings: ProviderSettings) -> LlmSettings:
     return found.model_copy(update={name: value for name, value in named.items() if value})
 
 
-def open_provider(settings: ProviderSettings) -> Provider:
-    """Return the provider that the settings name.
+def open_provider(settings: ProviderSettings, *, in_batches: bool = False) -> Provider:
+    """Return the provider that the settings name, for batches at their price or for single calls.
 
     Raises:
         ConfigError: There is no such provider, or its key, price or package is missing.
     """
+    if in_batches and settings.provider not in BATCH_PROVIDERS:
+        raise ConfigError(
+            f"the {settings.provider} provider has no batches; those that have: {', '.join(BATCH_PROVIDERS)}; leave "
+            "--batch out or choose one of these"
+        )
     if settings.provider == "template":
         from xray_vqa.generation.providers.template import TemplateProvider
 
@@ -58,11 +66,11 @@ def open_provider(settings: ProviderSettings) -> Provider:
             raise ConfigError("the scripted provider needs --script FILE, a JSON list of steps")
         return ScriptedProvider.from_file(settings.script_path, seed=settings.seed)
     if settings.provider in LLM_PROVIDERS:
-        return _open_llm(settings.provider, llm_settings(settings), settings.price)
+        return _open_llm(settings.provider, llm_settings(settings), settings.price, in_batches=in_batches)
     raise ConfigError(f"unknown provider {settings.provider!r}; there are {', '.join(PROVIDERS)}")
 
 
-def _open_llm(name: str, settings: LlmSettings, stated: tuple[float, float] | None) -> Provider:
+def _open_llm(name: str, settings: LlmSettings, stated: tuple[float, float] | None, *, in_batches: bool) -> Provider:
     if name == "openai_compatible":
         require("openai", extra="generate")
         from xray_vqa.generation.providers.openai_compatible import OpenAICompatibleProvider
@@ -73,10 +81,17 @@ def _open_llm(name: str, settings: LlmSettings, stated: tuple[float, float] | No
     if name == "anthropic":
         from xray_vqa.generation.providers.anthropic import AnthropicProvider
 
-        return AnthropicProvider(settings, price=price)
+        return AnthropicProvider(settings, price=price, in_batches=in_batches)
     from xray_vqa.generation.providers.openai import OpenAIProvider
 
-    return OpenAIProvider(settings, price=price)
+    return OpenAIProvider(settings, price=price, in_batches=in_batches)
+
+
+def batches_of(provider: Provider) -> BatchService | None:
+    """Return what sends a provider's requests by the batch; None for one that is called."""
+    from xray_vqa.generation.providers.llm import LlmProvider
+
+    return provider.batches() if isinstance(provider, LlmProvider) else None
 
 
 def provider_from_environment(environment: Mapping[str, str]) -> str:
@@ -97,6 +112,7 @@ def provider_from_environment(environment: Mapping[str, str]) -> str:
 
 
 __all__ = [
+    "BATCH_PROVIDERS",
     "LLM_PROVIDERS",
     "PROVIDERS",
     "Limits",
@@ -107,6 +123,7 @@ __all__ = [
     "Throttled",
     "Unavailable",
     "WordedPair",
+    "batches_of",
     "llm_settings",
     "open_provider",
     "provider_from_environment",

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError
+from xray_vqa.generation.providers.anthropic_batches import AnthropicBatches
+from xray_vqa.generation.providers.batch_service import BatchService
 from xray_vqa.generation.providers.failures import Service, read_key
 from xray_vqa.generation.providers.headers import anthropic_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
@@ -69,18 +71,18 @@ class AnthropicProvider(LlmProvider):
     tokens_per_patch = 1.0
     most_tokens_per_patch = 1.5
 
-    def __init__(self, settings: LlmSettings, *, price: Price, api_key: str | None = None) -> None:
-        super().__init__(settings, price=price)
+    def __init__(
+        self, settings: LlmSettings, *, price: Price, api_key: str | None = None, in_batches: bool = False
+    ) -> None:
+        super().__init__(settings, price=price, in_batches=in_batches)
         key = read_key(api_key, KEY_VARIABLE)
         if not key and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             raise ConfigError(f"the anthropic provider needs a key: set {KEY_VARIABLE}")
         self.service = Service("Anthropic", self.model, KEY_VARIABLE)
-        self.client = anthropic.AsyncAnthropic(
-            api_key=key or None,
-            base_url=settings.base_url or None,
-            timeout=anthropic.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,
-        )
+        self.client = self.open_client(anthropic.AsyncAnthropic, key or None)
+
+    def batches(self) -> BatchService | None:
+        return AnthropicBatches(self) if self.in_batches else None
 
     async def send(self, text: str, picture: Picture | None) -> Any:
         return await self.client.messages.with_raw_response.create(**self._parameters(text, picture))

@@ -86,7 +86,7 @@ class Service:
         try:
             yield
         except sdk.APIStatusError as error:
-            code, message = _code_and_message(error.body)
+            code, message = code_and_message(error.body)
             raise self.failure(
                 error.status_code, code, message or str(error.message), error.response.headers
             ) from error
@@ -118,7 +118,7 @@ def read_key(given: str | None, variable: str) -> str:
     return key
 
 
-def _code_and_message(body: object) -> tuple[str, str]:
+def code_and_message(body: object) -> tuple[str, str]:
     """Return what an error's body says; the OpenAI SDK has unwrapped `error` already, and proxies send anything."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):

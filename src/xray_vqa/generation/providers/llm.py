@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_vqa.config.llm import LlmSettings
+from xray_vqa.errors import XrayVqaError
+from xray_vqa.generation.providers.batch_service import BatchPrice, BatchResult, BatchService
 from xray_vqa.generation.providers.failures import Refused, Service
 from xray_vqa.generation.providers.pictures import Frame, Picture, open_picture
 from xray_vqa.generation.providers.prompt import PROMPT_VERSION, REPLY_SCHEMA, SYSTEM_PROMPT, write_prompt
@@ -41,6 +43,7 @@ class LlmProvider(ABC):
     Args:
         settings: Model, address, timeout and caps.
         price: Of that model.
+        in_batches: Whether all goes by batches, at their price; then nothing is sent singly.
     """
 
     name: ClassVar[str]
@@ -61,8 +64,9 @@ class LlmProvider(ABC):
     paid = True
     listens = True
 
-    def __init__(self, settings: LlmSettings, *, price: Price) -> None:
-        self.settings, self.price = settings, price
+    def __init__(self, settings: LlmSettings, *, price: Price, in_batches: bool = False) -> None:
+        self.settings, self.in_batches = settings, in_batches
+        self.price: Price = BatchPrice(price) if in_batches else price
         self.model, self.concurrency = settings.model, settings.concurrency
         self.limits = Limits()
 
@@ -73,17 +77,31 @@ class LlmProvider(ABC):
             "frame": f"{self.frame.max_side}/{self.frame.max_patches}x{self.frame.patch}",
         }
 
+    def open_client(self, kind: Any, api_key: str | None) -> Any:
+        """Return a client of the SDK that tries once and gives up after our timeout."""
+        return kind(
+            api_key=api_key,
+            base_url=self.settings.base_url or None,
+            timeout=self.sdk.Timeout(self.settings.timeout_s, connect=10.0),
+            max_retries=0,
+        )
+
     def estimate_usd(self, requests: Sequence[Request]) -> float:
-        """Return the probable cost: the system prompt from the cache, one try an image, little thinking."""
+        """Return the probable cost: the system prompt from the cache, one try an image, little thinking.
+
+        In a batch no cache is counted on: services promise none there.
+        """
         if not requests:
             return 0.0
         sample = requests[:: max(1, len(requests) // ESTIMATED_FROM)]
         prefix = _tokens(SYSTEM_PROMPT)
+        cached = 0 if self.in_batches else prefix
         total = sum(
             self.price.usd(
                 input_tokens=_tokens(write_prompt(request, self._size_of(request)))
-                + self._image_tokens(request, self.tokens_per_patch),
-                cache_read_tokens=prefix,
+                + self._image_tokens(request, self.tokens_per_patch)
+                + (prefix - cached),
+                cache_read_tokens=cached,
                 output_tokens=min(
                     self.settings.max_output_tokens, TOKENS_PER_REPLY + TOKENS_PER_PAIR * len(request.slots)
                 ),
@@ -106,6 +124,7 @@ class LlmProvider(ABC):
 
     async def generate(self, request: Request) -> Reply:
         """Return the words for one image. Raises as `Provider.generate` does."""
+        assert not self.in_batches, "its price is that of batches"
         picture = None
         if request.with_image:
             # In a thread: decoding a large scan takes longer than a hundred other replies may wait.
@@ -117,6 +136,26 @@ class LlmProvider(ABC):
                 return await self.ask(text, picture)
         except TimeoutError as error:
             raise Unavailable(f"no answer from {self.name} in time", may_have_cost=True) from error
+
+    def parameters_of(self, request: Request) -> dict[str, Any]:
+        """Return what is sent for one image, as the SDK takes it. Reads the image. Raises ProviderError."""
+        picture = open_picture(request.image_file, request.record, self.frame) if request.with_image else None
+        text = write_prompt(request, picture.size_wh if picture else request.record.size_wh)
+        return self._parameters(text, picture)
+
+    def batches(self) -> BatchService | None:
+        """Return what sends its requests by the batch; None where nothing does."""
+        return None
+
+    def read_json(self, value: Any) -> Reply:
+        """Return the reply that a body out of a batch holds. Raises ValidationError where it is no such body."""
+        return self.read(self.body.model_validate(value))
+
+    def failed_result(self, custom_id: str, error: XrayVqaError) -> BatchResult:
+        """Return the result for a request of a batch that brought an error; a refusal is a reply."""
+        if isinstance(error, Refused):
+            return BatchResult(custom_id, self.reply(str(error), "refusal", self.model))
+        return BatchResult(custom_id, error=error)
 
     async def ask(self, text: str, picture: Picture | None) -> Reply:
         """Send one request and return what came back. Raises as `generate` does."""
@@ -136,6 +175,10 @@ class LlmProvider(ABC):
     @abstractmethod
     async def send(self, text: str, picture: Picture | None) -> Any:
         """Return the SDK's raw response to one request."""
+
+    @abstractmethod
+    def _parameters(self, text: str, picture: Picture | None) -> dict[str, Any]:
+        """Return the parameters of one call."""
 
     @staticmethod
     @abstractmethod

@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError, ProviderError
+from xray_vqa.generation.providers.batch_service import BatchService
 from xray_vqa.generation.providers.failures import POLICY_CODES, Service, read_key
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
+from xray_vqa.generation.providers.openai_batches import OpenAIBatches
 from xray_vqa.generation.providers.pictures import Frame, Picture
 from xray_vqa.generation.providers.prompt import PROMPT_VERSION, REPLY_SCHEMA, SYSTEM_PROMPT
 from xray_vqa.generation.providers.provider import Price, Reply, Stop, Throttled, Unavailable
@@ -73,18 +75,18 @@ class OpenAIProvider(LlmProvider):
     most_tokens_per_patch = 2.5
     """Small models count a patch more than once (2.46 for gpt-4.1-nano)."""
 
-    def __init__(self, settings: LlmSettings, *, price: Price, api_key: str | None = None) -> None:
-        super().__init__(settings, price=price)
+    def __init__(
+        self, settings: LlmSettings, *, price: Price, api_key: str | None = None, in_batches: bool = False
+    ) -> None:
+        super().__init__(settings, price=price, in_batches=in_batches)
         key = read_key(api_key, KEY_VARIABLE)
         if not key:
             raise ConfigError(f"the openai provider needs a key: set {KEY_VARIABLE}")
         self.service = Service("OpenAI", self.model, KEY_VARIABLE)
-        self.client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=settings.base_url or None,
-            timeout=openai.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,
-        )
+        self.client = self.open_client(openai.AsyncOpenAI, key)
+
+    def batches(self) -> BatchService | None:
+        return OpenAIBatches(self) if self.in_batches else None
 
     async def send(self, text: str, picture: Picture | None) -> Any:
         return await self.client.responses.with_raw_response.create(**self._parameters(text, picture))

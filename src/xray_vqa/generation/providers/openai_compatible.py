@@ -80,13 +80,8 @@ class OpenAICompatibleProvider(LlmProvider):
             )
         self.paid = price is not None
         self.service = Service(f"the server at {settings.base_url}", self.model, KEY_VARIABLE)
-        self.client = openai.AsyncOpenAI(
-            # The SDK insists on some key; servers without keys look at none.
-            api_key=read_key(api_key, KEY_VARIABLE) or "none",
-            base_url=settings.base_url,
-            timeout=openai.Timeout(settings.timeout_s, connect=10.0),
-            max_retries=0,
-        )
+        # The SDK insists on some key; servers without keys look at none.
+        self.client = self.open_client(openai.AsyncOpenAI, read_key(api_key, KEY_VARIABLE) or "none")
 
     async def send(self, text: str, picture: Picture | None) -> Any:
         return await self.client.chat.completions.with_raw_response.create(**self._parameters(text, picture))
