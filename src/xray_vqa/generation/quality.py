@@ -40,10 +40,12 @@ class Quality(Strict):
     yes_ratio: YesRatio | None
     """Over all presence questions."""
     yes_ratio_by_category: dict[str, YesRatio]
+    any_threat_ratio: YesRatio | None
+    """How `general` questions are answered: is anything prohibited in the bag?"""
     premise_true_ratio: float | None
     """Share of `absent` questions whose premise holds."""
     blind_accuracy: dict[str, BlindScore]
-    """By type: the answer most often given to that type and target, learned on one half of the images and tried on the
+    """By type: the answer most often given to that type, topic and target, learned on one half of the images and tried on the
     other, both ways round."""
     distinct_question_ratio: float
     distinct_answer_ratio: float
@@ -61,9 +63,10 @@ class QualityMeter:
         self._categories: Counter[str] = Counter()
         self._yes: Counter[str] = Counter()
         self._no: Counter[str] = Counter()
+        self._threats: Counter[bool] = Counter()
         self._premises: Counter[bool] = Counter()
         self._answers: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
-        """Short answers by half, type and target."""
+        """Short answers by half, type and subject: topic and target."""
         self._questions: set[str] = set()
         self._answer_texts: set[str] = set()
         self._words = 0
@@ -76,10 +79,13 @@ class QualityMeter:
         self._categories.update(about.categories)
         if about.question_type == "presence":
             (self._yes if about.short_answer == "yes" else self._no)[about.target] += 1
+        if about.question_type == "general" and about.short_answer in ("yes", "no"):
+            self._threats[about.short_answer == "yes"] += 1
         if about.question_type == "absent":
             self._premises[about.short_answer != "none"] += 1
         half = Draws("half", pair.image_path).below(2)
-        self._answers[half, about.question_type, about.target][about.short_answer] += 1
+        subject = f"{about.topic} {about.target}".strip()
+        self._answers[half, about.question_type, subject][about.short_answer] += 1
         self._questions.add(pair.question)
         self._answer_texts.add(pair.answer)
         self._words += len(pair.answer.split())
@@ -99,6 +105,7 @@ class QualityMeter:
             category_counts=dict(sorted(self._categories.items())),
             yes_ratio=total,
             yes_ratio_by_category=by_category,
+            any_threat_ratio=_yes_ratio(self._threats[True], self._threats[False]) if self._threats else None,
             premise_true_ratio=round(self._premises[True] / premises, 4) if premises else None,
             blind_accuracy={name: self._blind(name) for name in sorted(self._types)},
             distinct_question_ratio=round(len(self._questions) / max(self._pairs, 1), 4),
@@ -167,6 +174,8 @@ def describe(quality: Quality) -> str:
                 f"yes by category    {min(judged.values()):.2f} to {max(judged.values()):.2f} "
                 f"({len(judged)} categories with {ENOUGH} questions or more)"
             )
+    if quality.any_threat_ratio:
+        lines.append(f"any threat         {quality.any_threat_ratio.yes} yes, {quality.any_threat_ratio.no} no")
     if quality.premise_true_ratio is not None:
         lines.append(f"true premises      {quality.premise_true_ratio:.0%} of the questions with a premise")
     blind = {name: score.accuracy for name, score in quality.blind_accuracy.items()}

@@ -27,6 +27,7 @@ def pairs_of(image, seed=0):
             evidence=list(slot.evidence),
             short_answer=slot.short_answer,
             target=slot.target,
+            topic=slot.topic,
         )
         yield VQAPair(image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about)
 
