@@ -76,7 +76,7 @@ def test_the_documented_path_writes_what_evaluation_can_read(dataset, tmp_path):
     output = tmp_path / "data" / "val.jsonl"
     done = run("--annotations", dataset / "test" / "annotations.json", "--output", output, PROVIDER="template")
     assert done.returncode == 0, done.stderr
-    assert f"{output}: test split, written by template-1" in done.stdout
+    assert f"{output}: test split, written by template-2" in done.stdout
     assert "pairs              24 about 8 images" in done.stdout
     test_set = load_test_set(output)
     assert (test_set.split, test_set.num_questions, len(test_set.scans)) == ("test", 24, 8)

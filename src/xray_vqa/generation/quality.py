@@ -45,8 +45,8 @@ class Quality(Strict):
     premise_true_ratio: float | None
     """Share of `absent` questions whose premise holds."""
     blind_accuracy: dict[str, BlindScore]
-    """By type: the answer most often given to that type, topic and target, learned on one half of the images and tried on the
-    other, both ways round."""
+    """By type: the answer most often given to that type, topic and target, learned on one half of the images and tried
+    on the other, both ways round."""
     distinct_question_ratio: float
     distinct_answer_ratio: float
     mean_answer_words: float

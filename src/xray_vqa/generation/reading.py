@@ -1,4 +1,4 @@
-"""What the text of a question asks and the text of an answer says, of the types that `topics.py` knows. English alone."""
+"""What an English question asks and an English answer says, for the types that `topics.py` knows."""
 
 import re
 from collections.abc import Collection

@@ -8,6 +8,9 @@ from xray_vqa.generation.plan.slot import Slot, slot_of
 from xray_vqa.generation.plan.tally import Wanted
 from xray_vqa.generation.topics import BAG_UNKNOWNS, CHARGED, ITEM_UNKNOWNS, TOPICS, UNKNOWABLE
 
+MOST_UNANSWERABLE = 0.05
+"""Share of the set from which no scan's shortage of other questions is filled up with these."""
+
 
 def concealment(wanted: Wanted) -> Slot | None:
     """What the record says on the topic, the rarest answer first."""
@@ -38,7 +41,9 @@ def _covers(there: str, wanted: Wanted) -> tuple[str, ...]:
 def unanswerable(wanted: Wanted) -> Slot | None:
     """What a scan does not tell: of the bag, of an item in it, or of a category that the source does not label."""
     facts, tally, draws = wanted.facts, wanted.tally, wanted.draws
-    if not facts.decidable or any(subject[0] == "unanswerable" for subject in wanted.taken):
+    num_asked = sum(tally.asked[f"unanswerable/{part}"] for part in ("bag", "item", "unlabelled"))
+    enough = num_asked >= max(1, MOST_UNANSWERABLE * sum(tally.asked.values()))
+    if enough or any(subject[0] == "unanswerable" for subject in wanted.taken):
         return None
     match wanted.part:
         case "bag":

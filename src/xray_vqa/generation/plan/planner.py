@@ -76,6 +76,8 @@ class Planner:
         facts, draws = read_facts(record, self._annotated), self.draws(record, "plan")
         for category in facts.present:
             self._tally.seen[category] += 1
+        if not facts.decidable:
+            return PlannedImage(record, ())
         slots: list[Slot] = []
         taken: set[Subject] = set()
         closed: set[str] = set()

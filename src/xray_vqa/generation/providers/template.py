@@ -171,9 +171,7 @@ PHRASINGS: dict[str, tuple[Phrasing, ...]] = {
             "Yes, a threat can be seen.",
             "No, none of the threats that are screened for.",
         ),
-        Phrasing(
-            "Would you report this bag?", "Yes, it holds something prohibited.", "No, there is nothing to report."
-        ),
+        Phrasing("Would you report this bag?", "Yes, it holds a prohibited item.", "No, there is nothing to report."),
         Phrasing(
             "Look for all kinds of prohibited items. Do you find any?", "Yes, I find some.", "No, I find none of them."
         ),
