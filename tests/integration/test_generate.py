@@ -344,9 +344,10 @@ def test_the_scripts_stop_with_2_without_a_provider(dataset, tmp_path):
 def test_the_sample_pairs_are_pairs():
     pairs, faults = read_jsonl(REPO / "examples" / "vqa_dataset_samples.jsonl", VQAPair)
     assert faults == []
-    assert len(pairs) == 12
+    assert len(pairs) == 16
     assert {pair.metadata.question_type for pair in pairs} == {
         "presence", "listing", "location", "identification", "count", "risk", "absent",
+        "general", "concealment", "declaration", "unanswerable",
     }  # fmt: skip
     answers = [p.metadata.short_answer for p in pairs if p.metadata.question_type == "presence"]
     assert answers.count("yes") == answers.count("no")
