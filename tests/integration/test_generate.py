@@ -76,7 +76,7 @@ def test_the_documented_path_writes_what_evaluation_can_read(dataset, tmp_path):
     output = tmp_path / "data" / "val.jsonl"
     done = run("--annotations", dataset / "test" / "annotations.json", "--output", output, PROVIDER="template")
     assert done.returncode == 0, done.stderr
-    assert f"{output}: test split, written by template-1" in done.stdout
+    assert f"{output}: test split, written by template-2" in done.stdout
     assert "pairs              24 about 8 images" in done.stdout
     test_set = load_test_set(output)
     assert (test_set.split, test_set.num_questions, len(test_set.scans)) == ("test", 24, 8)
@@ -358,9 +358,10 @@ def test_the_scripts_stop_with_2_without_a_provider(dataset, tmp_path):
 def test_the_sample_pairs_are_pairs():
     pairs, faults = read_jsonl(REPO / "examples" / "vqa_dataset_samples.jsonl", VQAPair)
     assert faults == []
-    assert len(pairs) == 12
+    assert len(pairs) == 16
     assert {pair.metadata.question_type for pair in pairs} == {
         "presence", "listing", "location", "identification", "count", "risk", "absent",
+        "general", "concealment", "declaration", "unanswerable",
     }  # fmt: skip
     answers = [p.metadata.short_answer for p in pairs if p.metadata.question_type == "presence"]
     assert answers.count("yes") == answers.count("no")

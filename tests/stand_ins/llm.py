@@ -293,6 +293,8 @@ def word(prompt: str) -> str:
             slot.get("target", ""),
             tuple(slot.get("options", ())),
             slot.get("region", ""),
+            topic=slot.get("topic", ""),
+            goods=tuple(slot.get("goods", ())),
         )
         for slot in told["slots"]
     ]

@@ -153,6 +153,9 @@ class PairMetadata(Strict):
     language: str = "en"
     target: str = ""
     """The category that the question asks about, where it asks about one."""
+    topic: str = ""
+    """What a question of types like `concealment` asks about (`clutter`, `orientation`, ...), or how its choices are
+    offered (`letters`)."""
 
     @model_validator(mode="after")
     def _check_question_type(self) -> "PairMetadata":

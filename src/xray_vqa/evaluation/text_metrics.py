@@ -27,7 +27,7 @@ NORMALISER = "vqa_v2-without-apostrophes"
 a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word."""
 
 LISTING_TYPES = frozenset({"general", "listing", "identification", "detailed"})
-"""Questions whose answers name the items that are there."""
+"""Questions whose answers name the items that are there; of `general` ones those that are not for yes or no."""
 
 LONG_ANSWER_WORDS = 6
 """A reference from this length on is a text; a shorter one is a word or a list, which BLEU cannot judge."""
@@ -186,7 +186,9 @@ def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> Tex
     lenient = [float(is_lenient(a.said, a.short_truth, a.truth)) for a in answers]
     rouge = [rouge_l(a.said, a.truth) for a in answers]
     long = [k for k, a in enumerate(answers) if is_long(a.truth)]
-    listing = [k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES]
+    listing = [
+        k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES and a.short_truth not in ("yes", "no")
+    ]
     return TextScores(
         num_questions=len(answers),
         num_unreadable=sum(a.failure is not None for a in answers),

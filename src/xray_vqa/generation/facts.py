@@ -6,7 +6,7 @@ another name for it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from xray_vqa.core.geometry import REGIONS, Box
@@ -14,6 +14,7 @@ from xray_vqa.core.inspection import Evidence, Finding, Score
 from xray_vqa.core.policy import Policy, decide
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, names_of
+from xray_vqa.generation.topics import MATCH, MISMATCH, NOT_VERIFIED, UNKNOWABLE
 
 NONE = "none"
 
@@ -173,6 +174,13 @@ def identification(facts: Facts, options: Iterable[str], region: str) -> Truth |
     return there[0].lower(), facts.instances[there[0]]
 
 
+def general(facts: Facts) -> Truth | None:
+    """Is anything prohibited in the bag? "No" is told of scans alone that are annotated in full."""
+    if facts.instances:
+        return "yes", tuple(sorted(index for indices in facts.instances.values() for index in indices))
+    return ("no", ()) if facts.complete else None
+
+
 def risk(facts: Facts, policy: Policy) -> Truth | None:
     """What risk level does the policy call for, if the model sees exactly what is there?
 
@@ -181,14 +189,49 @@ def risk(facts: Facts, policy: Policy) -> Truth | None:
     """
     if UNLISTED in facts.record.categories or not facts.decidable.issuperset(policy.required_categories):
         return None
-    level = decide(
-        policy,
-        Evidence(
-            scores={name: _THERE if name in facts.instances else _NOT_THERE for name in policy.required_categories},
-            findings=tuple(Finding(category, 1.0) for category in facts.instances),
-            covered_categories=frozenset(policy.required_categories),
-            calibrated=True,
-        ),
-    ).risk_level
+    level = decide(policy, _evidence(facts, policy)).risk_level
     strictest = [c for c in facts.instances if policy.rule(c).risk_level is level]
     return level.value, tuple(sorted(index for category in strictest for index in facts.instances[category]))
+
+
+def declaration(facts: Facts, policy: Policy, declared: Collection[str]) -> Truth | None:
+    """Does the scan agree with a declaration of these categories, whatever harmless goods stand beside them?
+
+    As in the policy: a mismatch is something prohibited that was not declared, or declared and never allowed. One
+    of these is enough; a match is told of scans alone that are annotated in full.
+    """
+    if decide(policy, _evidence(facts, policy, declared)).match_declaration:
+        there = (indices for category, indices in facts.instances.items() if category in declared)
+        return (MATCH, tuple(sorted(index for indices in there for index in indices))) if facts.complete else None
+    undeclared = (indices for category, indices in facts.instances.items() if category not in declared)
+    return MISMATCH, tuple(sorted(index for indices in undeclared for index in indices))
+
+
+def declared_item(facts: Facts, policy: Policy, category: str) -> Truth | None:
+    """Is a declared thing in the scan? Without a category, harmless goods, which nobody looks for."""
+    if not category:
+        return NOT_VERIFIED, ()
+    if category not in facts.decidable:
+        return None
+    (line,) = decide(policy, _evidence(facts, policy, [category])).declaration
+    answer = {"found": MATCH, "prohibited": MISMATCH, "not_verified": NOT_VERIFIED}[line.status]
+    return answer, facts.instances.get(category, ())
+
+
+def unanswerable(facts: Facts, target: str, topic: str) -> Truth | None:
+    """What no scan tells on any topic, of the bag or of an item in it, and whether a category that is not labelled is
+    there.
+    """  # noqa: D205
+    known = (not target or target in facts.instances) if topic else target and target not in facts.decidable
+    return (UNKNOWABLE, ()) if known else None
+
+
+def _evidence(facts: Facts, policy: Policy, declared: Collection[str] | None = None) -> Evidence:
+    """What the policy would be told if the model saw exactly what is there."""
+    return Evidence(
+        scores={name: _THERE if name in facts.instances else _NOT_THERE for name in policy.required_categories},
+        findings=tuple(Finding(category, 1.0) for category in facts.instances),
+        covered_categories=frozenset(policy.required_categories),
+        calibrated=True,
+        declared_items=None if declared is None else tuple(declared),
+    )

@@ -20,9 +20,15 @@ from xray_vqa.core.records import Fault, ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
 from xray_vqa.errors import AnswerUnreadable, DatasetError
 from xray_vqa.generation import facts as truth
+from xray_vqa.generation.attributes import attribute
 from xray_vqa.generation.facts import NONE, Facts, Truth, read_facts
+from xray_vqa.generation.reading import says, topic_faults
+from xray_vqa.generation.topics import LETTERED, MATCH, TOPICS
 
-DERIVED_TYPES = ("presence", "listing", "count", "location", "identification", "risk", "absent")
+DERIVED_TYPES = (
+    "presence", "listing", "count", "location", "identification", "risk", "absent",
+    "general", "concealment", "declaration", "unanswerable",
+)  # fmt: skip
 """The types whose answers follow from annotations and policy. Of others only form, evidence and items are checked."""
 
 _LEAK = re.compile(
@@ -126,7 +132,11 @@ def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
     english = about.language == "en"
     if about.question_type in ("presence", "location", "absent") and not about.target:
         return [f"a {about.question_type} question needs a target"]
+    if about.topic not in {"", LETTERED, *TOPICS.get(about.question_type, ())}:
+        return [f"topic {about.topic!r} is none of a {about.question_type} question"]
     named = parse_categories(pair.question)
+    if english and (strange := topic_faults(pair, facts)):
+        return strange
     if english and about.target and named != {about.target}:
         return [f"the question asks about {', '.join(sorted(named)) or 'no category'}, its target is {about.target}"]
     expected = _expected(pair, facts, policy, named)
@@ -140,7 +150,7 @@ def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
         faults.append(f"short_answer is {about.short_answer!r}, the annotations say {short_answer!r}")
     if sorted(about.evidence) != sorted(evidence):
         faults.append(f"evidence is {about.evidence}, the annotations say {list(evidence)}")
-    if english and not _says(pair.answer, about.question_type, short_answer, about.target, facts):
+    if english and not _says(pair, short_answer, facts):
         faults.append(f"the answer {pair.answer!r} does not say {short_answer!r}")
     return faults
 
@@ -160,12 +170,23 @@ def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]
         case "identification":
             regions = _REGION.findall(pair.question.lower())
             return truth.identification(facts, named, regions[0] if regions else "")
+        case "general":
+            return None if named else truth.general(facts)
+        case "concealment":
+            return attribute(facts, about.topic, about.target) if about.target or not named else None
+        case "declaration" if about.topic == "whole":
+            return truth.declaration(facts, policy, named)
+        case "declaration":
+            return truth.declared_item(facts, policy, about.target) if about.target or not named else None
+        case "unanswerable":
+            return truth.unanswerable(facts, about.target, about.topic) if about.target or not named else None
         case _:
             return truth.risk(facts, policy)
 
 
-def _says(answer: str, question_type: str, short_answer: str, target: str, facts: Facts) -> bool:
+def _says(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
     """Return whether an English answer says what it should, and names no item that is not there."""
+    answer, target, question_type = pair.answer, pair.metadata.target, pair.metadata.question_type
     lowered, named = answer.lower(), parse_categories(answer)
     match question_type:
         case "presence":
@@ -185,8 +206,10 @@ def _says(answer: str, question_type: str, short_answer: str, target: str, facts
             if short_answer == NONE:
                 return bool(_DENIAL.search(lowered)) and not named
             return named == {canonical_category(name) for name in short_answer.split(", ")}
-        case _:
+        case "risk":
             return set(_LEVEL.findall(lowered)) == {short_answer} and named <= set(facts.present)
+        case _:
+            return says(answer, question_type, pair.metadata.topic, short_answer, target, facts)
 
 
 def _as_number(word: str) -> int:
@@ -218,7 +241,22 @@ def _contradictions(pairs: Sequence[VQAPair]) -> list[tuple[int, str]]:
 
 
 def claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
-    """Return what a pair says is so: `("there", category)` to whether, `("count", category)` to how many."""
+    """Return what a pair says is so: `("there", category)` to whether, `("count", category)` to how many.
+
+    `("there", "")` is whether anything prohibited is in the bag at all.
+    """
+    claims = dict(_claims_of(pair))
+    there = [claims[subject] for subject in claims if subject[0] == "there" and subject[1]]
+    if any(there):
+        claims["there", ""] = True
+    elif len(there) == len(CATEGORIES):
+        claims["there", ""] = False
+    if claims.get(("there", "")) is False:
+        claims |= {("there", category): False for category in CATEGORIES}
+    return claims
+
+
+def _claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
     about = pair.metadata
     short_answer, target = about.short_answer, about.target
     match about.question_type:
@@ -226,7 +264,7 @@ def claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
             return {("there", target): short_answer == "yes"}
         case "count" if short_answer.isdigit():
             number = int(short_answer)
-            return {("count", target): number} | ({("there", target): number > 0} if target else {})
+            return {("count", target): number, ("there", target): number > 0}
         case "location" | "absent":
             return {("there", target): short_answer != NONE}
         case "listing" | "identification":
@@ -235,6 +273,15 @@ def claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
             if about.question_type == "identification" and not options:
                 return dict.fromkeys((("there", category) for category in there), True)
             return {("there", category): category in there for category in options or CATEGORIES}
+        case "general":
+            return {("there", ""): short_answer == "yes"}
+        case "declaration" if about.topic == "whole" and short_answer == MATCH:
+            declared = parse_categories(pair.question)
+            return {("there", category): False for category in CATEGORIES if category not in declared}
+        case "declaration" if target:
+            return {("there", target): short_answer == MATCH}
+        case "concealment" | "unanswerable" if target and about.topic:
+            return {("there", target): True}
         case _:
             return {}
 

@@ -47,9 +47,27 @@ def make_records(count: int, clean_share: float = 0.15) -> list[ScanRecord]:
         categories = chance.choices(CATEGORIES, weights, k=size)
         if size > 1 and chance.random() < 0.3:
             categories = categories[:1] * size
-        boxes = [(chance.uniform(0, 240), chance.uniform(0, 240), 50.0, 50.0) for _ in categories]
-        records.append(make_record(number, categories, boxes))
+        boxes = [(chance.uniform(0, 240), chance.uniform(0, 240), *SIZES[(number + k) % 3]) for k in range(size)]
+        records.append(make_record(number, categories, boxes).model_copy(update=surroundings(number, size)))
     return records
+
+
+SIZES = ((50.0, 50.0), (50.0, 20.0), (20.0, 50.0))
+
+
+def surroundings(number: int, size: int) -> dict:
+    """What a simulated record says of its bag, varied with its number."""
+    goods = ["book", "charger", "folded clothes", "glue gun", "towel"]
+    return {
+        "occlusion": [(number * 0.37 + k * 0.21) % 1 for k in range(size)],
+        "factors": {
+            "bag": ("backpack", "hard suitcase", "tray")[number % 3],
+            "clutter_level": 1 + number % 4,
+            "threats": [{"concealer": goods[(number + k) % 5]} for k in range(size)],
+        },
+        "co_items": goods,
+        "declared_items": ["books", "clothes", "keys", "laptop"][: 1 + number % 4] if number % 2 else None,
+    }
 
 
 def write_scans(root, records):

@@ -32,7 +32,7 @@ def prompt_of(
 def test_a_changed_prompt_has_a_new_version():
     """Replies are kept under the version; a changed prompt under the old one would never be asked again."""
     digest = hashlib.sha256((SYSTEM_PROMPT + json.dumps(REPLY_SCHEMA)).encode()).hexdigest()[:16]
-    assert {PROMPT_VERSION: digest} == {"llm-1": "8961d75819bc77b9"}, (
+    assert {PROMPT_VERSION: digest} == {"llm-2": "f2c125474738f297"}, (
         "raise PROMPT_VERSION and note the new digest here"
     )
 

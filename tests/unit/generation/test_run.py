@@ -30,7 +30,7 @@ def test_a_run_writes_pairs_stats_and_manifest(dataset):
     assert len(read(config.output_path)) == 3 * NUM_IMAGES
     stats = json.loads((dataset.parent / "pairs_stats.json").read_text())
     assert (stats["total_vqa_pairs"], stats["total_images"], stats["failed_images"]) == (36, NUM_IMAGES, 0)
-    assert (stats["samples_per_image"], stats["model"]) == (3, "template-1")
+    assert (stats["samples_per_image"], stats["model"]) == (3, "template-2")
     assert sum(stats["question_types"].values()) == 36
     assert set(stats["category_counts"]) <= set(CATEGORIES)
     manifest = read_manifest(config.output_path)

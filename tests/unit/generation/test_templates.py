@@ -27,6 +27,7 @@ def pairs_of(image, seed=0):
             evidence=list(slot.evidence),
             short_answer=slot.short_answer,
             target=slot.target,
+            topic=slot.topic,
         )
         yield VQAPair(image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about)
 
@@ -57,7 +58,7 @@ def test_texts_are_plain_sentences():
             for text in (pair.question, pair.answer):
                 assert "{" not in text
                 assert "  " not in text
-                assert text[0].isupper() or text[0].isdigit()
+                assert text[0].isupper() or text[0].isdigit() or text[0] == "("
                 assert text[-1] in ".?"
 
 

@@ -14,11 +14,19 @@ from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, names_of
 from xray_vqa.generation.facts import Facts, read_facts
 from xray_vqa.generation.plan import Slot
 from xray_vqa.generation.providers.provider import Request
+from xray_vqa.generation.topics import TOPICS
 
-PROMPT_VERSION = "llm-1"
+PROMPT_VERSION = "llm-2"
 """Raised with every change of SYSTEM_PROMPT, REPLY_SCHEMA or the form of `write_prompt`."""
 
 _NAMES = "\n".join(f"- {category}: {', '.join(names_of(category))}" for category in CATEGORIES)
+
+_TOPICS = "\n".join(
+    f"- {kind}, {name}: {topic.asks} ({', '.join(topic.words)})"
+    + (f"; answers: {', '.join(topic.answers)}" if topic.answers else "")
+    for kind, topics in TOPICS.items()
+    for name, topic in topics.items()
+)
 
 SYSTEM_PROMPT = f"""\
 You word questions and answers about X-ray scans of baggage. They train and test a narrow screening model that helps \
@@ -37,7 +45,8 @@ the facts, still word the slots as they stand and set `disagree` to true; else i
 
 # Slots
 For each slot write one question and its answer. The slot decides what is true: `type`, `target` (the class asked \
-about), `options` (the choices to offer, in this order), `region` (the place asked about) and `answer` (what the \
+about), `options` (the choices to offer, in this order), `region` (the place asked about), \
+`topic`, `goods` (harmless things to name) and `answer` (what the \
 answer has to say). You choose the words. Copy `slot` and put the slot's `evidence` ids into `evidence`.
 - presence: is the target in the bag? The answer begins with Yes or No.
 - listing: which prohibited items are there? With `options`, which of these. `none`: say that there are none.
@@ -47,6 +56,18 @@ item. Else the answer names exactly the regions in `answer`.
 - identification: what is the item in `region`, or which one of `options` is there? The answer names that class.
 - count: how many of the target, or, without one, how many prohibited items? The answer says this number and no other.
 - risk: what risk level does the scan call for? The answer says this level and may name the classes that cause it.
+
+- general: is anything prohibited in the bag? The answer begins with Yes or No. Ask for what is prohibited, never \
+whether the bag is clean or clear, and let a No speak only of the kinds that are screened for.
+- identification with topic "letters": offer the `options` in this order as "(A) a gun, (B) a knife, ..."; the answer \
+says letter and name, as in "(B) a knife".
+- concealment, declaration, unanswerable: the `topic` says what is asked (see Topics). The answer to concealment has \
+the slot's answer in its very word; to declaration the word match or mismatch or the words not verified; to \
+unanswerable the words "cannot be determined". An unanswerable without a topic is worded like presence.
+
+# Topics
+The question has one of the words in brackets (`*`: any ending) and none of another topic of its type.
+{_TOPICS}
 
 # Rules that every pair is checked against
 1. Questions are affirmative. No negation in a question ("no", "not", "without", "never", "cannot").

@@ -14,8 +14,9 @@ from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.plan import Slot, identity_of
 from xray_vqa.generation.providers.provider import Limits, Reply, Request, WordedPair
+from xray_vqa.generation.topics import LETTERED, LETTERS, MISMATCH, NOT_VERIFIED
 
-TEMPLATE_VERSION = "1"
+TEMPLATE_VERSION = "2"
 
 _NAMES = {
     "Explosive": ("an explosive device", "explosive devices"),
@@ -68,6 +69,13 @@ class Phrasing:
     several: str = ""
     """Where it affirms more than one; without it, as `answer`."""
 
+
+_UNKNOWN = (
+    "That cannot be determined.",
+    "It cannot be determined from a scan.",
+    "This cannot be determined from the X-ray.",
+    "Cannot be determined.",
+)
 
 PHRASINGS: dict[str, tuple[Phrasing, ...]] = {
     "presence": (
@@ -152,7 +160,159 @@ PHRASINGS: dict[str, tuple[Phrasing, ...]] = {
             "It calls for {level}, as nothing prohibited can be seen.",
         ),
     ),
+    "general": (
+        Phrasing("Is there any prohibited item in this bag?", "Yes, there is.", "No, none of the kinds screened for."),
+        Phrasing("Does the scan show anything prohibited, yes or no?", "Yes.", "No."),
+        Phrasing(
+            "Of the kinds of item that are screened for, is there at least one?", "Yes, at least one.", "No, not one."
+        ),
+        Phrasing(
+            "Can a threat be seen in this X-ray?",
+            "Yes, a threat can be seen.",
+            "No, none of the threats that are screened for.",
+        ),
+        Phrasing("Would you report this bag?", "Yes, it holds a prohibited item.", "No, there is nothing to report."),
+        Phrasing(
+            "Look for all kinds of prohibited items. Do you find any?", "Yes, I find some.", "No, I find none of them."
+        ),
+        Phrasing("Is anything forbidden packed in here?", "Yes, something is.", "No, nothing that is screened for."),
+    ),
+    "identification among letters": (
+        Phrasing("Which of these is in the bag? {lettered}.", "({letter}) {a_item}."),
+        Phrasing("What does the scan show? {lettered}.", "It shows ({letter}) {a_item}."),
+        Phrasing("Choose the item that is packed in here: {lettered}.", "({letter}) {a_item}."),
+        Phrasing("One of these lies in the bag. Which one, {lettered}?", "The answer is ({letter}), {a_item}."),
+        Phrasing("Identify the prohibited item: {lettered}.", "It is ({letter}), {a_item}."),
+        Phrasing("Name the letter of what you see in the X-ray. {lettered}.", "({letter}): {a_item}."),
+    ),
+    "concealment clutter": (
+        Phrasing("How tightly is this bag packed: sparse, moderate, dense or heavy?", "{Word}."),
+        Phrasing("How much clutter is in the scan?", "The clutter is {word}."),
+        Phrasing("Rate the clutter of this X-ray.", "{Word}."),
+        Phrasing("Is the packing sparse, moderate, dense or heavy?", "The packing is {word}."),
+        Phrasing("How crowded is the bag?", "{Word}."),
+        Phrasing("Judge the fullness of this bag.", "Its filling is {word}."),
+    ),
+    "concealment container": (
+        Phrasing("What kind of bag is this?", "A {word}."),
+        Phrasing("Which type of bag does the scan show?", "It shows a {word}."),
+        Phrasing("Name the container that was scanned.", "A {word}."),
+        Phrasing("What sort of bag went through the scanner?", "It was a {word}."),
+        Phrasing("Which piece of luggage is this?", "This is a {word}."),
+        Phrasing("What kind of luggage do you see?", "A {word}."),
+    ),
+    "concealment overlap": (
+        Phrasing("How far is the {bare} covered by other things: hardly, partly or mostly?", "{Word}."),
+        Phrasing("To what extent is the {bare} hidden?", "It is {word} hidden."),
+        Phrasing("Is the {bare} hardly, partly or mostly overlaid?", "It is {word} overlaid."),
+        Phrasing("How much of the {bare} is obscured?", "It is {word} obscured."),
+        Phrasing("How well is the {bare} covered?", "{Word}."),
+        Phrasing("Say how far the {bare} is overlaid by its surroundings.", "{Word}."),
+    ),
+    "concealment concealer": (
+        Phrasing("Which of these covers most of the {bare}: {things}?", "The {word}."),
+        Phrasing("What hides the {bare} most, {things}?", "It is the {word}."),
+        Phrasing("Of {things}, which overlays the {bare} most?", "The {word}."),
+        Phrasing("Which one obscures the {bare} more than the others do: {things}?", "The {word} does."),
+        Phrasing("What lies over the {bare} and covers it most: {things}?", "The {word} covers it most."),
+        Phrasing("The choices are {things}. Which one hides most of the {bare}?", "The {word}."),
+    ),
+    "concealment orientation": (
+        Phrasing("How is the {bare} oriented in the scan?", "It is {word}."),
+        Phrasing("Is the {bare} more horizontal or more vertical?", "More {word}."),
+        Phrasing("Which way does the {bare} lie, horizontal or vertical?", "{Word}."),
+        Phrasing("What is the orientation of the {bare}?", "{Word}."),
+        Phrasing("Does the {bare} stretch in the horizontal or in the vertical?", "In the {word}."),
+        Phrasing("Describe the orientation of the {bare} in this X-ray.", "Its longer side is {word}."),
+    ),
+    "declaration whole": (
+        Phrasing(
+            "The passenger declared: {declared}. Does the scan agree?",
+            "Match: nothing prohibited and undeclared can be seen.",
+            "Mismatch: {a_undeclared} can be seen.",
+        ),
+        Phrasing("Declared were {declared}. Do scan and declaration match?", "It is a match.", "It is a mismatch."),
+        Phrasing("Does this bag fit the declaration: {declared}?", "Match.", "Mismatch, because of {a_undeclared}."),
+        Phrasing("The form lists {declared}. Is the scan consistent with it?", "Match.", "Mismatch."),
+        Phrasing(
+            "Is the X-ray in line with what the traveller declared, {declared}?",
+            "The verdict is match.",
+            "The verdict is mismatch.",
+        ),
+        Phrasing(
+            "According to the traveller the bag holds {declared}. Does what you see agree with that?",
+            "Match.",
+            "Mismatch: the scan shows {a_undeclared}.",
+        ),
+    ),
+    "declaration item": (
+        Phrasing("The passenger declared: {declared}. Can you confirm the {asked}?", "Match.", "Not verified."),
+        Phrasing(
+            "Declared were {declared}. Does the scan bear out the {asked}?",
+            "Match: the {asked} can be seen.",
+            "The {asked} is not verified.",
+        ),
+        Phrasing("Verify the {asked} among the declared goods: {declared}.", "It is a match.", "It is not verified."),
+        Phrasing("The form lists {declared}. Is the {asked} confirmed by the scan?", "Match.", "Not verified."),
+        Phrasing(
+            "Of the declared goods, {declared}, can the {asked} be verified?", "It is a match.", "It is not verified."
+        ),
+        Phrasing("Can you vouch for the {asked}? Declared were {declared}.", "Match.", "Not verified by the scan."),
+    ),
+    "unanswerable weight": (
+        Phrasing("What is the weight of {this}?", _UNKNOWN[0]),
+        Phrasing("How heavy is {this}?", _UNKNOWN[1]),
+    ),
+    "unanswerable owner": (
+        Phrasing("To whom does {this} belong?", _UNKNOWN[0]),
+        Phrasing("Who is the owner of {this}?", _UNKNOWN[2]),
+    ),
+    "unanswerable age": (
+        Phrasing("How old is {this}?", _UNKNOWN[0]),
+        Phrasing("What is the age of {this}?", _UNKNOWN[1]),
+    ),
+    "unanswerable price": (
+        Phrasing("What is {this} worth?", _UNKNOWN[0]),
+        Phrasing("What did {this} cost?", _UNKNOWN[3]),
+    ),
+    "unanswerable colour": (
+        Phrasing("What colour is {this} in daylight?", _UNKNOWN[0]),
+        Phrasing("Name the true colour of {this}.", _UNKNOWN[2]),
+    ),
+    "unanswerable origin": (
+        Phrasing("In which country was {this} made?", _UNKNOWN[0]),
+        Phrasing("Where was {this} bought?", _UNKNOWN[3]),
+    ),
+    "unanswerable brand": (
+        Phrasing("Which brand is {this}?", _UNKNOWN[0]),
+        Phrasing("Who is the manufacturer of {this}?", _UNKNOWN[1]),
+    ),
+    "unanswerable destination": (
+        Phrasing("What is the destination of {this}?", _UNKNOWN[0]),
+        Phrasing("Which flight is {this} booked on?", _UNKNOWN[2]),
+    ),
+    "unanswerable time": (
+        Phrasing("When was {this} packed?", _UNKNOWN[0]),
+        Phrasing("How long ago was {this} packed?", _UNKNOWN[3]),
+    ),
+    "unanswerable opaque": (
+        Phrasing("What lies behind whatever is opaque to the rays in {this}?", _UNKNOWN[0]),
+        Phrasing("If part of {this} stops all rays, what is inside that part?", _UNKNOWN[1]),
+    ),
+    "unanswerable charge": (
+        Phrasing("How far is {this} charged?", _UNKNOWN[0]),
+        Phrasing("Is {this} run down?", _UNKNOWN[2]),
+    ),
 }
+# A category that the source does not label is asked for in the very words of those that it does.
+PHRASINGS["unanswerable"] = tuple(
+    Phrasing(phrasing.question, _UNKNOWN[number % len(_UNKNOWN)])
+    for number, phrasing in enumerate(PHRASINGS["presence"])
+)
+
+
+_DENIALS = frozenset({"no", NONE, "0", "low", MISMATCH, NOT_VERIFIED})
+"""The short answers that take a phrasing's `denial`."""
 
 
 def word_slots(record: ScanRecord, slots: Sequence[Slot], seed: int = 0) -> list[WordedPair]:
@@ -163,7 +323,7 @@ def word_slots(record: ScanRecord, slots: Sequence[Slot], seed: int = 0) -> list
 def _word(record: ScanRecord, index: int, slot: Slot, seed: int) -> WordedPair:
     phrasing = Draws(seed, identity_of(record), "words", *slot.subject).pick(PHRASINGS[_kind(slot)])
     words = _FILLERS[slot.question_type](record, slot)
-    if slot.short_answer in ("no", NONE, "0", "low"):
+    if slot.short_answer in _DENIALS:
         answer = phrasing.denial
     elif phrasing.several and (
         "," in slot.short_answer or (slot.question_type == "count" and slot.short_answer != "1")
@@ -178,6 +338,10 @@ def _kind(slot: Slot) -> str:
     """Return which table of phrasings a slot is worded from."""
     if slot.question_type == "listing" and slot.options:
         return "listing among options"
+    if slot.question_type in ("concealment", "declaration", "unanswerable"):
+        return f"{slot.question_type} {slot.topic}".strip()
+    if slot.question_type == "identification" and slot.topic == LETTERED:
+        return "identification among letters"
     if slot.question_type == "identification":
         return "identification among options" if slot.options else "identification by region"
     return slot.question_type
@@ -210,7 +374,30 @@ def _items_words(record: ScanRecord, slot: Slot) -> dict[str, str]:
         ones = _joined([_one(category) for category in items], "and")
         words |= {"Listed": _sentence(_joined([_bare(category) for category in items], "and"))}
         words |= {"a_listed": ones, "a_item": ones, "A_item": _sentence(ones)}
+    if slot.topic == LETTERED:
+        choices = zip(LETTERS, slot.options, strict=False)
+        words["lettered"] = ", ".join(f"({letter}) {_one(category)}" for letter, category in choices)
+        words["letter"] = LETTERS[slot.options.index(items[0])]
     return words
+
+
+def _attribute_words(record: ScanRecord, slot: Slot) -> dict[str, str]:
+    words = {"word": slot.short_answer, "Word": _sentence(slot.short_answer)}
+    return {**_target_words(slot), **words, "things": _joined(slot.goods, "or") if slot.goods else ""}
+
+
+def _declared_words(record: ScanRecord, slot: Slot) -> dict[str, str]:
+    declared = [_bare(category) for category in (*slot.options, slot.target) if category]
+    there = {record.categories[index] for index in slot.evidence}
+    return {
+        "declared": _joined(sorted([*slot.goods, *declared]), "and"),
+        "asked": declared[0] if declared else slot.goods[0],
+        "a_undeclared": _joined([_one(category) for category in CATEGORIES if category in there] or [NONE], "and"),
+    }
+
+
+def _unknown_words(record: ScanRecord, slot: Slot) -> dict[str, str]:
+    return {**_target_words(slot), "this": f"the {_bare(slot.target)}" if slot.target else "this bag"}
 
 
 def _number_words(record: ScanRecord, slot: Slot) -> dict[str, str]:
@@ -233,6 +420,10 @@ _FILLERS: dict[str, Callable[[ScanRecord, Slot], dict[str, str]]] = {
     "identification": _items_words,
     "count": _number_words,
     "risk": _risk_words,
+    "general": lambda record, slot: {},
+    "concealment": _attribute_words,
+    "declaration": _declared_words,
+    "unanswerable": _unknown_words,
 }
 
 

@@ -73,9 +73,10 @@ class QualityMeter:
         self._writers: Counter[str] = Counter()
         self._yes: Counter[str] = Counter()
         self._no: Counter[str] = Counter()
+        self._threats: Counter[bool] = Counter()
         self._premises: Counter[bool] = Counter()
         self._by_target: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
-        """Short answers by half, type and target."""
+        """Short answers by half, type and subject: topic and target."""
         self._faults: Counter[str] = Counter()
         self._contradicting: set[str] = set()
         self._num_invalid = self._num_checkable = self._num_agreeing = self._num_unsupported = self._num_leaks = 0
@@ -115,10 +116,13 @@ class QualityMeter:
         self._writers[f"{about.generated_by} {about.model}".strip()] += 1
         if about.question_type == "presence":
             (self._yes if about.short_answer == "yes" else self._no)[about.target] += 1
+        if about.question_type == "general" and about.short_answer in ("yes", "no"):
+            self._threats[about.short_answer == "yes"] += 1
         if about.question_type == "absent":
             self._premises[about.short_answer != "none"] += 1
         half = Draws("half", pair.image_path).below(2)
-        self._by_target[half, about.question_type, about.target][about.short_answer] += 1
+        subject = f"{about.topic} {about.target}".strip()
+        self._by_target[half, about.question_type, subject][about.short_answer] += 1
         self._check(pair, faults)
         self._sample(pair, faults)
 
@@ -203,6 +207,7 @@ class QualityMeter:
             yes_ratio_by_category={
                 name: _yes_ratio(self._yes[name], self._no[name]) for name in sorted({*self._yes, *self._no})
             },
+            any_threat_ratio=_yes_ratio(self._threats[True], self._threats[False]) if self._threats else None,
             premise_true_ratio=round(self._premises[True] / premises, 4) if premises else None,
             blind_accuracy=self._blind(texts, image, kind, question, short),
             choices=self._choices(question, short),

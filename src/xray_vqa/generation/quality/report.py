@@ -19,8 +19,8 @@ class BlindScore(Strict):
 
     n: int
     accuracy: float
-    """Of the answer most often given to that type and target, learned on one half of the images and tried on the other,
-    both ways round."""
+    """Of the answer most often given to that type, topic and target, learned on one half of the images and tried on
+    the other, both ways round."""
     commonest: str
     commonest_share: float
     classifier: float
@@ -191,6 +191,8 @@ class Quality(Strict):
     yes_ratio: YesRatio | None
     """Over all presence questions."""
     yes_ratio_by_category: dict[str, YesRatio]
+    any_threat_ratio: YesRatio | None
+    """How `general` questions are answered: is anything prohibited in the bag?"""
     premise_true_ratio: float | None
     """Share of `absent` questions whose premise holds."""
     blind_accuracy: dict[str, BlindScore]
@@ -231,6 +233,8 @@ def describe(quality: Quality) -> str:
         lines.append(f"presence           {quality.yes_ratio.yes} yes, {quality.yes_ratio.no} no")
         told = next((gate.found for gate in quality.gates if gate.name == "yes_ratio"), "")
         lines.append(f"yes by category    {told}; {len(quality.yes_ratio_by_category)} categories")
+    if quality.any_threat_ratio:
+        lines.append(f"any threat         {quality.any_threat_ratio.yes} yes, {quality.any_threat_ratio.no} no")
     if quality.premise_true_ratio is not None:
         lines.append(f"true premises      {quality.premise_true_ratio:.0%} of the questions with a premise")
     blind = [
