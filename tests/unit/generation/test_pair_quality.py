@@ -275,7 +275,7 @@ def test_a_finished_run_leaves_page_card_and_numbers(scans):
     card = output.with_name("pairs_card.md").read_text()
     assert card.startswith("---\npretty_name: pairs\n")
     assert "license: cc-by-4.0" in card
-    assert "| template template-1 | 30 |" in card
+    assert "| template template-2 | 30 |" in card
     assert "No pair was worded by a vendor's model" in card
     quality = json.loads(output.with_name("pairs_stats.json").read_text())["quality"]
     assert quality["checks"]["agreement"] == 1.0
