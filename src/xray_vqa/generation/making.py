@@ -89,6 +89,7 @@ class PairMaker:
                 evidence=list(planned.evidence),
                 short_answer=planned.short_answer,
                 target=planned.target,
+                language=image.language,
             )
             fresh[slot] = VQAPair(
                 image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about

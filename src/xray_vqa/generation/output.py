@@ -40,6 +40,8 @@ class Output:
         self._made: dict[int, Made] = {}
         """What was taken and waits for its turn."""
         self.negatives: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        """Pairs by language."""
         self.refused: Counter[tuple[str, str]] = Counter()
         """Refusals by rung and by what the bag holds."""
         self.disputed: list[str] = []
@@ -106,4 +108,5 @@ class Output:
                 self.refused[rung, category] += count
         for _, pair in sorted(made.pairs.items()):
             self.meter.add(pair)
+            self.languages[pair.metadata.language] += 1
             yield pair.model_dump_json().encode() + b"\n"

@@ -19,6 +19,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.generation import facts as truth
 from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE, Facts, Truth, read_facts
+from xray_vqa.generation.wording import askable_types, draw_languages
 
 PLAN_VERSION = "1"
 
@@ -93,6 +94,8 @@ class PlannedImage:
 
     record: ScanRecord
     slots: tuple[Slot, ...]
+    language: str = "en"
+    """Of question and answer text; short answers are the taxonomy's in any language."""
 
 
 def plan_images(
@@ -103,11 +106,14 @@ def plan_images(
     samples_per_image: int = 3,
     seed: int = 0,
     max_images: int | None = None,
+    languages: Sequence[str] = ("en",),
 ) -> list[PlannedImage]:
     """Return the plan, in the order in which pairs are written."""
     planner = Planner(annotated, policy, samples_per_image=samples_per_image, seed=seed)
     ordered = sorted(records, key=lambda record: (planner.draws(record, "order").below(2**63), record.image_path))
-    return [planner.plan(record) for record in ordered[:max_images]]
+    chosen = ordered[:max_images]
+    drawn = draw_languages(languages, len(chosen), seed)
+    return [planner.plan(record, language) for record, language in zip(chosen, drawn, strict=True)]
 
 
 def identity_of(record: ScanRecord) -> str:
@@ -132,8 +138,8 @@ class Planner:
     def draws(self, record: ScanRecord, purpose: str) -> Draws:
         return Draws(self._seed, identity_of(record), purpose)
 
-    def plan(self, record: ScanRecord) -> PlannedImage:
-        """Return the questions for the next scan."""
+    def plan(self, record: ScanRecord, language: str = "en") -> PlannedImage:
+        """Return the questions for the next scan, of types that can be asked in the language."""
         facts, draws = read_facts(record, self._annotated), self.draws(record, "plan")
         for category in facts.present:
             self._seen[category] += 1
@@ -141,6 +147,7 @@ class Planner:
         taken: set[tuple[str, str, tuple[str, ...], str]] = set()
         level = _slot("risk", truth.risk(facts, self._policy))
         closed = {cell for cell in _RISK_CELLS if level is None or not cell.endswith(f"/{level.short_answer}")}
+        closed |= {cell for cell in SHARES if cell.partition("/")[0] not in askable_types(language)}
         while len(slots) < self._samples and (cell := self._most_wanted(closed)):
             slot = level if cell in _RISK_CELLS else self._propose(cell, facts, draws, taken)
             if slot is None or slot.subject in taken:
@@ -149,7 +156,7 @@ class Planner:
             slots.append(slot)
             taken.add(slot.subject)
             self._remember(cell, slot)
-        return PlannedImage(record, tuple(slots))
+        return PlannedImage(record, tuple(slots), language)
 
     def _most_wanted(self, closed: set[str]) -> str:
         """Return the open cell that has got the least of its share so far, or an empty string."""

@@ -15,10 +15,11 @@ from xray_vqa.core.manifest import MANIFEST_NAME, make_manifest, sha256_file, wr
 from xray_vqa.core.records import Split
 from xray_vqa.generation.journal import Journal
 from xray_vqa.generation.output import Output
-from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage
+from xray_vqa.generation.plan import PLAN_VERSION, SHARES, PlannedImage
 from xray_vqa.generation.providers import Provider
 from xray_vqa.generation.quality import Quality
 from xray_vqa.generation.source import Source
+from xray_vqa.generation.wording import askable_types
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class Outcome:
     """Refusals by step of the ladder and category in the bag."""
     disputed: list[str]
     """Images whose annotations a writer doubts: worth a look of the people who labelled them."""
+    languages: dict[str, int]
+    """Pairs by language."""
     quality: Quality
 
 
@@ -71,6 +74,7 @@ def outcome_of(
         num_lost=journal.num_lost,
         disputed=written.disputed,
         refused={f"{rung}: {category}": count for (rung, category), count in sorted(written.refused.items())},
+        languages=dict(sorted(written.languages.items())),
         quality=written.meter.result(),
     )
 
@@ -91,6 +95,8 @@ def write_reports(
             "total_images": outcome.num_images,
             "samples_per_image": config.samples_per_image,
             "failed_images": len(outcome.failed),
+            "languages": outcome.languages,
+            "types_without_phrases": types_without_phrases(config.languages),
             "question_types": quality.question_types,
             "category_counts": quality.category_counts,
             "model": provider.model,
@@ -139,9 +145,17 @@ def write_reports(
     )
 
 
+def types_without_phrases(languages: Sequence[str]) -> dict[str, list[str]]:
+    """Return by language the planned question types that are left out of it."""
+    planned = {cell.partition("/")[0] for cell in SHARES}
+    left_out = {language: sorted(planned - askable_types(language)) for language in languages}
+    return {language: types for language, types in left_out.items() if types}
+
+
 def _counts(outcome: Outcome) -> dict[str, Any]:
     return {
         "pairs": outcome.quality.num_pairs,
+        "pairs_by_language": outcome.languages,
         "images": outcome.num_images,
         "failed_images": len(outcome.failed),
         "images_without_questions": outcome.num_silent,
