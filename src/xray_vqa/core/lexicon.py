@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
@@ -106,9 +106,11 @@ class Lexicon(Strict):
     leaks: list[str]
     """Words of somebody who has read the annotations."""
     function_words: list[str]
-    """Small words that no other of the languages in this script has."""
-    prefixes: list[str] = Field(default=[])
-    """Letters that are written onto the next word, as Arabic's article."""
+    """Small words by which a language is told from the others of its script."""
+    article: str = ""
+    """Written onto its noun, as in Arabic; empty where it is a word of its own or there is none."""
+    prefixes: list[str] = []
+    """All that may be written onto the next word, the longest first."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> "Lexicon":
@@ -222,13 +224,11 @@ class Reader:
         ]  # fmt: skip
 
     def _bare(self, form: str) -> Iterable[str]:
-        """The words of a form, without an article that is written onto them."""
+        """The words of a form, without the article that is written onto them."""
+        article = self.lexicon.article
         for spelled in expand(form):
             for word in _TOKEN.findall(fold(spelled)):
-                yield next(
-                    (word[len(p) :] for p in self.lexicon.prefixes if word.startswith(p) and len(p) > 1 and len(word) > 4),
-                    word,
-                )  # fmt: skip
+                yield word.removeprefix(article) if article and len(word) > len(article) + 2 else word
 
     def _phrases(self, forms: "dict[Meaning, list[str]]") -> "_Phrases[Meaning]":
         return _Phrases(
@@ -257,6 +257,13 @@ class Reader:
             words[start:end] = ["_"] * (end - start)
         return words
 
+    def _without_items(self, words: Sequence[str]) -> list[str]:
+        """The words with those of categories blanked out: `sin clasificar` denies nothing, `3D` is no number."""
+        rest = list(words)
+        for start, end, _ in self._categories.find(words):
+            rest[start:end] = ["_"] * (end - start)
+        return rest
+
     def mentions(self, text: str) -> frozenset[str]:
         """Return the categories that a text names, whether it denies them or not."""
         return frozenset(category for _, _, category in self._categories.find(self._read(text)))
@@ -264,7 +271,7 @@ class Reader:
     def categories(self, text: str) -> frozenset[str]:
         """Return the categories that a text says are there."""
         words = self._read(text)
-        marks = {start: kind for start, _, kind in self._negations.find(words)}
+        marks = {start: kind for start, _, kind in self._negations.find(self._without_items(words))}
         items = {start: category for start, _, category in self._categories.find(words)}
         said: list[str] = []
         clause: list[str] = []
@@ -296,15 +303,13 @@ class Reader:
 
     def numbers(self, text: str) -> frozenset[int]:
         """Return the numbers that a text says, those inside the names of categories left out."""
-        words = self._read(text)
-        for start, end, _ in self._categories.find(words):
-            words[start:end] = ["_"] * (end - start)
+        words = self._without_items(self._read(text))
         digits = {int(word) for word in words if word.isdecimal() and len(word) < 10}
         return frozenset(digits | {number for _, _, number in self._numbers.find(words)})
 
     def negates(self, text: str) -> bool:
         """Return whether there is any negation in a text."""
-        return any(kind != "end" for _, _, kind in self._negations.find(self._read(text)))
+        return any(kind != "end" for _, _, kind in self._negations.find(self._without_items(self._read(text))))
 
     def denies(self, text: str) -> bool:
         """Return whether a text says that there is none."""
@@ -323,7 +328,7 @@ class Reader:
         return len(self._function_words.find(self._words(text)))
 
     def is_foreign(self, text: str) -> bool:
-        """Return whether a text is in another language: by its letters, and where these are Latin by its small words."""
+        """Return whether a text is in another language: by its letters, if these are Latin by its small words."""
         letters = [letter for letter in text if letter.isalpha()]
         if not letters:
             return False

@@ -155,7 +155,7 @@ def types_without_phrases(languages: Sequence[str]) -> dict[str, list[str]]:
 def _counts(outcome: Outcome) -> dict[str, Any]:
     return {
         "pairs": outcome.quality.num_pairs,
-        "pairs_by_language": outcome.languages,
+        **{f"pairs_{language}": count for language, count in outcome.languages.items()},
         "images": outcome.num_images,
         "failed_images": len(outcome.failed),
         "images_without_questions": outcome.num_silent,

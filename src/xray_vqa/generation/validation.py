@@ -192,9 +192,7 @@ def _agrees(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
         return _says(pair.answer, about.question_type, short_answer, about.target, facts)
     reader = reader_of(about.language)
     present = frozenset(facts.present)
-    return reader is not None and says(
-        pair.answer, about.question_type, short_answer, about.target, present, reader
-    )
+    return reader is not None and says(pair.answer, about.question_type, short_answer, about.target, present, reader)
 
 
 def _says(answer: str, question_type: str, short_answer: str, target: str, facts: Facts) -> bool:

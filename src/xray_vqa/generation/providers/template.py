@@ -156,9 +156,7 @@ PHRASINGS: dict[str, tuple[Phrasing, ...]] = {
 }
 
 
-def word_slots(
-    record: ScanRecord, slots: Sequence[Slot], seed: int = 0, language: str = "en"
-) -> list[WordedPair]:
+def word_slots(record: ScanRecord, slots: Sequence[Slot], seed: int = 0, language: str = "en") -> list[WordedPair]:
     """Return question and answer for each slot of a scan."""
     if language != "en":
         return [_word_in(language, record, index, slot, seed) for index, slot in enumerate(slots)]
