@@ -137,6 +137,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
+    parser.add_argument(
+        "--language",
+        default="en",
+        metavar="CODES",
+        help="en, zh, ar, es, fr or ru; of several, such as en,zh, each image gets one (default %(default)s)",
+    )
     parser.add_argument("--yes", action="store_true", help="agree to the estimated cost without being asked")
     parser.add_argument("--dry-run", action="store_true", help="show counts and estimated cost, and write nothing")
     parser.add_argument("--validate", action="store_true", help="check an existing --output and print its quality")
@@ -193,6 +199,8 @@ def run(args: argparse.Namespace) -> int:
         kept = f", {outcome.num_kept} images from the checkpoint" if outcome.num_kept else ""
         print(f"{outcome.output_path}: {outcome.split} split, written by {outcome.model}{kept}")
         print(describe(outcome.quality))
+        if set(outcome.languages) - {"en"}:
+            print("languages          " + ", ".join(f"{name} {num}" for name, num in outcome.languages.items()))
         if outcome.num_silent:
             print(f"without questions  {outcome.num_silent} images, about which the annotations say too little")
         if outcome.num_rejected:
@@ -256,6 +264,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
             batch_requests=args.batch_size,
             rate_limit_delay_s=args.rate_limit_delay,
             seed=args.seed,
+            languages=tuple(args.language.split(",")),
         )
     except ValidationError as error:
         raise ConfigError(first_error(error)) from error

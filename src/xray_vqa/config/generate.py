@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from xray_vqa.core.lexicon import LANGUAGES
 from xray_vqa.core.records import Strict
 
 MAX_SAMPLES_PER_IMAGE = 12
@@ -55,3 +56,13 @@ class GenerateConfig(Strict):
     rate_limit_delay_s: float = Field(default=1.0, ge=0)
     """Least time between two calls of a paid provider."""
     seed: int = Field(default=0, ge=0)
+    languages: tuple[str, ...] = ("en",)
+    """Of question and answer text; of several each image gets one, evenly mixed. Short answers stay English."""
+
+    @field_validator("languages")
+    @classmethod
+    def _check_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in languages if name not in LANGUAGES]
+        if unknown or not languages or len(set(languages)) < len(languages):
+            raise ValueError(f"{','.join(languages)!r} is no list of different languages of {', '.join(LANGUAGES)}")
+        return languages

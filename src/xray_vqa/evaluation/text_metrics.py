@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
+from xray_vqa.core.lexicon import LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.evaluation.intervals import ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord
@@ -75,14 +76,16 @@ def is_exact(said: str, short_truth: str, truth: str) -> bool:
     return bool(words) and words in {normalise(reference) for reference in (short_truth, truth) if reference}
 
 
-def is_lenient(said: str, short_truth: str, truth: str) -> bool:
+def is_lenient(said: str, short_truth: str, truth: str, language: str = "en") -> bool:
     """Return whether an answer says the same as the short reference: its yes or no, number, items, places or risk.
 
     A reference of another kind ("cannot be determined") has to stand in the answer word for word, and not negated.
-    Without a short reference the full one counts.
+    Without a short reference the full one counts. An answer in another language than English is read by its lexicon.
     """
     if is_exact(said, short_truth, truth):
         return True
+    if language != "en" and language in LANGUAGES:
+        return bool(short_truth) and _says(load_reader(language), said, short_truth.lower())
     words, wanted = normalise(said), normalise(short_truth or truth)
     if not words or not wanted:
         return False
@@ -102,6 +105,40 @@ def is_lenient(said: str, short_truth: str, truth: str) -> bool:
     phrase = tokens(short_truth or truth)
     negated = (_NEGATIONS & set(plain)) - set(phrase)
     return not negated and f" {' '.join(phrase)} " in f" {' '.join(plain)} "
+
+
+def _says(reader: Reader, said: str, wanted: str) -> bool:
+    """Return whether an answer in another language says a short answer, which is English in any language."""
+    if wanted in ("yes", "no"):
+        return reader.yes_no(said) is (wanted == "yes")
+    if wanted in ("none", "0"):
+        named = reader.categories(said) or reader.regions(said)
+        return not named and (reader.denies(said) or reader.numbers(said) == {0})
+    if wanted.isdigit():
+        return reader.numbers(said) == {int(wanted)}
+    if wanted in _RISK_LEVELS:
+        return reader.risk_levels(said) == {wanted}
+    places = {part for part in wanted.split(", ") if part in REGIONS}
+    if places:
+        return reader.regions(said) == places
+    items = parse_categories(wanted)
+    if items:
+        return reader.categories(said) == items
+    return wanted == "cannot be determined" and reader.is_undetermined(said)
+
+
+def _named(answer: AnswerRecord) -> frozenset[str]:
+    """Return the items that an answer names, read in the question's language."""
+    if answer.language != "en" and answer.language in LANGUAGES:
+        return load_reader(answer.language).categories(answer.said)
+    return parse_categories(answer.said)
+
+
+def _there(answer: AnswerRecord) -> frozenset[str]:
+    """Return the items that the reference names: the short one is English in any language."""
+    if not answer.short_truth and answer.language != "en" and answer.language in LANGUAGES:
+        return load_reader(answer.language).categories(answer.truth)
+    return parse_categories(answer.short_truth or answer.truth)
 
 
 def _polarity(said: str) -> bool | None:
@@ -183,7 +220,7 @@ def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> Tex
     """
     ones = [1.0] * len(answers)
     exact = [float(is_exact(a.said, a.short_truth, a.truth)) for a in answers]
-    lenient = [float(is_lenient(a.said, a.short_truth, a.truth)) for a in answers]
+    lenient = [float(is_lenient(a.said, a.short_truth, a.truth, a.language)) for a in answers]
     rouge = [rouge_l(a.said, a.truth) for a in answers]
     long = [k for k, a in enumerate(answers) if is_long(a.truth)]
     listing = [
@@ -195,8 +232,8 @@ def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> Tex
         exact_match=ratio_over_groups(exact, ones, groups, len(answers)),
         lenient_match=ratio_over_groups(lenient, ones, groups, len(answers)),
         item_f1=item_scores(
-            [parse_categories(answers[k].said) for k in listing],
-            [parse_categories(answers[k].short_truth or answers[k].truth) for k in listing],
+            [_named(answers[k]) for k in listing],
+            [_there(answers[k]) for k in listing],
             [groups[k] for k in listing],
         )
         if listing

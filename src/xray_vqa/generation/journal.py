@@ -28,6 +28,7 @@ from xray_vqa.core.records import Strict
 from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage, identity_of
 from xray_vqa.generation.providers.provider import Provider, Reply
+from xray_vqa.generation.wording import WORDING_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,8 @@ def key_of(image: PlannedImage, providers: Sequence[Provider]) -> str:
         [slot.as_json() for slot in image.slots],
         *([each.name, each.model, each.prompt_version, each.parameters()] for each in providers),
     ]
+    if image.language != "en":  # English keys are those of before there were languages: paid replies stay good
+        value.append([image.language, WORDING_VERSION])
     return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
 

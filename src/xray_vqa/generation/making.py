@@ -90,6 +90,7 @@ class PairMaker:
                 short_answer=planned.short_answer,
                 target=planned.target,
                 topic=planned.topic,
+                language=image.language,
             )
             fresh[slot] = VQAPair(
                 image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about

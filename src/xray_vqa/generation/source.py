@@ -23,7 +23,13 @@ class Source:
     faults: tuple[Fault, ...]
 
     def request(self, image: PlannedImage) -> Request:
-        return Request(image.record, image.slots, self.root / image.record.image_path, self.annotated)
+        return Request(
+            image.record,
+            image.slots,
+            self.root / image.record.image_path,
+            self.annotated,
+            language=image.language,
+        )
 
 
 def open_source(annotations_path: Path) -> Source:
@@ -52,4 +58,5 @@ def make_plan(config: GenerateConfig, source: Source, policy: Policy) -> list[Pl
         samples_per_image=config.samples_per_image,
         seed=config.seed,
         max_images=config.max_images,
+        languages=config.languages,
     )

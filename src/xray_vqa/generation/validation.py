@@ -20,8 +20,10 @@ from xray_vqa.core.records import Fault, ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
 from xray_vqa.errors import AnswerUnreadable, DatasetError
 from xray_vqa.generation import facts as truth
+from xray_vqa.generation import foreign
 from xray_vqa.generation.attributes import attribute
 from xray_vqa.generation.facts import NONE, Facts, Truth, read_facts
+from xray_vqa.generation.foreign import check_form, reader_of
 from xray_vqa.generation.reading import says, topic_faults
 from xray_vqa.generation.topics import LETTERED, MATCH, TOPICS
 
@@ -105,7 +107,12 @@ def check_image(pairs: Sequence[VQAPair], facts: Facts, policy: Policy) -> list[
 def check_pair(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
     """Return what is wrong with a pair by itself."""
     about = pair.metadata
+    reader = reader_of(about.language)
+    if reader is None:
+        return [f"a pair in {about.language!r} cannot be checked"]
     faults = [f"the {name} says {leak.group()!r}" for name, leak in _leaks(pair)]
+    if about.language != "en":
+        faults += check_form(pair, reader)
     if sorted(about.categories) != sorted(facts.present) or about.num_categories != len(facts.present):
         faults.append(f"metadata names the categories {about.categories}, the annotations {list(facts.present)}")
     stray = [index for index in about.evidence if not 0 <= index < len(facts.record.categories)]
@@ -119,6 +126,8 @@ def check_pair(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
         strange = sorted(parse_categories(pair.answer) - set(facts.present))
         if strange:
             faults.append(f"the answer names {', '.join(strange)}, which the annotations do not have")
+    else:
+        faults.append(f"a {about.question_type} pair cannot be checked in {reader.lexicon.name}")
     return faults
 
 
@@ -129,15 +138,14 @@ def _leaks(pair: VQAPair) -> list[tuple[str, re.Match[str]]]:
 
 def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
     about = pair.metadata
-    english = about.language == "en"
     if about.question_type in ("presence", "location", "absent") and not about.target:
         return [f"a {about.question_type} question needs a target"]
     if about.topic not in {"", LETTERED, *TOPICS.get(about.question_type, ())}:
         return [f"topic {about.topic!r} is none of a {about.question_type} question"]
-    named = parse_categories(pair.question)
-    if english and (strange := topic_faults(pair, facts)):
+    if about.language == "en" and (strange := topic_faults(pair, facts)):
         return strange
-    if english and about.target and named != {about.target}:
+    named = _named(pair)
+    if about.target and named != {about.target}:
         return [f"the question asks about {', '.join(sorted(named)) or 'no category'}, its target is {about.target}"]
     expected = _expected(pair, facts, policy, named)
     if expected is None:
@@ -150,7 +158,7 @@ def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
         faults.append(f"short_answer is {about.short_answer!r}, the annotations say {short_answer!r}")
     if sorted(about.evidence) != sorted(evidence):
         faults.append(f"evidence is {about.evidence}, the annotations say {list(evidence)}")
-    if english and not _says(pair, short_answer, facts):
+    if not _agrees(pair, short_answer, facts):
         faults.append(f"the answer {pair.answer!r} does not say {short_answer!r}")
     return faults
 
@@ -168,8 +176,7 @@ def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]
         case "listing":
             return truth.listing(facts, named)
         case "identification":
-            regions = _REGION.findall(pair.question.lower())
-            return truth.identification(facts, named, regions[0] if regions else "")
+            return truth.identification(facts, named, _asked_region(pair))
         case "general":
             return None if named else truth.general(facts)
         case "concealment":
@@ -182,6 +189,33 @@ def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]
             return truth.unanswerable(facts, about.target, about.topic) if about.target or not named else None
         case _:
             return truth.risk(facts, policy)
+
+
+def _named(pair: VQAPair) -> frozenset[str]:
+    """Return the categories that a question names."""
+    language = pair.metadata.language
+    reader = None if language == "en" else reader_of(language)
+    return reader.mentions(pair.question) if reader else parse_categories(pair.question)
+
+
+def _asked_region(pair: VQAPair) -> str:
+    language = pair.metadata.language
+    if language == "en":
+        return next(iter(_REGION.findall(pair.question.lower())), "")
+    reader = reader_of(language)
+    regions = reader.regions(pair.question) if reader else frozenset[str]()
+    return next(iter(regions)) if len(regions) == 1 else ""
+
+
+def _agrees(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
+    about = pair.metadata
+    if about.language == "en":
+        return _says(pair, short_answer, facts)
+    reader = reader_of(about.language)
+    present = frozenset(facts.present)
+    return reader is not None and foreign.says(
+        pair.answer, about.question_type, short_answer, about.target, present, reader
+    )
 
 
 def _says(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
@@ -268,7 +302,7 @@ def _claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
         case "location" | "absent":
             return {("there", target): short_answer != NONE}
         case "listing" | "identification":
-            options = parse_categories(pair.question)
+            options = _named(pair)
             there = {canonical_category(name) for name in short_answer.split(", ")}
             if about.question_type == "identification" and not options:
                 return dict.fromkeys((("there", category) for category in there), True)

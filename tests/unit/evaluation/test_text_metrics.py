@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.evaluation.records import AnswerRecord
 from xray_vqa.evaluation.text_metrics import (
     corpus_bleu,
@@ -142,6 +143,37 @@ def test_a_negated_item_is_not_named():
     scores = score_answers([answer("A gun, but no knife.", "A gun.", short="gun", kind="listing")], ["a"])
     assert scores.item_f1 is not None
     assert scores.item_f1.precision == 1.0
+
+
+@pytest.mark.parametrize("language", ["zh", "ar", "es", "fr", "ru"])
+def test_a_right_answer_in_other_words_scores_in_every_language(language):
+    lexicon = load_lexicon(language)
+    gun, knife = lexicon.categories["Gun"].one, lexicon.categories["Knife"].one
+    for said, short, wrong in (
+        (f"{lexicon.yes.name}, {gun}.", "yes", "no"),
+        (f"{lexicon.no.name}.", "no", "yes"),
+        (f"{gun}, {knife}.", "gun, knife", "gun"),
+        (f"{lexicon.regions['upper-left'].name}.", "upper-left", "center"),
+        (f"{lexicon.none.name}.", "none", "gun"),
+        (f"{lexicon.risk_levels['critical'].name}.", "critical", "low"),
+        ("2", "2", "3"),
+        (f"{lexicon.undetermined.name}.", "cannot be determined", "gun"),
+    ):
+        assert is_lenient(said, short, "?", language), said
+        assert not is_lenient(said, wrong, "?", language), said
+
+
+@pytest.mark.parametrize("language", ["zh", "ar", "es", "fr", "ru"])
+def test_items_are_read_in_the_language_of_the_pair(language):
+    lexicon = load_lexicon(language)
+    said = lexicon.joined([lexicon.categories[name].one for name in ("Gun", "Knife", "Lighter")])
+    record = AnswerRecord(
+        pair=0, question="?", question_type="listing", language=language, truth=said, short_truth="gun, knife, lighter",
+        answer=f"{said}.",
+    )  # fmt: skip
+    scores = score_answers([record], ["bag"])
+    assert scores.item_f1 is not None
+    assert (scores.exact_match.value, scores.lenient_match.value, scores.item_f1.f1.value) == (1.0, 1.0, 1.0)
 
 
 def test_questions_that_ask_for_no_items_have_no_item_f1():

@@ -17,7 +17,7 @@ from xray_vqa.generation.validation import check_image
 
 def pairs_of(image, seed=0):
     facts = read_facts(image.record, CATEGORIES)
-    for slot, words in zip(image.slots, word_slots(image.record, image.slots, seed), strict=True):
+    for slot, words in zip(image.slots, word_slots(image.record, image.slots, seed, image.language), strict=True):
         about = PairMetadata(
             image_id=image.record.image_id,
             question_type=slot.question_type,
@@ -28,6 +28,7 @@ def pairs_of(image, seed=0):
             short_answer=slot.short_answer,
             target=slot.target,
             topic=slot.topic,
+            language=image.language,
         )
         yield VQAPair(image_path=image.record.image_path, question=words.question, answer=words.answer, metadata=about)
 

@@ -9,6 +9,7 @@ from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.plan import appearance, bag, items
 from xray_vqa.generation.plan.slot import PlannedImage, Slot, Subject, identity_of
 from xray_vqa.generation.plan.tally import Tally, Wanted
+from xray_vqa.generation.wording import draw_languages, is_askable
 
 PLAN_VERSION = "2"
 
@@ -53,11 +54,14 @@ def plan_images(
     samples_per_image: int = 3,
     seed: int = 0,
     max_images: int | None = None,
+    languages: Sequence[str] = ("en",),
 ) -> list[PlannedImage]:
     """Return the plan, in the order in which pairs are written."""
     planner = Planner(annotated, policy, samples_per_image=samples_per_image, seed=seed)
     ordered = sorted(records, key=lambda record: (planner.draws(record, "order").below(2**63), record.image_path))
-    return [planner.plan(record) for record in ordered[:max_images]]
+    chosen = ordered[:max_images]
+    drawn = draw_languages(languages, len(chosen), seed)
+    return [planner.plan(record, language) for record, language in zip(chosen, drawn, strict=True)]
 
 
 class Planner:
@@ -71,16 +75,16 @@ class Planner:
     def draws(self, record: ScanRecord, purpose: str) -> Draws:
         return Draws(self._seed, identity_of(record), purpose)
 
-    def plan(self, record: ScanRecord) -> PlannedImage:
-        """Return the questions for the next scan."""
+    def plan(self, record: ScanRecord, language: str = "en") -> PlannedImage:
+        """Return the questions for the next scan, of those that can be asked in the language."""
         facts, draws = read_facts(record, self._annotated), self.draws(record, "plan")
         for category in facts.present:
             self._tally.seen[category] += 1
         if not facts.decidable:
-            return PlannedImage(record, ())
+            return PlannedImage(record, (), language)
         slots: list[Slot] = []
         taken: set[Subject] = set()
-        closed: set[str] = set()
+        closed = {cell for cell in SHARES if not is_askable(cell, language)}
         while len(slots) < self._samples and (cell := self._most_wanted(closed)):
             kind, _, part = cell.partition("/")
             slot = _PROPOSE[kind](Wanted(part, facts, self._policy, self._tally, draws, taken))
@@ -90,7 +94,7 @@ class Planner:
             slots.append(slot)
             taken.add(slot.subject)
             self._tally.remember(cell, slot)
-        return PlannedImage(record, tuple(slots))
+        return PlannedImage(record, tuple(slots), language)
 
     def _most_wanted(self, closed: set[str]) -> str:
         """Return the open cell that has got the least of its share so far, or an empty string."""

@@ -55,6 +55,8 @@ class PlannedImage:
 
     record: ScanRecord
     slots: tuple[Slot, ...]
+    language: str = "en"
+    """Of question and answer text; short answers are the taxonomy's in any language."""
 
 
 def slot_of(

@@ -10,6 +10,7 @@ from typing import Any
 
 from xray_vqa.core.geometry import REGIONS, Box
 from xray_vqa.core.inspection import RiskLevel
+from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED, names_of
 from xray_vqa.generation.facts import Facts, read_facts
 from xray_vqa.generation.plan import Slot
@@ -132,9 +133,35 @@ def write_prompt(request: Request, size_wh: tuple[int, int]) -> str:
         "facts": _facts(facts, size_wh),
         "slots": [_slot(number, slot) for number, slot in enumerate(request.slots)],
     }
+    if request.language != "en":
+        content["language"] = _language(request, facts)
     if request.complaint:
         content["complaint"] = request.complaint
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+LANGUAGE_RULES = (
+    "Write every question and answer in {name}, in its own script, plain and grammatical. The slots stay English; say "
+    "what they say in {name}, with the words of the glossary, inflected where grammar asks for it. All rules hold for "
+    "{name} as for English: begin an answer to a presence slot with the word for yes or no, give counts in digits, "
+    "write no negation into a question or into an answer that affirms, and no names of other classes."
+)
+"""Told beside the slots and not in SYSTEM_PROMPT, which stays one prefix for all languages. A change of it raises
+`WORDING_VERSION`."""
+
+
+def _language(request: Request, facts: Facts) -> dict[str, Any]:
+    """Return what is told of another language than English, with the words that these slots need."""
+    lexicon = load_lexicon(request.language)
+    options = {category for slot in request.slots for category in (*slot.options, slot.target) if category}
+    terms = {category: lexicon.categories[category].one for category in CATEGORIES if category in options}
+    terms |= {category: lexicon.categories[category].one for category in facts.present}
+    terms |= {region: lexicon.regions[region].name for region in REGIONS}
+    if any(slot.question_type == "risk" for slot in request.slots):
+        terms |= {level: term.name for level, term in lexicon.risk_levels.items()}
+    words = (("yes", lexicon.yes), ("no", lexicon.no), ("none", lexicon.none))
+    terms |= {name: term.name for name, term in words} | {"prohibited item": lexicon.prohibited_item.one}
+    return {"name": lexicon.name, "rules": LANGUAGE_RULES.format(name=lexicon.name), "glossary": terms}
 
 
 def _facts(facts: Facts, size_wh: tuple[int, int]) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ class Request:
     """What was wrong with the reply before this one; empty at the first try."""
     with_image: bool = True
     """Whether the scan itself is shown, or its facts alone."""
+    language: str = "en"
+    """To word question and answer in; what slots hold is English in any language."""
 
 
 class Throttled(ProviderError):

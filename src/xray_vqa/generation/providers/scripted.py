@@ -107,7 +107,7 @@ class ScriptedProvider:
 
     def _text(self, request: Request, fault: Fault) -> str:
         pairs: list[dict[str, Any]] = [
-            pair.model_dump() for pair in word_slots(request.record, request.slots, self._seed)
+            pair.model_dump() for pair in word_slots(request.record, request.slots, self._seed, request.language)
         ]
         if fault == "wrong":
             pairs[0]["answer"] = (

@@ -15,6 +15,7 @@ from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.plan import Slot, identity_of
 from xray_vqa.generation.providers.provider import Limits, Reply, Request, WordedPair
 from xray_vqa.generation.topics import LETTERED, LETTERS, MISMATCH, NOT_VERIFIED
+from xray_vqa.generation.wording import fill
 
 TEMPLATE_VERSION = "2"
 
@@ -315,8 +316,10 @@ _DENIALS = frozenset({"no", NONE, "0", "low", MISMATCH, NOT_VERIFIED})
 """The short answers that take a phrasing's `denial`."""
 
 
-def word_slots(record: ScanRecord, slots: Sequence[Slot], seed: int = 0) -> list[WordedPair]:
+def word_slots(record: ScanRecord, slots: Sequence[Slot], seed: int = 0, language: str = "en") -> list[WordedPair]:
     """Return question and answer for each slot of a scan."""
+    if language != "en":
+        return [_word_in(language, record, index, slot, seed) for index, slot in enumerate(slots)]
     return [_word(record, index, slot, seed) for index, slot in enumerate(slots)]
 
 
@@ -332,6 +335,14 @@ def _word(record: ScanRecord, index: int, slot: Slot, seed: int) -> WordedPair:
     else:
         answer = phrasing.answer
     return WordedPair(slot=index, question=phrasing.question.format(**words), answer=answer.format(**words))
+
+
+def _word_in(language: str, record: ScanRecord, index: int, slot: Slot, seed: int) -> WordedPair:
+    draws = Draws(seed, identity_of(record), "words", *slot.subject)
+    question, answer = fill(
+        language, _kind(slot), draws, record, slot.short_answer, slot.target, slot.options, slot.region, slot.evidence
+    )
+    return WordedPair(slot=index, question=question, answer=answer)
 
 
 def _kind(slot: Slot) -> str:
@@ -452,7 +463,7 @@ class TemplateProvider:
         return 0.0
 
     async def generate(self, request: Request) -> Reply:
-        pairs = word_slots(request.record, request.slots, self._seed)
+        pairs = word_slots(request.record, request.slots, self._seed, request.language)
         return Reply(text=json.dumps({"pairs": [pair.model_dump() for pair in pairs]}), model=self.model)
 
     async def close(self) -> None:

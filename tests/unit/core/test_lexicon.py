@@ -1,0 +1,88 @@
+"""The words of six languages: complete, without two meanings, and read as they are written."""
+
+import pytest
+
+from xray_vqa.core.geometry import REGIONS
+from xray_vqa.core.lexicon import LANGUAGES, RISK_LEVELS, Lexicon, expand, fold, load_lexicon, load_reader
+from xray_vqa.core.taxonomy import CATEGORIES
+
+OTHERS = [language for language in LANGUAGES if language != "en"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_every_word(language):
+    lexicon = load_lexicon(language)
+    assert lexicon.language == language
+    assert (set(lexicon.categories), set(lexicon.regions)) == (set(CATEGORIES), set(REGIONS))
+
+
+def test_a_missing_word_or_an_unknown_key_stops_the_loading():
+    whole = load_lexicon("fr").model_dump()
+    with pytest.raises(ValueError, match="towel"):
+        Lexicon.model_validate({**whole, "goods": {k: v for k, v in whole["goods"].items() if k != "towel"}})
+    with pytest.raises(ValueError, match="extra"):
+        Lexicon.model_validate({**whole, "colours": []})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_form_has_two_meanings(language):
+    lexicon = load_lexicon(language)
+    nouns = {k: [n.one, n.a, n.negated, n.counted, *n.forms] for k, n in lexicon.categories.items()}
+    terms = {f"{k}": [t.name, *t.forms] for k, t in (lexicon.regions | lexicon.risk_levels).items()}
+    for group in (nouns, terms):
+        meaning: dict[str, str] = {}
+        for key, forms in group.items():
+            for form in forms:
+                for spelled in expand(form):
+                    assert meaning.setdefault(fold(spelled), key) == key, spelled
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_word_that_is_written_is_read_again(language):
+    lexicon, reader = load_lexicon(language), load_reader(language)
+    for category, noun in lexicon.categories.items():
+        for text in (noun.one, noun.a, noun.counted):
+            assert reader.categories(text) == {category}, text
+        for name in (spelled for form in noun.forms for spelled in expand(form)):
+            assert reader.mentions(name) == {category}, name
+    for region, term in lexicon.regions.items():
+        for name in (spelled for form in (term.name, *term.forms) for spelled in expand(form)):
+            assert reader.regions(name) == {region}, name
+    for level in RISK_LEVELS:
+        assert reader.risk_levels(lexicon.risk_levels[level].name) == {level}
+    for number, term in lexicon.numbers.items():
+        assert reader.numbers(term.name) == {int(number)}
+    assert (reader.yes_no(lexicon.yes.name), reader.yes_no(lexicon.no.name)) == (True, False)
+    assert reader.denies(lexicon.none.name)
+    assert reader.is_undetermined(lexicon.undetermined.name)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "found"),
+    [
+        ("ru", "Ножа и пистолета нет.", set()),
+        ("ru", "Есть пистолет, ножа нет.", {"Gun"}),
+        ("ru", "Рядом с ножницами лежит канцелярским ножом вскрытая пачка патронов.", {"Scissors", "Cutter", "Bullet"}),
+        ("zh", "包里没有刀，但是有剪刀和3D打印枪。", {"Scissors", "3D Gun"}),
+        ("zh", "有一把螺丝刀。", {"Screwdriver"}),
+        ("ar", "يوجد السِّكِّين وبطاريةٌ في الحقيبة.", {"Knife", "Battery"}),
+        ("ar", "لا يوجد مسدس.", set()),
+        ("ar", "مشرط وولاعة.", {"Cutter", "Lighter"}),
+        ("es", "No hay ninguna pistola, pero hay una batería externa.", {"Powerbank"}),
+        ("es", "Un objeto punzante sin clasificar y unas tijeras.", {"Other Sharp Item", "Scissors"}),
+        ("fr", "Il n’y a pas d’arme à feu.", set()),
+        ("fr", "Il n'y a qu'un couteau.", {"Knife"}),
+    ],
+)
+def test_denied_items_are_not_said_to_be_there(language, text, found):
+    assert load_reader(language).categories(text) == found
+
+
+def test_a_place_with_a_stray_direction_cannot_be_read():
+    assert "" in load_reader("fr").regions("En bas, au centre.")
+    assert load_reader("fr").regions("En bas au centre.") == {"lower-center"}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_english_is_foreign_to_every_other_language(language):
+    assert load_reader(language).is_foreign("Yes, there is a knife in the upper part of this bag.")
