@@ -11,7 +11,6 @@ from test_templates import pairs_of
 from xray_vqa.core.lexicon import LANGUAGES, load_lexicon, load_reader
 from xray_vqa.core.manifest import read_manifest
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.generation import plan as planning
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.foreign import says
 from xray_vqa.generation.journal import journal_path, key_of
@@ -162,16 +161,21 @@ def test_languages_are_mixed_evenly_and_a_longer_plan_begins_with_the_shorter_on
     assert drawn != draw_languages(LANGUAGES, 60, seed=4)
 
 
-def test_a_type_without_phrases_is_not_planned_and_reported(monkeypatch):
-    def fewer(language):
-        return askable_types(language) - ({"risk"} if language == "fr" else set())
+UNWORDED = ["concealment", "declaration", "general", "unanswerable"]
+"""Types that have phrases in English alone."""
 
-    monkeypatch.setattr(planning, "askable_types", fewer)
-    monkeypatch.setattr("xray_vqa.generation.reports.askable_types", fewer)
+
+def test_a_type_without_phrases_is_not_planned_and_reported():
     plan = plan_images(RECORDS, CATEGORIES, POLICY, samples_per_image=9, languages=("en", "fr"))
-    with_risk = {image.language for image in plan for slot in image.slots if slot.question_type == "risk"}
-    assert with_risk == {"en"}
-    assert types_without_phrases(("en", "fr")) == {"fr": ["risk"]}
+    planned = {
+        language: {slot.question_type for image in plan if image.language == language for slot in image.slots}
+        for language in ("en", "fr")
+    }
+    assert planned["en"] - planned["fr"] >= {"general", "declaration"}
+    assert not planned["fr"] & set(UNWORDED)
+    lettered = {image.language for image in plan for slot in image.slots if slot.topic == "letters"}
+    assert lettered == {"en"}
+    assert types_without_phrases(("en", "fr")) == {"fr": UNWORDED}
 
 
 def test_a_mixed_run_counts_its_languages_and_goes_on_to_the_same_bytes(dataset):
@@ -181,9 +185,9 @@ def test_a_mixed_run_counts_its_languages_and_goes_on_to_the_same_bytes(dataset)
     num = dict.fromkeys(("ar", "en", "zh"), NUM_IMAGES)  # three pairs an image, a third of the images each
     stats = json.loads((dataset.parent / "pairs_stats.json").read_text())
     counts = read_manifest(config.output_path).counts
-    assert stats["languages"] == num
+    assert stats["quality"]["languages"] == num
     assert {name: counts[f"pairs_{name}"] for name in num} == num
-    assert stats["types_without_phrases"] == {}
+    assert stats["types_without_phrases"] == {"zh": UNWORDED, "ar": UNWORDED}
     assert {pair.metadata.language for pair in read(config.output_path)} == {"en", "zh", "ar"}
     lines = journal_path(config.output_path).read_bytes().splitlines(keepends=True)
     journal_path(config.output_path).write_bytes(b"".join(lines[: len(lines) // 2])[:-7])
