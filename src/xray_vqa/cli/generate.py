@@ -199,8 +199,8 @@ def run(args: argparse.Namespace) -> int:
         kept = f", {outcome.num_kept} images from the checkpoint" if outcome.num_kept else ""
         print(f"{outcome.output_path}: {outcome.split} split, written by {outcome.model}{kept}")
         print(describe(outcome.quality))
-        if set(outcome.languages) - {"en"}:
-            print("languages          " + ", ".join(f"{name} {num}" for name, num in outcome.languages.items()))
+        if set(outcome.quality.languages) - {"en"}:
+            print("languages          " + ", ".join(f"{name} {num}" for name, num in outcome.quality.languages.items()))
         if outcome.num_silent:
             print(f"without questions  {outcome.num_silent} images, about which the annotations say too little")
         if outcome.num_rejected:
@@ -276,6 +276,8 @@ def _output(args: argparse.Namespace) -> Path:
 
     if args.batch and args.merge:
         raise ConfigError("--merge makes no calls and --batch makes them; give one of them")
+    if args.batch and args.engine == "ray":
+        raise ConfigError("--engine ray makes single calls; give --batch with --shard on each machine instead")
     if not args.shard:
         return args.output
     if args.merge or args.engine == "ray":
