@@ -210,6 +210,14 @@ def test_an_item_that_the_evidence_does_not_hold_is_counted():
     assert meter.result().checks.unsupported_rate == 0.5
 
 
+@pytest.mark.parametrize(("short_answer", "rate"), [("not verified", 0.0), ("match", 1.0)])
+def test_what_is_left_undecided_may_be_named_again(short_answer, rate):
+    meter = QualityMeter()
+    asked = "Declared were keys and a lighter. Does the scan bear out the lighter?"
+    meter.add(pair(1, short_answer, asked, "declaration", "Lighter", f"The lighter is a {short_answer}.", topic="item"))
+    assert meter.result().checks.unsupported_rate == rate
+
+
 @pytest.mark.parametrize("question", ["What does 000012.jpg show?", "Is 3DGun1_B5_L1 dangerous?"])
 def test_a_file_name_in_a_question_is_a_leak(question):
     assert measure([pair(0, "yes", question)]).checks.leak_rate == 1.0

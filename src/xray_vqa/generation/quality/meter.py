@@ -34,6 +34,7 @@ from xray_vqa.generation.quality.report import (
     Yield,
 )
 from xray_vqa.generation.quality.words import distinct_share, entropy_bits, type_token_ratio, words
+from xray_vqa.generation.topics import NOT_VERIFIED, UNKNOWABLE
 from xray_vqa.generation.validation import DERIVED_TYPES, kind_of
 
 NUM_SAMPLED = 1000
@@ -140,7 +141,10 @@ class QualityMeter:
         self._faults.update(kinds)
 
     def _names_too_much(self, pair: VQAPair) -> bool:
-        """Whether an English answer names an item that its evidence lacks; an open one may repeat its question's."""
+        """Whether an English answer names an item that its evidence lacks.
+
+        One to an open question, or one that leaves the item undecided, may repeat its question's.
+        """
         about = pair.metadata
         if about.language != "en" or not (named := self._names(pair.answer)):
             return False
@@ -151,7 +155,8 @@ class QualityMeter:
             held = {items[index] for index in about.evidence if 0 <= index < len(items)}
         if named <= held:
             return False
-        return about.question_type in DERIVED_TYPES or not named <= held | self._names(pair.question)
+        may_repeat = about.question_type not in DERIVED_TYPES or about.short_answer in (NOT_VERIFIED, UNKNOWABLE)
+        return not (may_repeat and named <= held | self._names(pair.question))
 
     def _leaks(self, pair: VQAPair) -> bool:
         about = pair.metadata
