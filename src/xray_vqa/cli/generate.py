@@ -134,6 +134,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="most requests in one batch (default: as many as the service takes)"
     )
+    parser.add_argument(
+        "--forget-batches",
+        action="store_true",
+        help="for --batch: give up batches that cannot be found with this key; their requests are asked and paid for "
+        "anew, and what they may have cost stays booked",
+    )
     parser.add_argument("--merge", action="store_true", help="make --output from all its shards, without any call")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="rules behind risk questions (configs/policy.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="questions and wording follow it (default %(default)s)")
@@ -262,6 +268,7 @@ def _config(args: argparse.Namespace) -> "GenerateConfig":
             max_images=args.max_images,
             shard=args.shard,
             batch_requests=args.batch_size,
+            forget_batches=args.forget_batches,
             rate_limit_delay_s=args.rate_limit_delay,
             seed=args.seed,
             languages=tuple(args.language.split(",")),
@@ -276,6 +283,8 @@ def _output(args: argparse.Namespace) -> Path:
 
     if args.batch and args.merge:
         raise ConfigError("--merge makes no calls and --batch makes them; give one of them")
+    if args.forget_batches and not args.batch:
+        raise ConfigError("--forget-batches belongs to --batch: only that looks for batches")
     if args.batch and args.engine == "ray":
         raise ConfigError("--engine ray makes single calls; give --batch with --shard on each machine instead")
     if not args.shard:
@@ -385,6 +394,8 @@ def _stoppable() -> Generator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        # Not by a logger, whose stream may just be written to by what this interrupts.
+        os.write(2, b"\nending when what is under way is here; once more ends at once\n")
 
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -53,6 +53,8 @@ class GenerateConfig(Strict):
     """Most requests in one batch; None: as many as the service takes."""
     batch_bytes: int | None = Field(default=None, ge=1)
     """Most bytes in one batch; None: as many as the service takes, with a margin."""
+    forget_batches: bool = False
+    """Give up batches that this key cannot find: they may be paid for twice, and stay booked at their worst."""
     rate_limit_delay_s: float = Field(default=1.0, ge=0)
     """Least time between two calls of a paid provider."""
     seed: int = Field(default=0, ge=0)

@@ -26,7 +26,15 @@ from xray_vqa.generation.job import Job
 from xray_vqa.generation.journal import Answer, BatchBook, Event, OpenBatch, journal_path, read_events
 from xray_vqa.generation.limiter import Stopped
 from xray_vqa.generation.providers import Provider, Throttled, Unavailable, batches_of
-from xray_vqa.generation.providers.batch_service import BatchForm, BatchService, BatchState, Undecided
+from xray_vqa.generation.providers.batch_service import (
+    BatchForm,
+    BatchResult,
+    BatchService,
+    BatchState,
+    BatchUnknown,
+    ResultsGone,
+    Undecided,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +44,8 @@ BatchMode = Literal["run", "submit", "collect"]
 FIRST_POLL_S, LONGEST_POLL_S = 2.0, 300.0
 """Between two looks at open batches: longer each time, and short again when something has ended."""
 SETTLE_S = 60.0
-"""A service that has still not listed a batch so long after its announcement never got it."""
+"""A service that has not listed a batch so long after we began to look for it never got it. Whoever submitted it is
+gone since before then, for the journal is open for one process at a time; no clock but our stopwatch is asked."""
 LONGEST_SILENCE_S = 3600.0
 """Without any answer of a service, the run ends instead of asking for ever."""
 TRIES = 3
@@ -87,6 +96,10 @@ class _Batcher:
                 self._named[provider.name, provider.model] = service
         self.obstacle: Incomplete | ProviderError | None = None
         """Why not all that is missing was submitted."""
+        self._halted: Incomplete | None = None
+        """What a person should know before anything more is submitted."""
+        self._sought_at: dict[str, float] = {}
+        """Since when a batch is looked for, by tag."""
         self._tries: Counter[str] = Counter()
         self._said: dict[str, str] = {}
         self._last_word_at = time.monotonic()
@@ -142,7 +155,11 @@ class _Batcher:
         return pending
 
     async def settle(self) -> None:
-        """Wait until it is known of every announced batch whether its service has it, where waiting tells soon."""
+        """Wait until it is known of every announced batch whether its service has it, where waiting tells soon.
+
+        Raises:
+            Incomplete: It cannot be known with this key.
+        """
         end = time.monotonic() + 2 * SETTLE_S
         while time.monotonic() < end:
             fresh = [
@@ -152,7 +169,7 @@ class _Batcher:
             ]
             if not fresh:
                 return
-            await self.pause(min(1.0, SETTLE_S))
+            await self.pause(min(5.0, SETTLE_S / 4))
 
     async def pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -224,6 +241,13 @@ class _Batcher:
     async def _send(self, spool: _Spool, provider: Provider, service: BatchService) -> bool:
         """Announce and submit one batch. False where the service does not take it, or may not have got it."""
         journal, tag = self.job.journal, spool.tag
+        try:
+            greeting = await service.greet(tag)
+        except (Throttled, Unavailable) as error:
+            spool.file.close()
+            logger.warning("%s", error)
+            self.obstacle = error
+            return False
         spool.finish()
         for number, call in enumerate(spool.calls, start=journal.num_calls + 1):
             journal.append(call.model_copy(update={"call": number}))
@@ -235,7 +259,8 @@ class _Batcher:
                 provider=provider.name,
                 model=provider.model,
                 num_requests=len(spool.calls),
-                at=time.time(),
+                at=greeting.at,
+                account=greeting.account,
             )
         )
         journal.sync()
@@ -270,37 +295,71 @@ class _Batcher:
         self.job.journal.append(Event(event="void", key=tag, batch=tag))
         self.job.journal.sync()
 
+    def _give_up(self, batch: OpenBatch, why: str) -> None:
+        """Forget a batch that cannot be found, where somebody said so: it stays booked at its worst.
+
+        Raises:
+            Incomplete: Nobody did.
+        """
+        announced = batch.announced
+        assert announced is not None
+        whose = announced.account or "an account that nobody noted"
+        if not self.job.config.forget_batches:
+            raise Incomplete(
+                f"{why} It was submitted with a key of {whose}: set that key and start the same command again. Or give "
+                f"it up with --forget-batches: its {announced.num_requests} requests are then asked and paid for anew, "
+                f"and up to ${batch.most_usd:.4f} that it may have cost stay booked"
+            )
+        logger.warning("%s It is given up: up to $%.4f of it stay booked", why, batch.most_usd)
+        self.job.journal.append(Event(event="forgotten", key=batch.tag, batch=batch.tag))
+        self.job.journal.sync()
+
     # --- collecting
 
     async def collect(self) -> bool:
-        """Fetch what has ended. Returns whether something of the journal changed."""
+        """Fetch what has ended. Returns whether something of the journal changed.
+
+        Raises:
+            Incomplete: A person should know what became of a batch; all the others were looked at too.
+        """
         changed = False
         for batch, service in self.open:
             if self.stop.is_set():
                 raise Stopped
             try:
-                if not batch.batch_id and not await self._look_for(batch, service):
-                    continue
-                if batch.tag not in self.job.journal.batches.open:  # never arrived
-                    changed = True
-                    continue
-                state = await service.status(batch.batch_id)
-                self._last_word_at = time.monotonic()
-                self.say(batch.tag, f"{batch.batch_id}: {describe_state(state)}")
-                if state.ended:
-                    await self._take(batch, state, service)
-                    changed = True
+                changed |= await self._collect_one(batch, service)
             except (Throttled, Unavailable) as error:
                 logger.warning("%s", error)
                 self.obstacle = self.obstacle or error
+            except Incomplete as error:
+                self._halted = self._halted or error
+        if self._halted:
+            raise self._halted
         return changed
+
+    async def _collect_one(self, batch: OpenBatch, service: BatchService) -> bool:
+        if not batch.batch_id and not await self._look_for(batch, service):
+            return False
+        if batch.tag not in self.job.journal.batches.open:  # never arrived, or given up
+            return True
+        try:
+            state = await service.status(batch.batch_id)
+        except BatchUnknown as error:
+            self._give_up(batch, str(error))
+            return True
+        self._last_word_at = time.monotonic()
+        self.say(batch.tag, f"{batch.batch_id}: {describe_state(state)}")
+        if state.ended:
+            await self._take(batch, state, service)
+        return state.ended
 
     async def _look_for(self, batch: OpenBatch, service: BatchService) -> bool:
         """Find out whether a service has an announced batch. True where that is known now."""
         announced = batch.announced
         assert announced is not None
-        is_old = time.time() - announced.at >= SETTLE_S
+        sought_s = time.monotonic() - self._sought_at.setdefault(batch.tag, time.monotonic())
         try:
+            account = (await service.greet(batch.tag)).account
             batch_id = await service.find(batch.tag, announced.num_requests, announced.at, self.job.journal.batches.ids)
         except Undecided as error:
             self.say(batch.tag, str(error))
@@ -312,53 +371,69 @@ class _Batcher:
             logger.info("%s: found, it was submitted by a run that ended before it could note this", batch_id)
             self._keep_id(batch.tag, batch_id)
             return True
-        if is_old:
+        if sought_s < SETTLE_S:
+            return False
+        if announced.account is None or not account.shares_batches_with(announced.account):
+            self._give_up(
+                batch,
+                f"whether the service has a batch of {announced.num_requests} requests cannot be told with this key, "
+                f"which is of {account}.",
+            )
+        else:
             logger.info("a batch of %d requests never reached the service; it is made anew", announced.num_requests)
             self._void(batch.tag)
-        return is_old
+        return True
 
     async def _take(self, batch: OpenBatch, state: BatchState, service: BatchService) -> None:
         """Journal all results of a batch that has ended; those that an earlier run has journaled are passed over."""
         journal = self.job.journal
-        if state.error and not state.num_succeeded:
-            self._void(batch.tag)
-            raise Incomplete(
-                f"{batch.batch_id} was not taken, and nothing of it was billed: {state.error}; the same command "
-                "submits it again, in smaller parts with --batch-size"
-            )
-        halted: Incomplete | None = None
-        num_replies = 0
-        async for result in service.results(batch.batch_id):
-            num_replies += result.reply is not None
-            if (call := batch.calls.get(result.custom_id)) is None:
-                continue
-            assert call.answer is not None
-            answer, error = call.answer, result.error
-            if result.reply is not None:
-                answer = answer.model_copy(update={"reply": result.reply})
-            elif isinstance(error, (Throttled, Unavailable, Incomplete)):
-                if not isinstance(error, Unavailable) or not error.may_have_cost:
-                    journal.append(Event(event="void", key=call.key, call=call.call, error=str(error)))
-                if isinstance(error, Incomplete):
-                    halted = error
-                else:
-                    self._count_try(call, str(error))
-                continue
-            else:
-                journal.append(Event(event="void", key=call.key, call=call.call))
-                answer = answer.model_copy(update={"error": str(error)})
-            journal.append(
-                Event(event="answer", key=call.key, image_path=call.image_path, call=call.call, answer=answer)
-            )
-        for call in list(batch.calls.values()):
-            # Not in the results: not done and not billed, unless the service counts more replies than it gave.
-            if num_replies >= state.num_succeeded:
-                journal.append(Event(event="void", key=call.key, call=call.call, error="no result"))
-            self._count_try(call, f"{batch.batch_id} brought no result")
+        num_replies, why = 0, state.error
+        try:
+            async for result in service.results(batch.batch_id):
+                num_replies += result.reply is not None
+                if call := batch.calls.get(result.custom_id):
+                    self._keep(call, result)
+        except ResultsGone as error:
+            if batch.calls:
+                why = "; ".join(filter(None, (why, str(error))))
+        # Not in the results: not done and not billed, unless the service counts more replies than it gave. Nobody knows
+        # which of them it did then; as many as it did stay booked, the dearest ones.
+        without = sorted(batch.calls.values(), key=lambda call: call.most_usd)
+        num_billed = min(len(without), max(0, state.num_succeeded - num_replies))
+        billed_usd = sum(call.most_usd for call in without[len(without) - num_billed :])
+        for call in without[: len(without) - num_billed]:
+            journal.append(Event(event="void", key=call.key, call=call.call, error="no result"))
+        for call in without:
+            self._count_try(call, why or f"{batch.batch_id} brought no result")
         journal.append(Event(event="collected", key=batch.tag, batch=batch.tag))
         journal.sync()
-        if halted:
-            raise halted
+        if why:
+            assert batch.announced is not None
+            lost = f"{num_billed} more were billed, their replies are gone, and up to ${billed_usd:.4f} stay booked"
+            self._halted = self._halted or Incomplete(
+                f"{batch.batch_id}: {why}. Of its {batch.announced.num_requests} requests {num_replies} have replies, "
+                f"which are kept; {lost if num_billed else 'nothing else of it was billed'}; the same command asks for "
+                "what is missing"
+            )
+
+    def _keep(self, call: Event, result: BatchResult) -> None:
+        """Journal what became of one request."""
+        journal, answer, error = self.job.journal, call.answer, result.error
+        assert answer is not None
+        if result.reply is not None:
+            answer = answer.model_copy(update={"reply": result.reply})
+        else:
+            if isinstance(error, Unavailable) and error.may_have_cost:
+                return  # as if there were no result, but for the bill
+            journal.append(Event(event="void", key=call.key, call=call.call, error=str(error)))
+            if isinstance(error, Incomplete):
+                self._halted = self._halted or error
+                return
+            if isinstance(error, (Throttled, Unavailable)):
+                self._count_try(call, str(error))
+                return
+            answer = answer.model_copy(update={"error": str(error)})
+        journal.append(Event(event="answer", key=call.key, image_path=call.image_path, call=call.call, answer=answer))
 
     def _count_try(self, call: Event, error: str) -> None:
         """Give an image up for this run where the service failed at it too often."""
@@ -382,6 +457,22 @@ async def write_in_batches(
         Stopped: `stop` was set before the end; open batches go on at the service.
     """
     batcher = _Batcher(job, todo, bar, stop)
+    try:
+        await _go_as_far_as(mode, batcher)
+    except (Stopped, asyncio.CancelledError):
+        if open_batches := [batch for batch, _ in batcher.open]:
+            logger.warning(
+                "%d batches with %d requests go on at the service, and up to $%.4f are booked for them; the same "
+                "command waits for them, and `--batch collect` fetches what has ended by then",
+                len(open_batches),
+                sum(len(batch.calls) for batch in open_batches),
+                sum(batch.most_usd for batch in open_batches),
+            )
+        raise
+
+
+async def _go_as_far_as(mode: BatchMode, batcher: _Batcher) -> None:
+    job = batcher.job
     if mode == "run":
         await batcher.until_done()
         return
@@ -437,7 +528,10 @@ async def _states(book: BatchBook, providers: Sequence[Provider]) -> list[dict[s
             elif service is None:
                 state = "of another provider or model than this command's; not asked"
             else:
-                state = describe_state(await service.status(batch.batch_id))
+                try:
+                    state = describe_state(await service.status(batch.batch_id))
+                except BatchUnknown as error:
+                    state = str(error)
             found.append(
                 {
                     "batch": batch.batch_id or batch.tag,

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage, identity_of
+from xray_vqa.generation.providers.batch_service import Account
 from xray_vqa.generation.providers.provider import Provider, Reply
 from xray_vqa.generation.wording import WORDING_VERSION
 
@@ -50,12 +51,13 @@ class Answer(Strict):
 class Event(Strict):
     """One line of the journal."""
 
-    event: Literal["sent", "void", "answer", "done", "failed", "submitting", "submitted", "collected"]
+    event: Literal["sent", "void", "answer", "done", "failed", "submitting", "submitted", "collected", "forgotten"]
     """`sent`: a call begins that may cost up to `most_usd`; `void`: it cost nothing; `answer`: it brought this; `done`:
     the image has its pairs; `failed`: none could be made, and it is asked about from the beginning the next time.
 
     Of a batch: `sent` for each of its calls, then `submitting`: from here on the service may have it; `submitted`: it
-    has, as `batch_id`; `collected`: all that it brought is above; `void` without a call: the service never got it."""
+    has, as `batch_id`; `collected`: all that it brought is above; `void` without a call: the service never got it;
+    `forgotten`: a person gave it up, and it may have cost what was set aside."""
     key: str
     """Of the image; of a batch's own events the tag of the batch."""
     image_path: str = ""
@@ -75,7 +77,9 @@ class Event(Strict):
     num_requests: int = 0
     """In a batch."""
     at: float = 0.0
-    """When a batch was announced, in seconds since 1970."""
+    """When a batch was announced, in seconds since 1970 by the service's clock."""
+    account: Account | None = None
+    """Whose a batch is."""
 
     @property
     def custom_id(self) -> str:
@@ -120,14 +124,15 @@ class BatchBook:
                 batch.calls[event.custom_id] = event
                 self._places[event.call] = tag, event.custom_id
             case "submitting":
-                self.open[tag].announced = event
+                # Without calls where their lines are broken.
+                self.open.setdefault(tag, OpenBatch(tag)).announced = event
             case "submitted" if tag in self.open:
                 self.open[tag].batch_id = event.batch_id
                 self.ids.add(event.batch_id)
             case "answer" | "void" if event.call in self._places:
                 tag, custom_id = self._places.pop(event.call)
                 del self.open[tag].calls[custom_id]
-            case "collected" | "void" if tag in self.open:
+            case "collected" | "forgotten" | "void" if tag in self.open:
                 calls = [call.call for call in self.open.pop(tag).calls.values()]
                 for call in calls:
                     del self._places[call]
@@ -264,7 +269,11 @@ class Journal:
             Incomplete, OSError: The disk is full.
         """
         line = event.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
         if os.write(self._descriptor, line) < len(line):
+            os.ftruncate(
+                self._descriptor, size
+            )  # or what others write, whose lines are shorter, would end in a torn one
             raise Incomplete(f"{self._path}: the disk is full; make room and start the same command again")
         self._take(event)
         self._num_written += 1

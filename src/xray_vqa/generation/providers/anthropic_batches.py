@@ -9,15 +9,25 @@ from anthropic.types.messages import MessageBatch
 from pydantic import ValidationError
 
 from xray_vqa.errors import Incomplete, XrayVqaError
-from xray_vqa.generation.providers.batch_service import BatchForm, BatchResult, BatchState, Undecided
+from xray_vqa.generation.providers.batch_service import (
+    Account,
+    BatchForm,
+    BatchResult,
+    BatchState,
+    BatchUnknown,
+    Greeting,
+    ResultsGone,
+    Undecided,
+)
 from xray_vqa.generation.providers.failures import code_and_message
+from xray_vqa.generation.providers.headers import service_time
 from xray_vqa.generation.providers.provider import Request, Unavailable
 
 if TYPE_CHECKING:
     from xray_vqa.generation.providers.anthropic import AnthropicProvider
 
 CLOCK_SKEW_S = 900.0
-"""By how much our clock may be ahead of the service's."""
+"""By how much the service's clocks may differ among themselves."""
 
 CHUNK_BYTES = 1 << 16
 
@@ -39,6 +49,16 @@ class AnthropicBatches:
 
     def line(self, custom_id: str, request: Request) -> bytes:
         return json.dumps({"custom_id": custom_id, "params": self._provider.parameters_of(request)}).encode()
+
+    async def greet(self, tag: str) -> Greeting:
+        with self._provider.service.sorted_failures(anthropic):
+            headers = (await self._batches.with_raw_response.list(limit=1)).headers
+        account = Account(
+            key_digest=self._provider.key_digest(tag),
+            organization=headers.get("anthropic-organization-id", ""),
+            project=headers.get("anthropic-workspace-id", ""),
+        )
+        return Greeting(account, service_time(headers))
 
     async def submit(self, tag: str, body: BinaryIO, num_bytes: int) -> str:
         async def chunks() -> AsyncIterator[bytes]:
@@ -84,9 +104,8 @@ class AnthropicBatches:
                 batch = await self._batches.retrieve(batch_id)
         except Incomplete as error:
             if isinstance(error.__cause__, anthropic.NotFoundError):
-                raise Incomplete(
-                    f"Anthropic does not know the batch {batch_id}: was it made with the key of another workspace? Set "
-                    "that key and start the same command again"
+                raise BatchUnknown(
+                    f"Anthropic does not know the batch {batch_id}: was it made with the key of another workspace?"
                 ) from error
             raise
         counts = batch.request_counts
@@ -96,10 +115,14 @@ class AnthropicBatches:
             num_requests=_total(batch),
             num_succeeded=counts.succeeded,
             num_failed=counts.errored + counts.expired + counts.canceled,
+            error=f"{counts.canceled} of its requests were cancelled at the service" if counts.canceled else "",
         )
 
     async def results(self, batch_id: str) -> AsyncIterator[BatchResult]:
         with self._provider.service.sorted_failures(anthropic):
+            batch = await self._batches.retrieve(batch_id)
+            if batch.archived_at or not batch.results_url:
+                raise ResultsGone("Anthropic keeps results for 29 days, and these are deleted")
             async for line in await self._batches.results(batch_id):
                 told = line.to_dict()
                 yield self._read(str(told["custom_id"]), told["result"])

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from xray_vqa.errors import ProviderError, XrayVqaError
+from xray_vqa.core.records import Strict
+from xray_vqa.errors import Incomplete, ProviderError, XrayVqaError
 from xray_vqa.generation.providers.provider import Price, Reply, Request
 
 BATCH_SHARE = 0.5
@@ -52,7 +53,7 @@ class BatchState:
     """Those that are billed."""
     num_failed: int
     error: str = ""
-    """Why the service took none of it."""
+    """Why the service did not do all of it, where a person should know before it is submitted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,46 @@ class BatchResult:
     error: XrayVqaError | None = None
 
 
+class Account(Strict):
+    """Whose batches a service lists, told without the key."""
+
+    key_digest: str
+    """Of key and address, salted with the tag of a batch."""
+    organization: str = ""
+    """As the service names it; empty where it does not."""
+    project: str = ""
+    """Of the organization; Anthropic's workspace."""
+
+    def shares_batches_with(self, other: "Account") -> bool:
+        """Return whether both are sure to see the same batches."""
+        if self.key_digest == other.key_digest:
+            return True
+        return bool(self.project) and (self.organization, self.project) == (other.organization, other.project)
+
+    def __str__(self) -> str:
+        named = [f"{kind} {name}" for kind, name in self if kind != "key_digest" and name]
+        return " and ".join(named) or "an account that the service does not name"
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a service says before anything is submitted."""
+
+    account: Account
+    at: float
+    """Seconds since 1970 by the service's clock, for ours may be wrong or jump; ours where it does not tell."""
+
+
 class Undecided(ProviderError):
     """Whether a service has a batch cannot be told yet."""
+
+
+class BatchUnknown(Incomplete):
+    """The service does not know a batch by the name that it gave to it."""
+
+
+class ResultsGone(ProviderError):
+    """The service no longer has the results of a batch."""
 
 
 class BatchService(Protocol):
@@ -75,6 +114,14 @@ class BatchService(Protocol):
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """Return one request as JSON. Reads the image: not for the event loop. Raises ProviderError."""
+        ...
+
+    async def greet(self, tag: str) -> Greeting:
+        """Return whose batches the service would show us, and its time. Costs nothing.
+
+        Args:
+            tag: salt of the key's digest.
+        """
         ...
 
     async def submit(self, tag: str, body: BinaryIO, num_bytes: int) -> str:
@@ -93,7 +140,7 @@ class BatchService(Protocol):
         Args:
             tag: custom ids begin with it.
             num_requests: in the batch.
-            announced_at: seconds since 1970, shortly before it was submitted.
+            announced_at: seconds since 1970 by the service's clock, shortly before it was submitted.
             known: names that belong to other batches.
 
         Raises:
@@ -102,9 +149,9 @@ class BatchService(Protocol):
         ...
 
     async def status(self, batch_id: str) -> BatchState:
-        """Return how far a batch is."""
+        """Return how far a batch is. Raises BatchUnknown."""
         ...
 
     def results(self, batch_id: str) -> AsyncIterator[BatchResult]:
-        """Give the results of a batch that has ended, in any order, one at a time."""
+        """Give the results of a batch that has ended, in any order, one at a time. Raises ResultsGone."""
         ...

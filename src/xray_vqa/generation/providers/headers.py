@@ -60,6 +60,12 @@ def openai_limits(headers: Mapping[str, str]) -> Limits:
     )
 
 
+def service_time(headers: Mapping[str, str]) -> float:
+    """Return seconds since 1970 by the clock of whoever sent the headers; by ours where they do not tell."""
+    now = _http_date(headers, "date")
+    return time.time() if now is None else now
+
+
 def _number(headers: Mapping[str, str], name: str) -> float | None:
     try:
         number = float(headers.get(name, ""))
@@ -78,5 +84,4 @@ def _until(headers: Mapping[str, str], at: float | None) -> float | None:
     """Return the seconds to a moment by the service's own clock where it tells it: ours may be wrong, or jump."""
     if at is None:
         return None
-    now = _http_date(headers, "date")
-    return max(0.0, at - (time.time() if now is None else now))
+    return max(0.0, at - service_time(headers))

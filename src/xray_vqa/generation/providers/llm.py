@@ -1,6 +1,7 @@
 """What all language models have in common: one prompt, one frame, one way to count money."""
 
 import asyncio
+import hashlib
 import json
 import logging
 import math
@@ -142,6 +143,12 @@ class LlmProvider(ABC):
         picture = open_picture(request.image_file, request.record, self.frame) if request.with_image else None
         text = write_prompt(request, picture.size_wh if picture else request.record.size_wh)
         return self._parameters(text, picture)
+
+    def key_digest(self, salt: str) -> str:
+        """Return what tells one key at one address from others, and not the key. Keys are too long to be guessed."""
+        chosen = ("base_url", "api_key", "auth_token", "organization", "project")
+        told = [salt, *(str(getattr(self.client, name, None)) for name in chosen)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def batches(self) -> BatchService | None:
         """Return what sends its requests by the batch; None where nothing does."""

@@ -1,15 +1,25 @@
 """Batches of OpenAI, over the Responses API: a file goes up, files come down. Ours are known by their metadata."""
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import openai
 from pydantic import ValidationError
 
 from xray_vqa.errors import Incomplete, XrayVqaError
-from xray_vqa.generation.providers.batch_service import BatchForm, BatchResult, BatchState
+from xray_vqa.generation.providers.batch_service import (
+    Account,
+    BatchForm,
+    BatchResult,
+    BatchState,
+    BatchUnknown,
+    Greeting,
+    ResultsGone,
+)
 from xray_vqa.generation.providers.failures import code_and_message
+from xray_vqa.generation.providers.headers import service_time
 from xray_vqa.generation.providers.provider import Request, Unavailable
 
 if TYPE_CHECKING:
@@ -17,6 +27,11 @@ if TYPE_CHECKING:
 
 TAG_NAME = "xray_vqa_batch"
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+ADVICE = {
+    "token_limit_exceeded": "wait until other batches of the organization have ended, or submit smaller ones with "
+    "--batch-size",
+}
+"""What helps against an error of a whole batch, by its code."""
 
 
 class OpenAIBatches:
@@ -31,6 +46,16 @@ class OpenAIBatches:
     def line(self, custom_id: str, request: Request) -> bytes:
         body = self._provider.parameters_of(request)
         return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/responses", "body": body}).encode()
+
+    async def greet(self, tag: str) -> Greeting:
+        with self._provider.service.sorted_failures(openai):
+            headers = (await self._client.batches.with_raw_response.list(limit=1)).headers
+        account = Account(
+            key_digest=self._provider.key_digest(tag),
+            organization=headers.get("openai-organization", ""),
+            project=headers.get("openai-project", ""),
+        )
+        return Greeting(account, service_time(headers))
 
     async def submit(self, tag: str, body: BinaryIO, num_bytes: int) -> str:
         with self._provider.service.sorted_failures(openai):
@@ -56,23 +81,21 @@ class OpenAIBatches:
                 return await self._client.batches.retrieve(batch_id)
         except Incomplete as error:
             if isinstance(error.__cause__, openai.NotFoundError):
-                raise Incomplete(
-                    f"OpenAI does not know the batch {batch_id}: was it made with the key of another project? Set that "
-                    "key and start the same command again"
+                raise BatchUnknown(
+                    f"OpenAI does not know the batch {batch_id}: was it made with the key of another project?"
                 ) from error
             raise
 
     async def status(self, batch_id: str) -> BatchState:
         batch = await self._retrieve(batch_id)
-        counts, errors = batch.request_counts, (batch.errors.data if batch.errors else None) or []
+        counts = batch.request_counts
         return BatchState(
             status=batch.status,
             ended=batch.status in ENDED,
             num_requests=counts.total if counts else 0,
             num_succeeded=counts.completed if counts else 0,
             num_failed=counts.failed if counts else 0,
-            error="; ".join(f"{error.code}: {error.message}" for error in errors[:3])
-            or ("no reason given" if batch.status == "failed" else ""),
+            error=_reason(batch),
         )
 
     async def results(self, batch_id: str) -> AsyncIterator[BatchResult]:
@@ -80,7 +103,7 @@ class OpenAIBatches:
         for file_id in (batch.output_file_id, batch.error_file_id):
             if not file_id:
                 continue
-            with self._provider.service.sorted_failures(openai):
+            with _file_there(), self._provider.service.sorted_failures(openai):
                 async with self._client.files.with_streaming_response.content(file_id) as answer:
                     async for line in answer.iter_lines():
                         if line.strip():
@@ -101,3 +124,25 @@ class OpenAIBatches:
             return BatchResult(custom_id, error=provider.service.broken(error))
         except XrayVqaError as error:
             return provider.failed_result(custom_id, error)
+
+
+@contextlib.contextmanager
+def _file_there() -> Iterator[None]:
+    try:
+        yield
+    except Incomplete as error:
+        if isinstance(error.__cause__, openai.NotFoundError):
+            raise ResultsGone("OpenAI keeps the files of a batch for 30 days, and these are deleted") from error
+        raise
+
+
+def _reason(batch: Any) -> str:
+    """Return why a batch did not do what it should, with what helps; one that is out of time explains itself."""
+    errors = (batch.errors.data if batch.errors else None) or []
+    said = [f"{error.code}: {error.message}" for error in errors[:3]]
+    said += dict.fromkeys(ADVICE[error.code] for error in errors if error.code in ADVICE)
+    if batch.status == "failed":
+        return "it was not taken: " + ("; ".join(said) or "no reason given")
+    if batch.status == "cancelled":
+        return "; ".join(["it was cancelled at the service", *said])
+    return "; ".join(said)
