@@ -46,8 +46,14 @@ Fault = Literal[
     "spend_limit",
     "unauthorized",
     "expired",  # in a batch: not begun within a day
+    "cancelled",  # in a batch: by a person, before it was begun
+    "too_large",  # 413: the image is over the limit
+    "unknown_model",
 ]
-UNBILLED = frozenset({"throttled", "overloaded", "policy", "spend_limit", "unauthorized", "expired"})
+UNBILLED = frozenset(
+    {"throttled", "overloaded", "policy", "spend_limit", "unauthorized", "expired", "cancelled", "too_large",
+     "unknown_model"}
+)  # fmt: skip
 BAD_DAY: tuple[Fault, ...] = ("throttled", "overloaded", "timeout", "truncated", "refusal", "malformed", "cut")
 """What `--faults` gives a share each."""
 
@@ -118,6 +124,12 @@ class Behaviour:
     """What becomes of the next batches as a whole: "" as usual, or a message with which it is refused."""
     lose_batch_replies: int = 0
     """So many batches are taken, and nobody is told."""
+    results_are_gone: bool = False
+    """Batches have ended too long ago."""
+    projects: Mapping[str, str] = field(default_factory=dict)
+    """Of keys, where they are not all of one; each sees the batches of its own alone."""
+    names_projects: bool = True
+    """Whether answers say whose the key is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +348,8 @@ class LlmServer:
         self._attempts: Counter[str] = Counter()
         self._cached: set[tuple[str, str]] = set()
         self.desk = BatchDesk(self, DIALECTS)
+        """Of the project of all keys that `behaviour.projects` does not have."""
+        self._desks = {"": self.desk}
 
     # --- connections
 
@@ -381,11 +395,14 @@ class LlmServer:
         elif path in DIALECTS and method == "POST":
             await self._word(path, headers, json.loads(body), reader, writer)
         else:
-            status, value = self._other(method, path, query, headers, body)
+            if method == "POST" and path.endswith("/batches"):
+                await asyncio.sleep(self.behaviour.latency_s)
+            project = self.behaviour.projects.get(key, "")
+            status, value = self._other(method, path, query, headers, body, project)
             if method == "POST" and path.endswith("/batches") and self.behaviour.lose_batch_replies:
                 self.behaviour.lose_batch_replies -= 1
                 raise Cut
-            await send(writer, status, value)
+            await send(writer, status, value, self._names(headers, project))
 
     # --- single requests
 
@@ -407,11 +424,6 @@ class LlmServer:
         except (KeyError, ValueError, TypeError) as error:
             self.seen["bad request"] += 1
             await send(writer, 400, {"error": {"type": "invalid_request_error", "message": f"{error!r}"}})
-            return
-        if asked.model not in self.behaviour.models:
-            self.seen["unknown model"] += 1
-            missing = {"type": "not_found_error", "code": "model_not_found", "message": f"model: {asked.model}"}
-            await send(writer, 404, {"error": missing})
             return
         fault, billed, answer = self.work(asked)
         self.seen[fault or "answered"] += 1
@@ -440,7 +452,7 @@ class LlmServer:
         content = hashlib.sha256(json.dumps([told["facts"], told["slots"], asked.image]).encode()).hexdigest()
         self._attempts[content] += 1
         attempt = self._attempts[content]
-        fault = self._fault(content, attempt)
+        fault = self._fault(content, attempt) if asked.model in self.behaviour.models else "unknown_model"
         text, stop = word(asked.prompt), "end"
         if fault == "truncated":
             text, stop = text[: len(text) // 2], "truncated"
@@ -501,6 +513,12 @@ class LlmServer:
             case "policy":
                 status = 400
                 error |= {"type": "invalid_request_error", "code": "content_policy_violation"}
+            case "too_large":
+                status = 413
+                error |= {"type": "request_too_large", "code": "request_too_large"}
+            case "unknown_model":
+                status = 404
+                error |= {"type": "not_found_error", "code": "model_not_found"}
             case _:
                 status = 401
                 error |= {"type": "authentication_error", "code": "invalid_api_key"}
@@ -508,8 +526,18 @@ class LlmServer:
 
     # --- models, files, batches
 
-    def _other(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
-        if found := self.desk.answer(method, path, query, headers, body):
+    def _names(self, headers: Mapping[str, str], project: str) -> dict[str, str]:
+        if not self.behaviour.names_projects:
+            return {}
+        if "anthropic-version" in headers:
+            return {"anthropic-organization-id": "acme", "anthropic-workspace-id": project or "first"}
+        return {"openai-organization": "acme", "openai-project": project or "first"}
+
+    def _other(
+        self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, project: str
+    ) -> tuple[int, Any]:
+        desk = self._desks.setdefault(project, BatchDesk(self, DIALECTS, project))
+        if found := desk.answer(method, path, query, headers, body):
             return found
         match method, path.strip("/").split("/")[1:]:
             case "GET", ["models"]:
@@ -563,7 +591,7 @@ def head_of(status: int, length: int, headers: Mapping[str, str] | None = None) 
         f"HTTP/1.1 {status} -",
         "content-type: application/json",
         f"content-length: {length}",
-        f"date: {formatdate(usegmt=True)}",
+        f"date: {formatdate(time(), usegmt=True)}",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -17,8 +17,8 @@ PAGE = 2
 class BatchDesk:
     """Takes batches for a server, which does the work and keeps the ledger."""
 
-    def __init__(self, server: Any, dialects: Mapping[str, Any]) -> None:
-        self._server, self._dialects = server, dialects
+    def __init__(self, server: Any, dialects: Mapping[str, Any], project: str = "") -> None:
+        self._server, self._dialects, self._project = server, dialects, project
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
 
@@ -40,7 +40,9 @@ class BatchDesk:
                 return 200, self.batches[name]["results"]
             case "POST", ["files"]:
                 return 200, self._keep_file(headers, body)
-            case "GET", ["files", name, "content"] if name in self.files:
+            case "GET", ["files", name, "content"] if (
+                name in self.files and not self._server.behaviour.results_are_gone
+            ):
                 return 200, self.files[name]
             case "POST", ["batches"]:
                 return 200, self._take_file(json.loads(body))
@@ -71,8 +73,8 @@ class BatchDesk:
         counts: Counter[str] = Counter()
         for request in requests:
             fault, billed, answer = self._server.work(dialect.read(request["params"]), 0.5)
-            if fault == "expired":
-                result = {"type": "expired"}
+            if fault in ("expired", "cancelled"):
+                result = {"type": {"expired": "expired", "cancelled": "canceled"}[fault]}
             elif billed is None:
                 result = {"type": "errored", "error": self._server.error(fault, "/v1/messages")[1]}
             else:
@@ -80,7 +82,7 @@ class BatchDesk:
                 result = {"type": "succeeded", "message": dialect.write(answer)}
             counts[result["type"]] += 1
             lines.append({"custom_id": request["custom_id"], "result": result})
-        name = f"msgbatch_{len(self.batches)}"
+        name = f"msgbatch_{self._project}{len(self.batches)}"
         # Backwards: real results come in no order either.
         self.batches[name] = {"made": time(), "results": jsonl(lines[::-1]), "counts": counts, "total": len(lines)}
         return 200, self._message_batch(name)
@@ -92,6 +94,7 @@ class BatchDesk:
         batch, ended = self.batches[name], self._has_ended(name)
         counts = batch["counts"] if ended else {"processing": batch["total"]}
         kinds = ("processing", "succeeded", "errored", "canceled", "expired")
+        gone = self._server.behaviour.results_are_gone
         return {
             "id": name,
             "type": "message_batch",
@@ -100,9 +103,9 @@ class BatchDesk:
             "created_at": iso(batch["made"]),
             "expires_at": iso(batch["made"] + 86400),
             "ended_at": iso(time()) if ended else None,
-            "archived_at": None,
+            "archived_at": iso(time()) if gone else None,
             "cancel_initiated_at": None,
-            "results_url": f"{self._server.url}/v1/messages/batches/{name}/results" if ended else None,
+            "results_url": f"{self._server.url}/v1/messages/batches/{name}/results" if ended and not gone else None,
         }
 
     def _keep_file(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -121,25 +124,30 @@ class BatchDesk:
         dialect = self._dialects[body["endpoint"]]
         done: list[dict[str, Any]] = []
         failed: list[dict[str, Any]] = []
-        said = self._refusal()
+        said, status = self._refusal(), "completed"
         for line in [] if said else self.files[body["input_file_id"]].splitlines():
             request = json.loads(line)
             fault, billed, answer = self._server.work(dialect.read(request["body"]), 0.5)
             kept = {"id": "batch_req_1", "custom_id": request["custom_id"], "error": None, "response": None}
+            if fault in ("expired", "cancelled"):
+                status = fault
+            if fault == "cancelled":
+                continue
             if fault == "expired":
                 failed.append(kept | {"error": {"code": "batch_expired", "message": "not begun in time"}})
             elif billed is None:
-                status, error, _ = self._server.error(fault, body["endpoint"])
-                failed.append(kept | {"response": {"status_code": status, "request_id": "1", "body": error}})
+                code, error, _ = self._server.error(fault, body["endpoint"])
+                failed.append(kept | {"response": {"status_code": code, "request_id": "1", "body": error}})
             else:
                 billed.delivered = True
                 response = {"status_code": 200, "request_id": "1", "body": dialect.write(answer)}
                 done.append(kept | {"response": response})
-        name = f"batch_{len(self.batches)}"
+        name = f"batch_{self._project}{len(self.batches)}"
         self.batches[name] = {
             "made": time(),
             "body": body,
             "refused": said,
+            "status": status,
             "output": self._file(jsonl(done[::-1]), "batch_output")["id"] if done else None,
             "errors": self._file(jsonl(failed), "batch_output")["id"] if failed else None,
             "counts": {"total": len(done) + len(failed), "completed": len(done), "failed": len(failed)},
@@ -156,7 +164,7 @@ class BatchDesk:
             "completion_window": "24h",
             "metadata": batch["body"].get("metadata"),
             "created_at": int(batch["made"]),
-            "status": "completed" if ended else "in_progress",
+            "status": batch["status"] if ended else "in_progress",
             "output_file_id": batch["output"] if ended else None,
             "error_file_id": batch["errors"] if ended else None,
             "request_counts": batch["counts"] if ended else {"total": batch["counts"]["total"], "completed": 0,

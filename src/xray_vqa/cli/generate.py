@@ -303,7 +303,10 @@ def _fallbacks(args: argparse.Namespace, provider: str) -> "list[ProviderSetting
 
     wanted = args.fallback or (["template"] if provider in LLM_PROVIDERS else [])
     named = [name.partition(":") for name in wanted if name != "none"]
-    return [ProviderSettings(provider=name, model=model, seed=args.seed) for name, _, model in named]
+    return [
+        ProviderSettings(provider=name, model=model, script_path=args.script, seed=args.seed)
+        for name, _, model in named
+    ]
 
 
 def _price(text: str) -> tuple[float, float]:

@@ -6,12 +6,13 @@ machine: each part has its journal in the folder of the output, which all machin
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from xray_vqa import errors
-from xray_vqa.config.generate import GenerateConfig
+from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import require
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import Incomplete, XrayVqaError
@@ -42,7 +43,10 @@ def parts_of(config: GenerateConfig, num_parts: int) -> list[GenerateConfig]:
             update={
                 "output_path": shard.path_for(config.output_path.resolve()),
                 "annotations_path": config.annotations_path.resolve(),
-                "policy_path": config.policy_path and config.policy_path.resolve(),
+                "policy_path": _whole(config.policy_path),
+                "gates_path": _whole(config.gates_path),
+                "provider": _findable(config.provider),
+                "fallbacks": [_findable(settings) for settings in config.fallbacks],
                 "shard": f"{shard.number}/{shard.count}",
                 "max_cost_usd": None if budget_usd is None else budget_usd / num_parts,
                 "rate_limit_delay_s": config.rate_limit_delay_s * num_parts,
@@ -50,6 +54,15 @@ def parts_of(config: GenerateConfig, num_parts: int) -> list[GenerateConfig]:
         )
         for shard in shards
     ]
+
+
+def _whole(path: Path | None) -> Path | None:
+    return path and path.resolve()
+
+
+def _findable(settings: ProviderSettings) -> ProviderSettings:
+    """Return settings whose script is found from any working directory."""
+    return settings.model_copy(update={"script_path": _whole(settings.script_path)})
 
 
 def write_parts(config: GenerateConfig, num_parts: int) -> list[Part]:

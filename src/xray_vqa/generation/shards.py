@@ -4,6 +4,7 @@ All plan the whole set, so a shard's pairs are those of a run that was not divid
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,11 @@ class Shard:
         return output.with_name(f"{output.stem}_shard{self.number}of{self.count}{output.suffix}")
 
 
+def _replies(events: Iterable[Event]) -> set[tuple[str, str]]:
+    """Return what was paid for, without the numbers of the calls, which are others in a merged journal."""
+    return {(event.key, event.answer.model_dump_json()) for event in events if event.event == "answer" and event.answer}
+
+
 def merge_journals(output: Path) -> list[Path]:
     """Make the journal of an output from those of its shards, and return which these were.
 
@@ -68,7 +74,7 @@ def merge_journals(output: Path) -> list[Path]:
         ]
         num_calls += own
     target = journal_path(output)
-    if target.exists() and not {event.key for event in read_events(target)} <= {event.key for event in events}:
+    if target.exists() and not _replies(read_events(target)) <= _replies(events):
         raise ConfigError(
             f"{target} holds replies that none of the shards has; move it away or choose another --output"
         )

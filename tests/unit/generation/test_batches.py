@@ -56,14 +56,14 @@ def write_records(dataset, records):
         (dataset / path).write_bytes(data)
 
 
-def provider_of(server, name, *, in_batches=True):
+def provider_of(server, name, *, in_batches=True, key="a-key"):
     kind, model, suffix = KINDS[name]
     settings = LlmSettings(model=model, base_url=server.url + suffix, timeout_s=10.0)
-    return kind(settings, price=server.behaviour.price, api_key="a-key", in_batches=in_batches)
+    return kind(settings, price=server.behaviour.price, api_key=key, in_batches=in_batches)
 
 
-def write(server, name, config, mode="run", **options):
-    return generate(config, provider_of(server, name), fallbacks=[TemplateProvider()], batch=mode, **options)
+def write(server, name, config, mode="run", key="a-key", **options):
+    return generate(config, provider_of(server, name, key=key), fallbacks=[TemplateProvider()], batch=mode, **options)
 
 
 def paid_twice(server):
