@@ -121,6 +121,10 @@ def _says(reader: Reader, said: str, wanted: str) -> bool:
     places = {part for part in wanted.split(", ") if part in REGIONS}
     if places:
         return reader.regions(said) == places
+    if wanted in DECLARATION_WORDS:
+        return reader.verdicts(said) == {wanted}
+    if topic := next((topic for topic, answers in ATTRIBUTES.items() if wanted in answers), ""):
+        return reader.attributes(said, topic) == {wanted} and not reader.negates(said)
     items = parse_categories(wanted)
     if items:
         return reader.categories(said) == items
