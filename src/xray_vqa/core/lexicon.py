@@ -29,8 +29,8 @@ GOODS = (
     "belt", "books", "bottled water", "cables", "camera", "camping gear", "canned drink", "charger", "clothes",
     "cosmetics", "cutlery", "documents", "electronic device", "flask", "food", "gifts", "glasses", "hairdryer",
     "hard disk", "headphones", "household appliance", "jewellery", "keys", "kitchenware", "laptop", "mobile phone",
-    "perfume", "perfume or spirits", "shoes", "stationery", "tablet computer", "toiletries", "torch", "towel", "toys", "umbrella",
-    "wallet", "watch",
+    "perfume", "perfume or spirits", "shoes", "stationery", "tablet computer", "toiletries", "torch", "towel", "toys",
+    "umbrella", "wallet", "watch",
 )  # fmt: skip
 """Harmless goods as declarations call them: the simulator's, and those that the plan makes up."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
-from xray_vqa.core.lexicon import LANGUAGES, Reader, load_reader
+from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.evaluation.intervals import ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord

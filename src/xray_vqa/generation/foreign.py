@@ -14,7 +14,6 @@ from xray_vqa.core.taxonomy import canonical_category
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.topics import LETTERS, MATCH
 
-
 _CHOICE_MARK = re.compile(rf"\([{LETTERS}]\)")
 """The letter of a choice, which is Latin in every language."""
 

@@ -16,7 +16,7 @@ from xray_vqa.core.manifest import MANIFEST_NAME, make_manifest, sha256_file, wr
 from xray_vqa.core.records import Split
 from xray_vqa.generation.journal import Journal
 from xray_vqa.generation.output import Output
-from xray_vqa.generation.plan import PLAN_VERSION, SHARES, PlannedImage
+from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage
 from xray_vqa.generation.providers import Provider
 from xray_vqa.generation.quality import Making, Quality
 from xray_vqa.generation.quality.checking import Checked, write_pages

@@ -143,10 +143,9 @@ def _declared(lexicon: Lexicon, slot: "Slot") -> dict[str, str]:
 
 
 def _listed(lexicon: Lexicon, categories: Sequence[str], name: str) -> dict[str, str]:
-    if not categories:
-        return {}
-    plain = lexicon.joined([lexicon.categories[category].one for category in categories])
-    with_article = lexicon.joined([lexicon.categories[category].a for category in categories])
+    nouns = [lexicon.categories[category] for category in categories]
+    plain = lexicon.joined([noun.one for noun in nouns] or [lexicon.none.name])
+    with_article = lexicon.joined([noun.a for noun in nouns] or [lexicon.none.name])
     return {
         name: plain,
         name.capitalize(): _sentence(plain),

@@ -146,8 +146,8 @@ LANGUAGE_RULES = (
     "what they say in {name}, with the words of the glossary, inflected where grammar asks for it. All rules hold for "
     "{name} as for English: begin an answer to a presence or general slot with the word for yes or no, give counts in "
     "digits, write no negation into a question or into an answer that affirms, and no names of other classes. Letters "
-    "of choices stay (A) to (D). Where a slot's type and topic stand under `topics`, its question has one of these words "
-    "instead of the English ones; a general question has one of `prohibited` and none of `clean`."
+    "of choices stay (A) to (D). Where a slot's type and topic stand under `topics`, its question has one of these "
+    "instead of the English words; a general question has one of `prohibited` and none of `clean`."
 )
 """Told beside the slots and not in SYSTEM_PROMPT, which stays one prefix for all languages. A change of it raises
 `WORDING_VERSION`."""
