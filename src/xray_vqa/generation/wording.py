@@ -118,7 +118,7 @@ def _target_words(lexicon: Lexicon, target: str) -> dict[str, str]:
     of_which: Noun = lexicon.categories[target] if target else lexicon.bag
     return {
         "one": noun.one, "a": noun.a, "negated": noun.negated, "counted": noun.counted,
-        "the": of_which.the, "of": of_which.of, "The": _sentence(of_which.the),
+        "the": of_which.the, "of": of_which.of,
     }  # fmt: skip
 
 

@@ -318,7 +318,7 @@ def test_an_english_reply_to_another_language_is_rejected(dataset):
 def test_a_language_model_gets_the_words_and_the_same_prefix():
     record = make_record(1, ["Gun"])
     slots = plan_images([record], CATEGORIES, POLICY)[0].slots
-    request = Request(record, slots, "scan.jpg", CATEGORIES)
+    request = Request(record, slots, Path("scan.jpg"), CATEGORIES)
     assert "language" not in json.loads(write_prompt(request, (300, 300)))
     told = json.loads(write_prompt(replace(request, language="ar"), (300, 300)))["language"]
     assert told["name"] == "Modern Standard Arabic"
@@ -333,7 +333,7 @@ def test_a_language_model_gets_the_words_of_the_topics_that_its_slots_have():
         Slot("declaration", "not verified", topic="item", goods=("keys",)),
         Slot("unanswerable", "cannot be determined", (), "Gun", topic="age"),
     )
-    request = Request(make_record(1, ["Gun"]), slots, "scan.jpg", CATEGORIES, language="es")
+    request = Request(make_record(1, ["Gun"]), slots, Path("scan.jpg"), CATEGORIES, language="es")
     told = json.loads(write_prompt(request, (300, 300)))["language"]
     assert set(told["topics"]) == {
         "prohibited", "clean", "concealment, concealer", "declaration, item", "unanswerable, age",
