@@ -9,11 +9,11 @@ A form may use a shell's braces: `нож{,а,у}` are three forms.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import model_validator
@@ -29,13 +29,50 @@ GOODS = (
     "belt", "books", "bottled water", "cables", "camera", "camping gear", "canned drink", "charger", "clothes",
     "cosmetics", "cutlery", "documents", "electronic device", "flask", "food", "gifts", "glasses", "hairdryer",
     "hard disk", "headphones", "household appliance", "jewellery", "keys", "kitchenware", "laptop", "mobile phone",
-    "perfume or spirits", "shoes", "stationery", "tablet computer", "toiletries", "torch", "towel", "toys", "umbrella",
-    "wallet", "watch",
+    "perfume", "perfume or spirits", "shoes", "stationery", "tablet computer", "toiletries", "torch", "towel", "toys",
+    "umbrella", "wallet", "watch",
 )  # fmt: skip
-"""Harmless goods as the simulator's declarations call them."""
+"""Harmless goods as declarations call them: the simulator's, and those that the plan makes up."""
 
 DECLARATION_WORDS = ("match", "mismatch", "not verified")
-CONCEALMENT_WORDS = ("concealed", "in plain view")
+
+TOPICS: Mapping[str, tuple[str, ...]] = {
+    "general": ("prohibited", "clean"),
+    "concealment": ("clutter", "container", "overlap", "concealer", "orientation"),
+    "declaration": ("whole", "item"),
+    "unanswerable": (
+        "weight", "owner", "age", "price", "colour", "origin", "brand", "destination", "time", "opaque", "charge",
+    ),
+}  # fmt: skip
+"""What questions of a type ask about, each known by words of its own. "Clean" turns a general question round."""
+
+CLUTTER = ("sparse", "moderate", "dense", "heavy")
+"""By clutter level, from 1."""
+CONTAINERS = ("backpack", "suitcase", "hard suitcase", "briefcase", "handbag", "tray", "shopping bag", "carton")
+OVERLAP = ("hardly", "partly", "mostly")
+ORIENTATION = ("horizontal", "vertical")
+COVERS = (
+    "belt", "bolts", "book", "bookmark", "bottle opener", "bracelets", "cable", "camera", "can", "candles", "charger",
+    "charging kit", "chocolate", "clothes", "coat hanger", "coins", "comb", "computer mouse", "cosmetics",
+    "curtain rings", "cutlery", "documents", "drill", "e-reader", "flask", "folded clothes", "food box", "fruit",
+    "gear", "glass bottle", "glasses", "hair straightener", "hairdryer", "hard disk", "headphones", "hex keys",
+    "jacket", "jewellery", "keys", "laptop", "lipsticks", "make-up pens", "marker pens", "metal parts",
+    "modelling clay", "motor", "padlock", "pens", "perfume spray", "phone", "radio", "rolled clothes", "ruler", "shoe",
+    "shower head", "small clothes", "snacks", "soap bar", "socket set", "spatula", "tablet", "tent pegs", "toothbrush",
+    "torch", "towel", "toy", "tube", "tweezers", "tyre lever", "umbrella", "wallet", "watch", "water bottle",
+    "wire tangle",
+)  # fmt: skip
+"""Harmless things that lie over others in the simulator's bags, as it calls them."""
+
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "clutter": CLUTTER,
+    "container": CONTAINERS,
+    "overlap": OVERLAP,
+    "orientation": ORIENTATION,
+    "concealer": COVERS,
+}
+"""The answers to each topic of `concealment`."""
+
 NUMBERS = tuple(str(number) for number in range(11))
 RISK_LEVELS = tuple(level.value for level in RiskLevel)
 
@@ -51,6 +88,10 @@ class Noun(Strict):
     """With the indefinite article, where the language has one; else as `one`."""
     negated: str = ""
     """After the language's "there is no": `de couteau`, `ножа`; else as `one`."""
+    the: str = ""
+    """This one, in the place of an object: `le couteau`; else as `one`."""
+    of: str = ""
+    """After the language's "of": `du couteau`; else as `negated`, which is the genitive where there are cases."""
     counted: str = ""
     """After the language's "number of": `de couteaux`, `ножей`; else as `one`."""
     forms: list[str] = []
@@ -58,9 +99,11 @@ class Noun(Strict):
 
     @model_validator(mode="after")
     def _fill(self) -> "Noun":
-        for name in ("a", "negated", "counted"):
+        for name in ("a", "negated", "counted", "the"):
             if not getattr(self, name):
                 object.__setattr__(self, name, self.one)
+        if not self.of:
+            object.__setattr__(self, "of", self.negated)
         return self
 
 
@@ -69,6 +112,12 @@ class Term(Strict):
 
     name: str
     forms: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        """A word alone is a term without other forms."""
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Lexicon(Strict):
@@ -81,8 +130,12 @@ class Lexicon(Strict):
     """As the Unicode names of its letters begin: `LATIN`, `CJK`, `ARABIC`, `CYRILLIC`."""
     joins: tuple[str, str, str]
     """What stands between the items of a list, before its last one as "and", and as "or"."""
+    stop: str = "."
+    """What ends a sentence."""
     categories: dict[str, Noun]
     prohibited_item: Noun
+    bag: Noun
+    """This bag, the one that was scanned."""
     regions: dict[str, Term]
     risk_levels: dict[str, Term]
     numbers: dict[str, Term]
@@ -91,7 +144,10 @@ class Lexicon(Strict):
     none: Term
     undetermined: Term
     declaration: dict[str, Term]
-    concealment: dict[str, Term]
+    topics: dict[str, dict[str, list[str]]]
+    """By question type and topic the words that a question about it has; a `*` stands for any ending."""
+    attributes: dict[str, dict[str, Term]]
+    """By topic of `concealment` its answers."""
     goods: dict[str, str]
     negations: list[str]
     """Words that deny what follows in their clause."""
@@ -116,17 +172,24 @@ class Lexicon(Strict):
     def _check_complete(self) -> "Lexicon":
         for field, wanted in (
             ("categories", CATEGORIES), ("regions", REGIONS), ("risk_levels", RISK_LEVELS), ("numbers", NUMBERS),
-            ("goods", GOODS), ("declaration", DECLARATION_WORDS), ("concealment", CONCEALMENT_WORDS),
+            ("goods", GOODS), ("declaration", DECLARATION_WORDS), ("topics", TOPICS), ("attributes", ATTRIBUTES),
         ):  # fmt: skip
-            if set(getattr(self, field)) != set(wanted):
-                differing = sorted(set(getattr(self, field)) ^ set(wanted))
-                raise ValueError(f"{field} lacks or does not know {', '.join(differing)}")
+            _check_keys(field, getattr(self, field), wanted)
+        for kind, topics in TOPICS.items():
+            _check_keys(f"topics of {kind}", self.topics[kind], topics)
+        for topic, answers in ATTRIBUTES.items():
+            _check_keys(f"answers to {topic}", self.attributes[topic], answers)
         return self
 
     def joined(self, words: Sequence[str], last: str = "and") -> str:
         """Return words as a list in running text, its last join "and" or "or"."""
         between = self.joins[1 if last == "and" else 2]
         return words[0] if len(words) == 1 else f"{self.joins[0].join(words[:-1])}{between}{words[-1]}"
+
+
+def _check_keys(what: str, there: Iterable[str], wanted: Iterable[str]) -> None:
+    if differing := sorted(set(there) ^ set(wanted)):
+        raise ValueError(f"{what} lacks or does not know {', '.join(differing)}")
 
 
 @cache
@@ -194,10 +257,8 @@ class Reader:
         nouns = {category: [n.one, n.a, n.negated, n.counted, *n.forms] for category, n in lexicon.categories.items()}
         self._vocabulary = {word for forms in self._all_forms() for form in forms for word in self._bare(form)}
         self._categories = self._phrases(nouns)
-        self._regions = self._phrases(
-            {key: [t.name, *t.forms] for key, t in lexicon.regions.items()} | {"": lexicon.stray_directions}
-        )
-        self._levels = self._phrases({key: [t.name, *t.forms] for key, t in lexicon.risk_levels.items()})
+        self._regions = self._phrases(_spellings(lexicon.regions) | {"": lexicon.stray_directions})
+        self._levels = self._phrases(_spellings(lexicon.risk_levels))
         self._numbers = self._phrases({int(key): [t.name, *t.forms] for key, t in lexicon.numbers.items()})
         self._said = self._phrases(
             {True: [lexicon.yes.name, *lexicon.yes.forms], False: [lexicon.no.name, *lexicon.no.forms]}
@@ -210,11 +271,18 @@ class Reader:
         self._set_phrases = self._phrases({True: lexicon.set_phrases})
         self._leaks = self._phrases({True: lexicon.leaks})
         self._function_words = self._phrases({True: lexicon.function_words})
+        self._verdicts = self._phrases(_spellings(lexicon.declaration))
+        self._attributes = {topic: self._phrases(_spellings(terms)) for topic, terms in lexicon.attributes.items()}
+        self._topics = {
+            kind: {topic: self._pattern(words) for topic, words in topics.items()}
+            for kind, topics in lexicon.topics.items()
+        }
 
     def _all_forms(self) -> list[list[str]]:
         lexicon = self.lexicon
         terms = [*lexicon.regions.values(), *lexicon.risk_levels.values(), *lexicon.numbers.values(), lexicon.yes,
-                 lexicon.no, lexicon.none, lexicon.undetermined]  # fmt: skip
+                 lexicon.no, lexicon.none, lexicon.undetermined, *lexicon.declaration.values(),
+                 *(term for answers in lexicon.attributes.values() for term in answers.values())]  # fmt: skip
         nouns = lexicon.categories.values()
         return [
             *([term.name, *term.forms] for term in terms),
@@ -238,6 +306,17 @@ class Reader:
             for spelled in expand(form)
             if (words := tuple(self._words(spelled)))
         )
+
+    def _pattern(self, words: Sequence[str]) -> re.Pattern[str]:
+        """Return what finds one of these words in a folded text; those written onto them are passed over."""
+        edge = "" if self.lexicon.script == "CJK" else r"\b"  # no blanks between words there
+        written_on = f"(?:{'|'.join(map(fold, self.lexicon.prefixes))})?" if self.lexicon.prefixes else ""
+        alternatives = (
+            r"\s+".join(written_on + re.escape(part).replace(r"\*", r"\w*") for part in fold(spelled).split())
+            for word in words
+            for spelled in expand(word)
+        )
+        return re.compile(f"{edge}(?:{'|'.join(alternatives)}){edge}")
 
     def _words(self, text: str) -> list[str]:
         return [self._reduced(word) for word in _TOKEN.findall(fold(text))]
@@ -319,6 +398,21 @@ class Reader:
         """Return whether a text says that it cannot be told."""
         return bool(self._undetermined.find(self._read(text)))
 
+    def topics(self, question: str, question_type: str) -> frozenset[str]:
+        """Return the topics of a type whose words stand in a question."""
+        folded = fold(question)
+        return frozenset(
+            topic for topic, pattern in self._topics.get(question_type, {}).items() if pattern.search(folded)
+        )
+
+    def attributes(self, text: str, topic: str) -> frozenset[str]:
+        """Return which answers to a topic of `concealment` a text names."""
+        return frozenset(answer for _, _, answer in self._attributes[topic].find(self._words(text)))
+
+    def verdicts(self, text: str) -> frozenset[str]:
+        """Return what a text says of a declaration: `match`, `mismatch`, `not verified`."""
+        return frozenset(verdict for _, _, verdict in self._verdicts.find(self._words(text)))
+
     def leak(self, text: str) -> str:
         """Return the first words that only a reader of annotations would use, or nothing."""
         words = self._words(text)
@@ -341,6 +435,10 @@ class Reader:
         others = (load_reader(name) for name in LANGUAGES if name != self.lexicon.language)
         most = max(other.num_function_words(text) for other in others if other.lexicon.script == "LATIN")
         return most > score or (score == 0 and len(text.split()) > 5)
+
+
+def _spellings(terms: Mapping[str, Term]) -> dict[str, list[str]]:
+    return {key: [term.name, *term.forms] for key, term in terms.items()}
 
 
 @cache

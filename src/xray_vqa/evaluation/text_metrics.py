@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
-from xray_vqa.core.lexicon import LANGUAGES, Reader, load_reader
+from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.evaluation.intervals import ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord
@@ -121,6 +121,10 @@ def _says(reader: Reader, said: str, wanted: str) -> bool:
     places = {part for part in wanted.split(", ") if part in REGIONS}
     if places:
         return reader.regions(said) == places
+    if wanted in DECLARATION_WORDS:
+        return reader.verdicts(said) == {wanted}
+    if topic := next((topic for topic, answers in ATTRIBUTES.items() if wanted in answers), ""):
+        return reader.attributes(said, topic) == {wanted} and not reader.negates(said)
     items = parse_categories(wanted)
     if items:
         return reader.categories(said) == items

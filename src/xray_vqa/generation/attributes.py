@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from xray_vqa.core.answers import parse_categories
+from xray_vqa.core.lexicon import CLUTTER, CONTAINERS, ORIENTATION, OVERLAP
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.generation.facts import Facts, Truth
-from xray_vqa.generation.topics import CLUTTER, CONTAINERS, COVERS, ORIENTATION, OVERLAP
+from xray_vqa.generation.topics import COVERS
 
 OVERLAP_BOUNDS = (0.35, 0.7)
 """Share of an item's attenuation that other things own, from which it is `partly` and from which it is `mostly`

@@ -1,22 +1,21 @@
-"""What an English question asks and an English answer says, for the types that `topics.py` knows."""
+"""What a question asks, and what an English answer says, for the types that `topics.py` knows."""
 
 import re
+import unicodedata
 from collections.abc import Collection
 
 from xray_vqa.core.answers import parse_categories, parse_yes_no
+from xray_vqa.core.lexicon import Reader
 from xray_vqa.core.records import VQAPair
 from xray_vqa.core.taxonomy import canonical_category
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.generation.attributes import covers_of, names_in
 from xray_vqa.generation.facts import Facts
-from xray_vqa.generation.topics import LETTERED, LETTERS, MATCH, MISMATCH, NOT_VERIFIED, TOPICS, UNKNOWABLE, topics_in
-
-_PROHIBITED = re.compile(r"\b(prohibited|forbidden|banned|threats?|dangerous|contraband|report|screened for)\b")
-_REVERSED = re.compile(r"\b(clean|clear|cleared|free of|harmless|safe|only|nothing|other than)\b")
-"""Words that turn the question round, so that "yes" would mean that the bag is clean."""
+from xray_vqa.generation.foreign import reader_of
+from xray_vqa.generation.topics import LETTERED, LETTERS, MATCH, MISMATCH, NOT_VERIFIED, TOPICS, UNKNOWABLE
 
 _CHOICE = re.compile(rf"\(([{LETTERS}])\)([^()]*)")
-_CHOSEN = re.compile(rf"\(([{LETTERS}])\)|\b(?:option|choice|answer|letter) ([{LETTERS}])\b|^([{LETTERS}])[.:),]")
+_CHOSEN = re.compile(rf"\(([{LETTERS}])\)|\b(?:option|choice|answer|letter) ([{LETTERS}])\b|^([{LETTERS}])[.:),،、。]")
 
 _VERDICTS = (
     (NOT_VERIFIED, re.compile(r"\b(not|cannot be|never) (be )?(verified|confirmed)\b|\bunverified\b")),
@@ -25,17 +24,25 @@ _VERDICTS = (
 )
 
 
-def topic_faults(pair: VQAPair, facts: Facts) -> list[str]:
-    """Return why an English question does not ask what its type and topic say."""
-    about, question = pair.metadata, pair.question.lower()
-    if about.question_type == "general" and (not _PROHIBITED.search(question) or _REVERSED.search(question)):
+def categories_in(text: str, language: str) -> frozenset[str]:
+    """Return the categories that a text names, whether it denies them or not."""
+    reader = None if language == "en" else reader_of(language)
+    return reader.mentions(text) if reader else parse_categories(text)
+
+
+def topic_faults(pair: VQAPair, facts: Facts, reader: Reader) -> list[str]:
+    """Return why a question does not ask what its type and topic say."""
+    about = pair.metadata
+    asked = reader.topics(pair.question, about.question_type)
+    if about.question_type == "general" and asked != {"prohibited"}:
         return ["the question does not ask whether something prohibited is there"]
-    if about.question_type in TOPICS:
-        asked = topics_in(question, about.question_type)
-        if asked != ({about.topic} if about.topic else set()):
-            return [f"the question asks about {', '.join(sorted(asked)) or 'no topic'}, its topic is {about.topic!r}"]
+    if about.question_type in TOPICS and asked != ({about.topic} if about.topic else set()):
+        return [f"the question asks about {', '.join(sorted(asked)) or 'no topic'}, its topic is {about.topic!r}"]
     if about.topic == "concealer":
-        offered = names_in(question, covers_of(facts.record))
+        if about.language == "en":
+            offered = names_in(pair.question, covers_of(facts.record))
+        else:
+            offered = set(reader.attributes(pair.question, about.topic))
         if len(offered) < 2 or about.short_answer not in offered:
             return [
                 f"the question offers {sorted(offered)}; the choices have to name {about.short_answer!r} and others"
@@ -45,25 +52,27 @@ def topic_faults(pair: VQAPair, facts: Facts) -> list[str]:
     return []
 
 
-def letters_of(question: str) -> dict[str, str]:
+def letters_of(question: str, language: str = "en") -> dict[str, str]:
     """Return the category behind each letter of a question that offers `(A) a gun, (B) a knife`."""
     choices: dict[str, str] = {}
     for letter, text in _CHOICE.findall(question):
-        named = parse_categories(text)
+        named = categories_in(text, language)
         choices[letter] = next(iter(named)) if len(named) == 1 else ""
     return choices
 
 
 def _letter_faults(pair: VQAPair) -> list[str]:
     """Return what is wrong with lettered choices: letters out of order or double, and an answer with another one."""
-    choices = letters_of(pair.question)
+    # Chinese brackets are as wide as its signs.
+    question, answer = (unicodedata.normalize("NFKC", text) for text in (pair.question, pair.answer))
+    choices = letters_of(question, pair.metadata.language)
     if not choices:
         return ["the choices have no letters"] if pair.metadata.topic == LETTERED else []
-    if "".join(choices) != LETTERS[: len(choices)] or len(_CHOICE.findall(pair.question)) != len(choices):
+    if "".join(choices) != LETTERS[: len(choices)] or len(_CHOICE.findall(question)) != len(choices):
         return [f"the letters of the choices are {', '.join(choices)}"]
     if "" in choices.values() or len(set(choices.values())) != len(choices):
         return ["not every letter stands for a category of its own"]
-    chosen = {next(filter(None, groups)) for groups in _CHOSEN.findall(pair.answer)}
+    chosen = {next(filter(None, groups)) for groups in _CHOSEN.findall(answer)}
     meant = {choices.get(letter) for letter in chosen}
     if meant != {canonical_category(pair.metadata.short_answer)}:
         return [f"the answer chooses {', '.join(sorted(chosen)) or 'no letter'}, which is not the item that is there"]

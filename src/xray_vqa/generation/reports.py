@@ -16,12 +16,11 @@ from xray_vqa.core.manifest import MANIFEST_NAME, make_manifest, sha256_file, wr
 from xray_vqa.core.records import Split
 from xray_vqa.generation.journal import Journal
 from xray_vqa.generation.output import Output
-from xray_vqa.generation.plan import PLAN_VERSION, SHARES, PlannedImage
+from xray_vqa.generation.plan import PLAN_VERSION, PlannedImage
 from xray_vqa.generation.providers import Provider
 from xray_vqa.generation.quality import Making, Quality
 from xray_vqa.generation.quality.checking import Checked, write_pages
 from xray_vqa.generation.source import Source
-from xray_vqa.generation.wording import askable_types
 
 
 @dataclass(slots=True)
@@ -101,7 +100,6 @@ def write_reports(
         "total_images": outcome.num_images,
         "samples_per_image": config.samples_per_image,
         "failed_images": len(outcome.failed),
-        "types_without_phrases": types_without_phrases(config.languages),
         "question_types": quality.question_types,
         "category_counts": quality.category_counts,
         "model": provider.model,
@@ -153,13 +151,6 @@ def write_reports(
             notes=[f"plan {PLAN_VERSION}", f"written by {provider.model}"],
         ),
     )
-
-
-def types_without_phrases(languages: Sequence[str]) -> dict[str, list[str]]:
-    """Return by language the planned question types that are left out of it."""
-    planned = {cell.partition("/")[0] for cell in SHARES}
-    left_out = {language: sorted(planned - askable_types(language)) for language in languages}
-    return {language: types for language, types in left_out.items() if types}
 
 
 def _counts(outcome: Outcome) -> dict[str, Any]:

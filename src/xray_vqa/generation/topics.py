@@ -1,12 +1,14 @@
-"""What a question is about beside categories and places: its topic, and the words by which its text is known.
+"""What a question is about beside categories and places: its topic.
 
 The plan gives a question its topic, a provider words it, and the validator reads the topic out of the words again. So
-each topic has words of its own, which the language model is told (`providers/prompt.py`).
+each topic has words of its own in every lexicon (`core/lexicon.py`), which the language model is told
+(`providers/prompt.py`).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from xray_vqa.core.lexicon import CLUTTER, CONTAINERS, ORIENTATION, OVERLAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,25 +17,12 @@ class Topic:
 
     asks: str
     """What it asks, for the writer of the words."""
-    words: tuple[str, ...]
-    """A question has one of these, and none of another topic of its type; a `*` stands for any ending."""
     answers: tuple[str, ...] = ()
     """All answers that there are, where they are few."""
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        alternatives = "|".join(re.escape(word).replace(r"\*", r"\w*") for word in self.words)
-        return re.compile(rf"\b(?:{alternatives})\b", re.IGNORECASE)
 
 
 MATCH, MISMATCH, NOT_VERIFIED = "match", "mismatch", "not verified"
 UNKNOWABLE = "cannot be determined"
-
-CONTAINERS = ("backpack", "suitcase", "hard suitcase", "briefcase", "handbag", "tray", "shopping bag", "carton")
-CLUTTER = ("sparse", "moderate", "dense", "heavy")
-"""By clutter level, from 1."""
-OVERLAP = ("hardly", "partly", "mostly")
-ORIENTATION = ("horizontal", "vertical")
 
 LETTERS = "ABCD"
 LETTERED = "letters"
@@ -41,50 +30,36 @@ LETTERED = "letters"
 
 TOPICS: Mapping[str, Mapping[str, Topic]] = {
     "concealment": {
-        "clutter": Topic(
-            "how tightly the bag is packed", ("packed", "packing", "clutter*", "crowd*", "fullness"), CLUTTER
-        ),
-        "container": Topic(
-            "what kind of bag it is",
-            ("kind of bag", "type of bag", "sort of bag", "kind of luggage", "piece of luggage", "container"),
-            CONTAINERS,
-        ),
-        "overlap": Topic(
-            "how far other things lie over the target", ("covered", "hidden", "overlaid", "obscured"), OVERLAP
-        ),
-        "concealer": Topic(
-            "which of `goods` lies over the target most; name each of them", ("covers", "hides", "overlays", "obscures")
-        ),
+        "clutter": Topic("how tightly the bag is packed", CLUTTER),
+        "container": Topic("what kind of bag it is", CONTAINERS),
+        "overlap": Topic("how far other things lie over the target", OVERLAP),
+        "concealer": Topic("which of `goods` lies over the target most; name each of them"),
         "orientation": Topic(
-            "whether the target stretches further from left to right or from top to bottom",
-            ("horizontal", "vertical", "orient*", "which way"),
-            ORIENTATION,
+            "whether the target stretches further from left to right or from top to bottom", ORIENTATION
         ),
     },
     "declaration": {
         "whole": Topic(
             "whether scan and declaration agree: a traveller declared `goods` and `options`, name each of them",
-            ("agree*", "match*", "fit*", "consistent", "in line with"),
             (MATCH, MISMATCH),
         ),
         "item": Topic(
             "whether one declared thing can be verified: the target, or one of `goods` where there is no target",
-            ("verif*", "confirm*", "bear out", "borne out", "vouch*"),
             (MATCH, NOT_VERIFIED),
         ),
     },
     "unanswerable": {
-        "weight": Topic("the weight", ("weigh*", "how heavy", "kilograms", "grams")),
-        "owner": Topic("whose it is", ("whose", "who owns", "owner*", "belong*")),
-        "age": Topic("how old it is", ("how old", "age", "years", "new or used")),
-        "price": Topic("what it is worth", ("worth", "price", "cost*", "value")),
-        "colour": Topic("its colour in daylight", ("colour", "color", "coloured")),
-        "origin": Topic("where it was made or bought", ("bought", "made in", "country", "came from")),
-        "brand": Topic("who makes it", ("brand", "maker", "manufacturer", "company")),
-        "destination": Topic("where the bag is going", ("destination", "travelling to", "headed", "flight")),
-        "time": Topic("when the bag was packed", ("when", "what time", "what day", "how long ago")),
-        "opaque": Topic("what lies behind whatever stops all rays", ("opaque", "stops the rays", "stops all rays")),
-        "charge": Topic("how far it is charged", ("charged", "charge", "run down")),
+        "weight": Topic("the weight"),
+        "owner": Topic("whose it is"),
+        "age": Topic("how old it is"),
+        "price": Topic("what it is worth"),
+        "colour": Topic("its colour in daylight"),
+        "origin": Topic("where it was made or bought"),
+        "brand": Topic("who makes it"),
+        "destination": Topic("where the bag is going"),
+        "time": Topic("when the bag was packed"),
+        "opaque": Topic("what lies behind whatever stops all rays"),
+        "charge": Topic("how far it is charged"),
     },
 }
 
@@ -92,14 +67,6 @@ BAG_UNKNOWNS = ("weight", "owner", "age", "price", "colour", "origin", "destinat
 ITEM_UNKNOWNS = ("weight", "owner", "age", "price", "colour", "origin", "brand")
 CHARGED = frozenset({"Battery", "Powerbank"})
 """The categories of which one can also ask how far they are charged."""
-
-_PATTERNS = {kind: {name: topic.pattern for name, topic in topics.items()} for kind, topics in TOPICS.items()}
-
-
-def topics_in(question: str, question_type: str) -> set[str]:
-    """Return the topics of a type whose words stand in an English question."""
-    return {name for name, pattern in _PATTERNS.get(question_type, {}).items() if pattern.search(question)}
-
 
 GOODS = (
     "bottled water", "books", "camera", "charger", "clothes", "cosmetics", "documents", "food", "glasses", "hairdryer",

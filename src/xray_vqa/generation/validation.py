@@ -15,6 +15,7 @@ from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.core.jsonl import first_error
+from xray_vqa.core.lexicon import Reader
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import Fault, ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
@@ -24,7 +25,7 @@ from xray_vqa.generation import foreign
 from xray_vqa.generation.attributes import attribute
 from xray_vqa.generation.facts import NONE, Facts, Truth, read_facts
 from xray_vqa.generation.foreign import check_form, reader_of
-from xray_vqa.generation.reading import says, topic_faults
+from xray_vqa.generation.reading import categories_in, says, topic_faults
 from xray_vqa.generation.topics import LETTERED, MATCH, TOPICS
 
 DERIVED_TYPES = (
@@ -121,7 +122,7 @@ def check_pair(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
     if about.target and about.target not in CATEGORIES:
         return [*faults, f"target {about.target!r} is no category"]
     if about.question_type in DERIVED_TYPES:
-        faults.extend(_against_truth(pair, facts, policy))
+        faults.extend(_against_truth(pair, facts, policy, reader))
     elif about.language == "en":
         strange = sorted(parse_categories(pair.answer) - set(facts.present))
         if strange:
@@ -136,18 +137,18 @@ def _leaks(pair: VQAPair) -> list[tuple[str, re.Match[str]]]:
     return [(name, leak) for name, text in texts if (leak := _LEAK.search(text))]
 
 
-def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
+def _against_truth(pair: VQAPair, facts: Facts, policy: Policy, reader: Reader) -> list[str]:
     about = pair.metadata
     if about.question_type in ("presence", "location", "absent") and not about.target:
         return [f"a {about.question_type} question needs a target"]
     if about.topic not in {"", LETTERED, *TOPICS.get(about.question_type, ())}:
         return [f"topic {about.topic!r} is none of a {about.question_type} question"]
-    if about.language == "en" and (strange := topic_faults(pair, facts)):
+    if strange := topic_faults(pair, facts, reader):
         return strange
     named = _named(pair)
     if about.target and named != {about.target}:
         return [f"the question asks about {', '.join(sorted(named)) or 'no category'}, its target is {about.target}"]
-    expected = _expected(pair, facts, policy, named)
+    expected = _expected(pair, facts, policy, named, reader)
     if expected is None:
         return [f"the annotations do not tell the answer to {pair.question!r}"]
     short_answer, evidence = expected
@@ -158,12 +159,12 @@ def _against_truth(pair: VQAPair, facts: Facts, policy: Policy) -> list[str]:
         faults.append(f"short_answer is {about.short_answer!r}, the annotations say {short_answer!r}")
     if sorted(about.evidence) != sorted(evidence):
         faults.append(f"evidence is {about.evidence}, the annotations say {list(evidence)}")
-    if not _agrees(pair, short_answer, facts):
+    if not _agrees(pair, short_answer, facts, reader):
         faults.append(f"the answer {pair.answer!r} does not say {short_answer!r}")
     return faults
 
 
-def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]) -> Truth | None:
+def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str], reader: Reader) -> Truth | None:
     """Return the true short answer and its evidence; None where the annotations do not tell."""
     about = pair.metadata
     match about.question_type:
@@ -176,7 +177,7 @@ def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]
         case "listing":
             return truth.listing(facts, named)
         case "identification":
-            return truth.identification(facts, named, _asked_region(pair))
+            return truth.identification(facts, named, _asked_region(pair, reader))
         case "general":
             return None if named else truth.general(facts)
         case "concealment":
@@ -193,29 +194,20 @@ def _expected(pair: VQAPair, facts: Facts, policy: Policy, named: frozenset[str]
 
 def _named(pair: VQAPair) -> frozenset[str]:
     """Return the categories that a question names."""
-    language = pair.metadata.language
-    reader = None if language == "en" else reader_of(language)
-    return reader.mentions(pair.question) if reader else parse_categories(pair.question)
+    return categories_in(pair.question, pair.metadata.language)
 
 
-def _asked_region(pair: VQAPair) -> str:
-    language = pair.metadata.language
-    if language == "en":
+def _asked_region(pair: VQAPair, reader: Reader) -> str:
+    if pair.metadata.language == "en":
         return next(iter(_REGION.findall(pair.question.lower())), "")
-    reader = reader_of(language)
-    regions = reader.regions(pair.question) if reader else frozenset[str]()
+    regions = reader.regions(pair.question)
     return next(iter(regions)) if len(regions) == 1 else ""
 
 
-def _agrees(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
-    about = pair.metadata
-    if about.language == "en":
+def _agrees(pair: VQAPair, short_answer: str, facts: Facts, reader: Reader) -> bool:
+    if pair.metadata.language == "en":
         return _says(pair, short_answer, facts)
-    reader = reader_of(about.language)
-    present = frozenset(facts.present)
-    return reader is not None and foreign.says(
-        pair.answer, about.question_type, short_answer, about.target, present, reader
-    )
+    return foreign.says(pair.answer, pair.metadata, short_answer, facts.present, reader)
 
 
 def _says(pair: VQAPair, short_answer: str, facts: Facts) -> bool:
@@ -310,7 +302,7 @@ def _claims_of(pair: VQAPair) -> Mapping[tuple[str, str], int | bool]:
         case "general":
             return {("there", ""): short_answer == "yes"}
         case "declaration" if about.topic == "whole" and short_answer == MATCH:
-            declared = parse_categories(pair.question)
+            declared = _named(pair)
             return {("there", category): False for category in CATEGORIES if category not in declared}
         case "declaration" if target:
             return {("there", target): short_answer == MATCH}

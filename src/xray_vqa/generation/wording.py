@@ -1,24 +1,28 @@
 """Pairs from templates in other languages than English: phrasings and words are data, this fills them in.
 
 `phrases/<language>.yaml` holds questions and the forms of their answers, `core/lexicons/` the words that go into them.
-A question type without phrases in a language is not planned for it: nobody could fall back to a template there.
+A question that names something the lexicon has no word for is not planned: nobody could fall back to a template there.
 """
 
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import TypeAdapter
 
-from xray_vqa.core.lexicon import LANGUAGES, Lexicon, Noun, load_lexicon
-from xray_vqa.core.records import QUESTION_TYPES, ScanRecord, Strict
+from xray_vqa.core.lexicon import Lexicon, Noun, load_lexicon
+from xray_vqa.core.records import ScanRecord, Strict
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
 from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
-from xray_vqa.generation.topics import LETTERED
+from xray_vqa.generation.topics import LETTERED, LETTERS, MISMATCH, NOT_VERIFIED
 
-WORDING_VERSION = "1"
+if TYPE_CHECKING:
+    from xray_vqa.generation.plan import Slot  # the planner asks this module what can be worded
+
+WORDING_VERSION = "2"
 """Raised with every change of a lexicon or of phrases that pairs already written in another language should follow."""
 
 
@@ -32,30 +36,36 @@ class Phrasing(Strict):
     """Where it denies: no, none, a false premise."""
 
 
+_DENIALS = frozenset({"no", NONE, "0", "low", MISMATCH, NOT_VERIFIED})
+"""The short answers that take a phrasing's `denial`."""
+
+
 @cache
 def load_phrasings(language: str) -> dict[str, tuple[Phrasing, ...]]:
     """Return the phrasings of a language by kind of question."""
     path = Path(__file__).parent / "phrases" / f"{language}.yaml"
-    return TypeAdapter(dict[str, tuple[Phrasing, ...]]).validate_python(
+    phrasings = TypeAdapter(dict[str, tuple[Phrasing, ...]]).validate_python(
         yaml.safe_load(path.read_text(encoding="utf-8"))
     )
+    # A category that the source does not label is asked for in the very words of those that it does.
+    unknown = tuple(Phrasing(question=each.question, answer="{Undetermined}") for each in phrasings["presence"])
+    return {**phrasings, "unanswerable": unknown}
 
 
-@cache
-def askable_types(language: str) -> frozenset[str]:
-    """Return the question types that can be asked in a language."""
+def is_wordable(slot: "Slot", language: str) -> bool:
+    """Return whether a language has words for all that a question names: goods are free in English."""
     if language == "en":
-        return frozenset(QUESTION_TYPES)
-    return frozenset(kind.split(" ")[0] for kind in load_phrasings(language))
+        return True
+    lexicon = load_lexicon(language)
+    return all(goods_word(lexicon, thing, slot.topic) for thing in slot.goods)
 
 
-def is_askable(cell: str, language: str) -> bool:
-    """Return whether a cell of the plan, a type or a type and a kind of it, can be asked in a language."""
-    question_type, _, part = cell.partition("/")
-    letters = f"{question_type} among {LETTERED}"
-    return question_type in askable_types(language) and (
-        language == "en" or part != LETTERED or letters in load_phrasings(language)
-    )
+def goods_word(lexicon: Lexicon, thing: str, topic: str) -> str:
+    """Return what a harmless thing is called where a question of this topic names it; empty for an unknown one."""
+    if topic == "concealer":
+        covers = lexicon.attributes["concealer"]
+        return covers[thing].name if thing in covers else ""
+    return lexicon.goods.get(thing, "")
 
 
 def draw_languages(languages: Sequence[str], count: int, seed: int) -> list[str]:
@@ -66,55 +76,76 @@ def draw_languages(languages: Sequence[str], count: int, seed: int) -> list[str]
     return drawn[:count]
 
 
-def fill(
-    language: str,
-    kind: str,
-    draws: Draws,
-    record: ScanRecord,
-    short_answer: str,
-    target: str,
-    options: Sequence[str],
-    region: str,
-    evidence: Sequence[int],
-) -> tuple[str, str]:
+def fill(language: str, kind: str, draws: Draws, record: ScanRecord, slot: "Slot") -> tuple[str, str]:
     """Return question and answer of a slot in a language."""
     lexicon = load_lexicon(language)
     phrasing = draws.pick(load_phrasings(language)[kind])
-    words = _target_words(lexicon, target)
-    if options:
-        nouns = [lexicon.categories[category] for category in options]
-        words |= {
-            "options": lexicon.joined([noun.one for noun in nouns], "or"),
-            "options_and": lexicon.joined([noun.one for noun in nouns]),
-        }
-    if region:
-        words["region"] = lexicon.regions[region].name
-    question_type = kind.split(" ")[0]
-    if question_type in ("listing", "identification") and short_answer != NONE:
-        words |= _listed(lexicon, [canonical_category(name) for name in short_answer.split(", ")], "listed")
-    elif question_type in ("location", "absent") and short_answer != NONE:
-        places = lexicon.joined([lexicon.regions[name].name for name in short_answer.split(", ")])
-        words |= {"places": places, "Places": _sentence(places)}
-    elif question_type == "count":
-        words["digits"] = short_answer
-    elif question_type == "risk":
-        level = lexicon.risk_levels[short_answer].name
-        there = {record.categories[index] for index in evidence}
-        words |= {"level": level, "Level": _sentence(level)}
-        if there:
-            words |= _listed(lexicon, [category for category in CATEGORIES if category in there], "causes")
-    form = phrasing.denial if phrasing.denial and short_answer in ("no", NONE, "0", "low") else phrasing.answer
+    words = _target_words(lexicon, slot.target)
+    if slot.options:
+        nouns = [lexicon.categories[category].one for category in slot.options]
+        words |= {"options": lexicon.joined(nouns, "or"), "options_and": lexicon.joined(nouns)}
+    if slot.region:
+        words["region"] = lexicon.regions[slot.region].name
+    match slot.question_type:
+        case "listing" | "identification" if slot.short_answer != NONE:
+            words |= _listed(lexicon, [canonical_category(name) for name in slot.short_answer.split(", ")], "listed")
+            if slot.topic == LETTERED:
+                words |= _lettered(lexicon, slot)
+        case "location" | "absent" if slot.short_answer != NONE:
+            places = lexicon.joined([lexicon.regions[name].name for name in slot.short_answer.split(", ")])
+            words |= {"places": places, "Places": _sentence(places)}
+        case "count":
+            words["digits"] = slot.short_answer
+        case "risk":
+            level = lexicon.risk_levels[slot.short_answer].name
+            words |= {"level": level, "Level": _sentence(level)} | _listed(lexicon, _causes(record, slot), "causes")
+        case "concealment":
+            word = lexicon.attributes[slot.topic][slot.short_answer].name
+            things = [goods_word(lexicon, thing, slot.topic) for thing in slot.goods]
+            words |= {"word": word, "Word": _sentence(word), "things": lexicon.joined(things, "or") if things else ""}
+        case "declaration":
+            words |= _declared(lexicon, slot) | _listed(lexicon, _causes(record, slot), "undeclared")
+        case "unanswerable":
+            words["Undetermined"] = f"{_sentence(lexicon.undetermined.name)}{lexicon.stop}"
+        case _:
+            pass
+    form = phrasing.denial if phrasing.denial and slot.short_answer in _DENIALS else phrasing.answer
     return phrasing.question.format(**words), form.format(**words)
 
 
 def _target_words(lexicon: Lexicon, target: str) -> dict[str, str]:
     noun: Noun = lexicon.categories[target] if target else lexicon.prohibited_item
-    return {"one": noun.one, "a": noun.a, "negated": noun.negated, "counted": noun.counted}
+    of_which: Noun = lexicon.categories[target] if target else lexicon.bag
+    return {
+        "one": noun.one, "a": noun.a, "negated": noun.negated, "counted": noun.counted,
+        "the": of_which.the, "of": of_which.of,
+    }  # fmt: skip
+
+
+def _causes(record: ScanRecord, slot: "Slot") -> list[str]:
+    there = {record.categories[index] for index in slot.evidence}
+    return [category for category in CATEGORIES if category in there]
+
+
+def _lettered(lexicon: Lexicon, slot: "Slot") -> dict[str, str]:
+    options = [category.lower() for category in slot.options]
+    choices = zip(LETTERS, slot.options, strict=False)
+    return {
+        "lettered": lexicon.joins[0].join(f"({letter}) {lexicon.categories[name].one}" for letter, name in choices),
+        "letter": LETTERS[options.index(slot.short_answer)],
+    }
+
+
+def _declared(lexicon: Lexicon, slot: "Slot") -> dict[str, str]:
+    items = [lexicon.categories[category].one for category in (*slot.options, slot.target) if category]
+    goods = [goods_word(lexicon, thing, slot.topic) for thing in slot.goods]
+    return {"declared": lexicon.joined(sorted([*goods, *items])), "asked": (items or goods)[0]}
 
 
 def _listed(lexicon: Lexicon, categories: Sequence[str], name: str) -> dict[str, str]:
-    plain = lexicon.joined([lexicon.categories[category].one for category in categories])
-    with_article = lexicon.joined([lexicon.categories[category].a for category in categories])
+    nouns = [lexicon.categories[category] for category in categories]
+    plain = lexicon.joined([noun.one for noun in nouns] or [lexicon.none.name])
+    with_article = lexicon.joined([noun.a for noun in nouns] or [lexicon.none.name])
     return {
         name: plain,
         name.capitalize(): _sentence(plain),
@@ -125,6 +156,3 @@ def _listed(lexicon: Lexicon, categories: Sequence[str], name: str) -> dict[str,
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
-
-
-__all__ = ["LANGUAGES", "WORDING_VERSION", "askable_types", "draw_languages", "fill", "is_askable", "load_phrasings"]

@@ -3,7 +3,7 @@
 import pytest
 
 from xray_vqa.core.geometry import REGIONS
-from xray_vqa.core.lexicon import LANGUAGES, RISK_LEVELS, Lexicon, expand, fold, load_lexicon, load_reader
+from xray_vqa.core.lexicon import ATTRIBUTES, LANGUAGES, RISK_LEVELS, Lexicon, expand, fold, load_lexicon, load_reader
 from xray_vqa.core.taxonomy import CATEGORIES
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -20,6 +20,10 @@ def test_a_missing_word_or_an_unknown_key_stops_the_loading():
     whole = load_lexicon("fr").model_dump()
     with pytest.raises(ValueError, match="towel"):
         Lexicon.model_validate({**whole, "goods": {k: v for k, v in whole["goods"].items() if k != "towel"}})
+    with pytest.raises(ValueError, match="topics of declaration lacks or does not know whole"):
+        Lexicon.model_validate({**whole, "topics": {**whole["topics"], "declaration": {"item": ["vérifier"]}}})
+    with pytest.raises(ValueError, match="answers to orientation lacks or does not know vertical"):
+        Lexicon.model_validate({**whole, "attributes": {**whole["attributes"], "orientation": {"horizontal": "h"}}})
     with pytest.raises(ValueError, match="extra"):
         Lexicon.model_validate({**whole, "colours": []})
 
@@ -29,7 +33,9 @@ def test_no_form_has_two_meanings(language):
     lexicon = load_lexicon(language)
     nouns = {k: [n.one, n.a, n.negated, n.counted, *n.forms] for k, n in lexicon.categories.items()}
     terms = {f"{k}": [t.name, *t.forms] for k, t in (lexicon.regions | lexicon.risk_levels).items()}
-    for group in (nouns, terms):
+    answers = [{k: [t.name, *t.forms] for k, t in terms.items()} for terms in lexicon.attributes.values()]
+    verdicts = {k: [t.name, *t.forms] for k, t in lexicon.declaration.items()}
+    for group in (nouns, terms, verdicts, *answers, *lexicon.topics.values()):
         meaning: dict[str, str] = {}
         for key, forms in group.items():
             for form in forms:
@@ -41,7 +47,7 @@ def test_no_form_has_two_meanings(language):
 def test_every_word_that_is_written_is_read_again(language):
     lexicon, reader = load_lexicon(language), load_reader(language)
     for category, noun in lexicon.categories.items():
-        for text in (noun.one, noun.a, noun.counted):
+        for text in (noun.one, noun.a, noun.counted, noun.the, noun.of):
             assert reader.categories(text) == {category}, text
         for name in (spelled for form in noun.forms for spelled in expand(form)):
             assert reader.mentions(name) == {category}, name
@@ -54,7 +60,31 @@ def test_every_word_that_is_written_is_read_again(language):
         assert reader.numbers(term.name) == {int(number)}
     assert (reader.yes_no(lexicon.yes.name), reader.yes_no(lexicon.no.name)) == (True, False)
     assert reader.denies(lexicon.none.name)
-    assert reader.is_undetermined(lexicon.undetermined.name)
+    assert all(reader.is_undetermined(form) for form in (lexicon.undetermined.name, *lexicon.undetermined.forms))
+    for verdict, term in lexicon.declaration.items():
+        for name in (spelled for form in (term.name, *term.forms) for spelled in expand(form)):
+            assert reader.verdicts(name) == {verdict}, name
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_answers_to_concealment_are_read_again_and_name_no_category(language):
+    lexicon, reader = load_lexicon(language), load_reader(language)
+    for topic in ATTRIBUTES:
+        for answer, term in lexicon.attributes[topic].items():
+            for name in (spelled for form in (term.name, *term.forms) for spelled in expand(form)):
+                assert reader.attributes(name, topic) == {answer}, name
+                assert not reader.mentions(name), name
+                assert not reader.negates(name), name
+    assert not any(reader.mentions(word) for word in lexicon.goods.values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_words_of_a_topic_are_those_of_no_other_topic(language):
+    lexicon, reader = load_lexicon(language), load_reader(language)
+    for kind, topics in lexicon.topics.items():
+        for topic, words in topics.items():
+            for word in (spelled.replace("*", "") for form in words for spelled in expand(form)):
+                assert reader.topics(word, kind) == {topic}, word
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,12 @@ def test_a_right_answer_in_other_words_scores_in_every_language(language):
         (f"{lexicon.risk_levels['critical'].name}.", "critical", "low"),
         ("2", "2", "3"),
         (f"{lexicon.undetermined.name}.", "cannot be determined", "gun"),
+        (f"{lexicon.attributes['clutter']['dense'].name}.", "dense", "heavy"),
+        (f"{lexicon.attributes['container']['hard suitcase'].name}.", "hard suitcase", "suitcase"),
+        (f"{lexicon.attributes['concealer']['towel'].name}.", "towel", "jacket"),
+        (f"{lexicon.declaration['match'].name}.", "match", "mismatch"),
+        (f"{lexicon.declaration['mismatch'].name}.", "mismatch", "match"),
+        (f"{lexicon.declaration['not verified'].name}.", "not verified", "match"),
     ):
         assert is_lenient(said, short, "?", language), said
         assert not is_lenient(said, wrong, "?", language), said

@@ -1,28 +1,31 @@
 """Pairs in other languages: true ones pass, anything turned round in them fails, and runs never mix."""
 
+import hashlib
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from bags import NUM_IMAGES, POLICY, config_of, make_record, make_records, read
 from test_templates import pairs_of
 
+import xray_vqa
 from xray_vqa.core.lexicon import LANGUAGES, load_lexicon, load_reader
 from xray_vqa.core.manifest import read_manifest
+from xray_vqa.core.records import PairMetadata
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.foreign import says
 from xray_vqa.generation.journal import journal_path, key_of
-from xray_vqa.generation.plan import plan_images
-from xray_vqa.generation.providers.prompt import SYSTEM_PROMPT, write_prompt
+from xray_vqa.generation.plan import Slot, plan_images
+from xray_vqa.generation.providers.prompt import LANGUAGE_RULES, SYSTEM_PROMPT, write_prompt
 from xray_vqa.generation.providers.provider import Request
 from xray_vqa.generation.providers.scripted import ScriptedProvider, Step
-from xray_vqa.generation.providers.template import TemplateProvider
-from xray_vqa.generation.reports import types_without_phrases
+from xray_vqa.generation.providers.template import PHRASINGS, TemplateProvider
 from xray_vqa.generation.run import generate
 from xray_vqa.generation.validation import check_image
-from xray_vqa.generation.wording import askable_types, draw_languages, load_phrasings
+from xray_vqa.generation.wording import WORDING_VERSION, draw_languages, is_wordable, load_phrasings
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
 RECORDS = [*make_records(60), *(make_record(1000 + k, [c]) for k, c in enumerate(CATEGORIES))]
@@ -45,10 +48,15 @@ def test_the_validator_finds_nothing_in_what_templates_say(language):
 
 
 @pytest.mark.parametrize("language", OTHERS)
-def test_each_type_has_four_phrasings_and_all_are_asked(language):
-    assert all(len(phrasings) >= 4 for phrasings in load_phrasings(language).values())
-    kinds = {pair.metadata.question_type for _, pairs in worded(language) for pair in pairs}
-    assert kinds == askable_types(language)
+def test_each_kind_of_question_has_several_phrasings_and_all_types_are_asked(language):
+    phrasings = load_phrasings(language)
+    assert set(phrasings) == set(PHRASINGS)
+    for kind, several in phrasings.items():
+        # The eleven topics that cannot be told have two phrasings each, as in English.
+        assert len({each.question for each in several}) >= (2 if kind.startswith("unanswerable ") else 4), kind
+    pairs = [pair.metadata for _, pairs in worded(language) for pair in pairs]
+    assert {pair.question_type for pair in pairs} == {kind.split(" ")[0] for kind in PHRASINGS}
+    assert "letters" in {pair.topic for pair in pairs}
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -88,7 +96,7 @@ def test_a_category_swapped_in_the_question_fails(language):
             if target := pair.metadata.target:
                 noun, other = lexicon.categories[target], lexicon.categories["Hammer" if target != "Hammer" else "Gun"]
                 question = pair.question
-                for form in ("a", "counted", "one"):
+                for form in ("of", "the", "a", "negated", "counted", "one"):
                     question = question.replace(getattr(noun, form), getattr(other, form))
                 assert question != pair.question
                 assert check_image([pair.model_copy(update={"question": question})], facts, POLICY), question
@@ -102,6 +110,21 @@ def test_words_in_another_language_fail(language):
                 assert pair.metadata.short_answer == foreign.metadata.short_answer  # one plan in all languages
                 mixed = pair.model_copy(update={"question": foreign.question, "answer": foreign.answer})
                 assert check_image([mixed], facts, POLICY), mixed
+
+
+def test_an_answer_in_another_language_fails():
+    """However short, where the letters are others; of one alphabet, all but words that two languages share."""
+    pairs = {language: list(itertools.islice(worded(language), 25)) for language in LANGUAGES}
+    for language, other in itertools.permutations(LANGUAGES, 2):
+        if language == "en":
+            continue
+        scripts = {load_lexicon(name).script for name in (language, other)}
+        for (facts, own), (_, strange) in zip(pairs[language], pairs[other], strict=True):
+            for pair, foreign in zip(own, strange, strict=True):
+                answer = foreign.answer
+                if len(answer.split()) > 4 or (len(scripts) == 2 and any(sign.isalpha() for sign in answer)):
+                    mixed = pair.model_copy(update={"answer": answer})
+                    assert check_image([mixed], facts, POLICY), (language, pair.question, answer)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +165,33 @@ def test_words_of_somebody_who_read_the_annotations_fail(language, question):
         ("zh", "count", "2", "共12件。"),
         ("ar", "count", "1", "يوجد سكينان، أي 2."),
         ("ru", "risk", "high", "Высокий или критический."),
+        ("es", "general", "no", "No, hay un cuchillo."),
+        ("zh", "general", "yes", "是的，但没有违禁品。"),
+        ("ar", "general", "yes", "لا، لا يوجد شيء."),
+        ("ru", "general", "yes", "Да, есть пистолет."),
+        ("fr", "concealment/clutter", "dense", "Dense ou extrême."),
+        ("ru", "concealment/clutter", "dense", "Очень плотное."),
+        ("es", "concealment/overlap", "partly", "No está parcialmente oculto."),
+        ("zh", "concealment/overlap", "partly", "大部分。"),
+        ("zh", "concealment/container", "suitcase", "硬壳行李箱。"),
+        ("ar", "declaration/whole", "match", "غير مطابق."),
+        ("fr", "declaration/whole", "match", "L'image n'est guère conforme."),
+        ("zh", "declaration/whole", "match", "并不相符。"),
+        ("ru", "declaration/whole", "mismatch", "Соответствует."),
+        ("es", "declaration/item", "not verified", "Coincide."),
+        ("fr", "declaration/item", "match", "Conforme, ainsi qu'un pistolet."),
+        ("ru", "unanswerable/age", "cannot be determined", "Ему два года."),
+        ("zh", "unanswerable/age", "cannot be determined", "手枪的年限无法判断。"),
     ],
 )
 def test_an_answer_that_says_it_and_takes_it_back_is_refused(language, kind, short_answer, answer):
-    target = "" if kind in ("listing", "risk") else "Knife"
-    assert not says(answer, kind, short_answer, target, frozenset({"Knife"}), load_reader(language))
+    kind, _, topic = kind.partition("/")
+    target = "Knife" if kind in ("presence", "location", "count") or topic in ("overlap", "age") else ""
+    about = PairMetadata(
+        image_id=0, question_type=kind, categories=["Knife"], num_categories=1, generated_by="llm", target=target,
+        topic=topic, language=language,
+    )  # fmt: skip
+    assert not says(answer, about, short_answer, ("Knife",), load_reader(language))
 
 
 def test_a_language_that_nobody_can_check_is_refused():
@@ -161,21 +206,82 @@ def test_languages_are_mixed_evenly_and_a_longer_plan_begins_with_the_shorter_on
     assert drawn != draw_languages(LANGUAGES, 60, seed=4)
 
 
-UNWORDED = ["concealment", "declaration", "general", "unanswerable"]
-"""Types that have phrases in English alone."""
+LETTERED = {
+    "zh": ("以下哪一件在包里？（A）刀具、（B）手枪。", "（B）手枪。", "(A)手枪。"),
+    "ar": ("أي غرض في الحقيبة: (A) سكين، (B) مسدس؟", "(B) مسدس.", "(A) مسدس."),
+    "es": ("¿Cuál está en la bolsa: (A) un cuchillo, (B) una pistola?", "Es (B), la pistola.", "Es (A), la pistola."),
+    "fr": ("Lequel est dans le bagage : (A) un couteau, (B) un pistolet ?", "(B) un pistolet.", "(A) un pistolet."),
+    "ru": ("Что лежит в сумке: (A) нож, (B) пистолет?", "(B) пистолет.", "(A) пистолет."),
+}
 
 
-def test_a_type_without_phrases_is_not_planned_and_reported():
-    plan = plan_images(RECORDS, CATEGORIES, POLICY, samples_per_image=9, languages=("en", "fr"))
-    planned = {
-        language: {slot.question_type for image in plan if image.language == language for slot in image.slots}
-        for language in ("en", "fr")
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_letter_has_to_be_that_of_the_item(language):
+    facts, pair = next(
+        (facts, pair)
+        for facts, pairs in worded(language)
+        for pair in pairs
+        if facts.record.categories == ["Gun"] and pair.metadata.topic == "letters"
+    )
+    question, right, wrong = LETTERED[language]
+    without = right.replace("(B)", "").replace("（B）", "").strip()
+    faults = {
+        answer: check_image([pair.model_copy(update={"question": question, "answer": answer})], facts, POLICY)
+        for answer in (right, wrong, without)
     }
-    assert planned["en"] - planned["fr"] >= {"general", "declaration"}
-    assert not planned["fr"] & set(UNWORDED)
-    lettered = {image.language for image in plan for slot in image.slots if slot.topic == "letters"}
-    assert lettered == {"en"}
-    assert types_without_phrases(("en", "fr")) == {"fr": UNWORDED}
+    assert faults[right] == []
+    assert "chooses A" in faults[wrong][0][1]
+    assert "chooses no letter" in faults[without][0][1]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_question_about_another_topic_fails(language):
+    """The words of another topic of the type are refused under a topic, whatever the answer says."""
+    by_topic = {}
+    for facts, pairs in worded(language):
+        for pair in pairs:
+            by_topic.setdefault((pair.metadata.question_type, pair.metadata.topic), (facts, pair))
+    tried = 0
+    for ((kind, topic), (facts, pair)), ((other_kind, other), (_, strange)) in itertools.permutations(
+        by_topic.items(), 2
+    ):
+        if kind == other_kind and topic not in ("", "letters") and other not in ("", "letters"):
+            asked = pair.model_copy(update={"question": strange.question})
+            assert any("asks about" in message for _, message in check_image([asked], facts, POLICY)), asked
+            tried += 1
+    assert tried > 50
+
+
+def test_goods_without_a_word_are_named_in_english_alone():
+    records = [record.model_copy(update={"declared_items": ["didgeridoo"]}) for record in make_records(40)]
+    declared = {
+        language: {
+            slot.goods
+            for image in plan_images(records, CATEGORIES, POLICY, samples_per_image=12, languages=(language,))
+            for slot in image.slots
+            if slot.question_type == "declaration"
+        }
+        for language in LANGUAGES
+    }
+    assert declared.pop("en") == {("didgeridoo",)}
+    assert not any(declared.values())
+    assert not is_wordable(Slot("concealment", "didgeridoo", topic="concealer", goods=("didgeridoo",)), "fr")
+
+
+def test_changed_words_raise_their_version():
+    package = Path(xray_vqa.__file__).parent
+    files = [
+        package / folder / f"{language}.yaml"
+        for folder in ("core/lexicons", "generation/phrases")
+        for language in sorted(OTHERS)
+    ]
+    digest = hashlib.sha256(LANGUAGE_RULES.encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    assert {WORDING_VERSION: digest.hexdigest()[:16]} == {"2": "6637cd8fb17c0d3c"}, (
+        "lexicons, phrases or LANGUAGE_RULES changed, and a journal would go on with replies to the old ones: raise "
+        "WORDING_VERSION in generation/wording.py and write it here with its digest"
+    )
 
 
 def test_a_mixed_run_counts_its_languages_and_goes_on_to_the_same_bytes(dataset):
@@ -187,7 +293,6 @@ def test_a_mixed_run_counts_its_languages_and_goes_on_to_the_same_bytes(dataset)
     counts = read_manifest(config.output_path).counts
     assert stats["quality"]["languages"] == num
     assert {name: counts[f"pairs_{name}"] for name in num} == num
-    assert stats["types_without_phrases"] == {"zh": UNWORDED, "ar": UNWORDED}
     assert {pair.metadata.language for pair in read(config.output_path)} == {"en", "zh", "ar"}
     lines = journal_path(config.output_path).read_bytes().splitlines(keepends=True)
     journal_path(config.output_path).write_bytes(b"".join(lines[: len(lines) // 2])[:-7])
@@ -213,12 +318,35 @@ def test_an_english_reply_to_another_language_is_rejected(dataset):
 def test_a_language_model_gets_the_words_and_the_same_prefix():
     record = make_record(1, ["Gun"])
     slots = plan_images([record], CATEGORIES, POLICY)[0].slots
-    request = Request(record, slots, "scan.jpg", CATEGORIES)
+    request = Request(record, slots, Path("scan.jpg"), CATEGORIES)
     assert "language" not in json.loads(write_prompt(request, (300, 300)))
     told = json.loads(write_prompt(replace(request, language="ar"), (300, 300)))["language"]
     assert told["name"] == "Modern Standard Arabic"
     assert (told["glossary"]["Gun"], told["glossary"]["yes"]) == ("مسدس", "نعم")
     assert "Arabic" not in SYSTEM_PROMPT
+
+
+def test_a_language_model_gets_the_words_of_the_topics_that_its_slots_have():
+    slots = (
+        Slot("general", "yes", (0,)),
+        Slot("concealment", "towel", (0,), "Gun", topic="concealer", goods=("book", "towel")),
+        Slot("declaration", "not verified", topic="item", goods=("keys",)),
+        Slot("unanswerable", "cannot be determined", (), "Gun", topic="age"),
+    )
+    request = Request(make_record(1, ["Gun"]), slots, Path("scan.jpg"), CATEGORIES, language="es")
+    told = json.loads(write_prompt(request, (300, 300)))["language"]
+    assert set(told["topics"]) == {
+        "prohibited", "clean", "concealment, concealer", "declaration, item", "unanswerable, age",
+    }  # fmt: skip
+    assert "antigüedad" in told["topics"]["unanswerable, age"]
+    words = {name: told["glossary"][name] for name in ("towel", "book", "keys", "mismatch", "cannot be determined")}
+    assert words == {
+        "towel": "toalla",
+        "book": "libro",
+        "keys": "llaves",
+        "mismatch": "no coincide con la declaración",
+        "cannot be determined": "no se puede determinar",
+    }
 
 
 @pytest.mark.parametrize("languages", [(), ("de",), ("en", "en")])

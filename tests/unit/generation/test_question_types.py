@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_templates import pairs_of
 
+from xray_vqa.core.lexicon import LANGUAGES, load_reader
 from xray_vqa.core.records import PairMetadata, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.generation import facts as truth
@@ -15,7 +16,7 @@ from xray_vqa.generation.attributes import attribute
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.plan import PlannedImage, plan_images
 from xray_vqa.generation.providers.template import word_slots
-from xray_vqa.generation.topics import TOPICS, topics_in
+from xray_vqa.generation.topics import TOPICS
 from xray_vqa.generation.validation import check_image
 
 SIXRAY = ("Gun", "Knife", "Wrench", "Pliers", "Scissors")
@@ -155,21 +156,27 @@ FLIPS = {
 }  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
-@given(bags, st.sets(st.sampled_from(CATEGORIES)) | st.just(set(CATEGORIES)), st.integers(0, 5))
-def test_what_is_planned_and_worded_holds_and_its_contrary_does_not(record, annotated, seed):
-    (image,) = plan_images([record], tuple(annotated), POLICY, samples_per_image=12, seed=seed)
+@pytest.mark.parametrize("language", LANGUAGES)
+@settings(max_examples=60, deadline=None)
+@given(
+    record=bags,
+    annotated=st.sets(st.sampled_from(CATEGORIES)) | st.just(set(CATEGORIES)),
+    seed=st.integers(0, 5),
+)
+def test_what_is_planned_and_worded_holds_and_its_contrary_does_not(language, record, annotated, seed):
+    (image,) = plan_images([record], tuple(annotated), POLICY, samples_per_image=12, seed=seed, languages=(language,))
     facts = read_facts(record, tuple(annotated))
     pairs = list(pairs_of(image, seed))
     assert check_image(pairs, facts, POLICY) == []
     for slot, one in zip(image.slots, pairs, strict=True):
-        assert topics_in(one.question, slot.question_type) <= {slot.topic}
+        asked = load_reader(language).topics(one.question, slot.question_type)
+        assert asked <= {"prohibited" if slot.question_type == "general" else slot.topic}
         flipped = FLIPS.get(slot.short_answer)
         if flipped is None:
             continue
         stated = one.model_copy(update={"metadata": one.metadata.model_copy(update={"short_answer": flipped})})
         assert check_image([stated], facts, POLICY)
-        (words,) = word_slots(record, [replace(slot, short_answer=flipped)], seed)
+        (words,) = word_slots(record, [replace(slot, short_answer=flipped)], seed, language)
         assert check_image([one.model_copy(update={"answer": words.answer})], facts, POLICY), (one, words.answer)
 
 

@@ -9,7 +9,7 @@ from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.plan import appearance, bag, items
 from xray_vqa.generation.plan.slot import PlannedImage, Slot, Subject, identity_of
 from xray_vqa.generation.plan.tally import Tally, Wanted
-from xray_vqa.generation.wording import draw_languages, is_askable
+from xray_vqa.generation.wording import draw_languages, is_wordable
 
 PLAN_VERSION = "2"
 
@@ -76,7 +76,7 @@ class Planner:
         return Draws(self._seed, identity_of(record), purpose)
 
     def plan(self, record: ScanRecord, language: str = "en") -> PlannedImage:
-        """Return the questions for the next scan, of those that can be asked in the language."""
+        """Return the questions for the next scan, of those that the language has words for."""
         facts, draws = read_facts(record, self._annotated), self.draws(record, "plan")
         for category in facts.present:
             self._tally.seen[category] += 1
@@ -84,11 +84,11 @@ class Planner:
             return PlannedImage(record, (), language)
         slots: list[Slot] = []
         taken: set[Subject] = set()
-        closed = {cell for cell in SHARES if not is_askable(cell, language)}
+        closed: set[str] = set()
         while len(slots) < self._samples and (cell := self._most_wanted(closed)):
             kind, _, part = cell.partition("/")
             slot = _PROPOSE[kind](Wanted(part, facts, self._policy, self._tally, draws, taken))
-            if slot is None or slot.subject in taken:
+            if slot is None or slot.subject in taken or not is_wordable(slot, language):
                 closed.add(cell)
                 continue
             slots.append(slot)

@@ -16,6 +16,7 @@ from xray_vqa.generation.facts import Facts, read_facts
 from xray_vqa.generation.plan import Slot
 from xray_vqa.generation.providers.provider import Request
 from xray_vqa.generation.topics import TOPICS
+from xray_vqa.generation.wording import goods_word
 
 PROMPT_VERSION = "llm-2"
 """Raised with every change of SYSTEM_PROMPT, REPLY_SCHEMA or the form of `write_prompt`."""
@@ -23,7 +24,7 @@ PROMPT_VERSION = "llm-2"
 _NAMES = "\n".join(f"- {category}: {', '.join(names_of(category))}" for category in CATEGORIES)
 
 _TOPICS = "\n".join(
-    f"- {kind}, {name}: {topic.asks} ({', '.join(topic.words)})"
+    f"- {kind}, {name}: {topic.asks} ({', '.join(load_lexicon('en').topics[kind][name])})"
     + (f"; answers: {', '.join(topic.answers)}" if topic.answers else "")
     for kind, topics in TOPICS.items()
     for name, topic in topics.items()
@@ -143,8 +144,10 @@ def write_prompt(request: Request, size_wh: tuple[int, int]) -> str:
 LANGUAGE_RULES = (
     "Write every question and answer in {name}, in its own script, plain and grammatical. The slots stay English; say "
     "what they say in {name}, with the words of the glossary, inflected where grammar asks for it. All rules hold for "
-    "{name} as for English: begin an answer to a presence slot with the word for yes or no, give counts in digits, "
-    "write no negation into a question or into an answer that affirms, and no names of other classes."
+    "{name} as for English: begin an answer to a presence or general slot with the word for yes or no, give counts in "
+    "digits, write no negation into a question or into an answer that affirms, and no names of other classes. Letters "
+    "of choices stay (A) to (D). Where a slot's type and topic stand under `topics`, its question has one of these "
+    "instead of the English words; a general question has one of `prohibited` and none of `clean`."
 )
 """Told beside the slots and not in SYSTEM_PROMPT, which stays one prefix for all languages. A change of it raises
 `WORDING_VERSION`."""
@@ -161,7 +164,24 @@ def _language(request: Request, facts: Facts) -> dict[str, Any]:
         terms |= {level: term.name for level, term in lexicon.risk_levels.items()}
     words = (("yes", lexicon.yes), ("no", lexicon.no), ("none", lexicon.none))
     terms |= {name: term.name for name, term in words} | {"prohibited item": lexicon.prohibited_item.one}
-    return {"name": lexicon.name, "rules": LANGUAGE_RULES.format(name=lexicon.name), "glossary": terms}
+    topics: dict[str, list[str]] = {}
+    for slot in request.slots:
+        terms |= {thing: word for thing in slot.goods if (word := goods_word(lexicon, thing, slot.topic))}
+        match slot.question_type:
+            case "concealment":
+                terms[slot.short_answer] = lexicon.attributes[slot.topic][slot.short_answer].name
+            case "declaration":
+                terms |= {verdict: term.name for verdict, term in lexicon.declaration.items()}
+            case "unanswerable":
+                terms[slot.short_answer] = lexicon.undetermined.name
+            case "general":
+                topics |= lexicon.topics["general"]
+            case _:
+                pass
+        if slot.topic in TOPICS.get(slot.question_type, ()):
+            topics[f"{slot.question_type}, {slot.topic}"] = lexicon.topics[slot.question_type][slot.topic]
+    told = {"name": lexicon.name, "rules": LANGUAGE_RULES.format(name=lexicon.name), "glossary": terms}
+    return told | ({"topics": topics} if topics else {})
 
 
 def _facts(facts: Facts, size_wh: tuple[int, int]) -> list[dict[str, Any]]:

@@ -339,9 +339,7 @@ def _word(record: ScanRecord, index: int, slot: Slot, seed: int) -> WordedPair:
 
 def _word_in(language: str, record: ScanRecord, index: int, slot: Slot, seed: int) -> WordedPair:
     draws = Draws(seed, identity_of(record), "words", *slot.subject)
-    question, answer = fill(
-        language, _kind(slot), draws, record, slot.short_answer, slot.target, slot.options, slot.region, slot.evidence
-    )
+    question, answer = fill(language, _kind(slot), draws, record, slot)
     return WordedPair(slot=index, question=question, answer=answer)
 
 
