@@ -10,7 +10,7 @@ A form may use a shell's braces: `нож{,а,у}` are three forms.
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -161,6 +161,12 @@ def fold(text: str) -> str:
     return "".join(c for part in parts for c in part if not unicodedata.combining(c))
 
 
+@lru_cache(maxsize=64)
+def _tokens(text: str) -> tuple[str, ...]:
+    """The words of a text. Each check of a pair reads the same two texts, and folding is most of the work."""
+    return tuple(_TOKEN.findall(fold(text)))
+
+
 class _Phrases(Generic[Meaning]):
     """Phrases as words, each with a meaning. Of two that begin at one word the longer one is found."""
 
@@ -240,7 +246,7 @@ class Reader:
         )
 
     def _words(self, text: str) -> list[str]:
-        return [self._reduced(word) for word in _TOKEN.findall(fold(text))]
+        return [self._reduced(word) for word in _tokens(text)]
 
     def _reduced(self, word: str) -> str:
         if word in self._vocabulary:
