@@ -6,7 +6,7 @@ A server of its own speaks Anthropic's or OpenAI's interface on loopback (tests/
 `xray-vqa generate` runs against it with the vendor's own SDK, as a user starts it. No vendor is called.
 
 rate: replies after half a second, 64 at once; images a second beside the ideal 128.
-faults: the same with a twentieth each of too fast, overloaded, never answered, cut off, refused, no JSON and cut
+faults: quick replies with a twentieth each of too fast, overloaded, never answered, cut off, refused, no JSON and cut
     connections; every pair has to be there once and to hold, and the bill to agree with the ledger.
 kills: the same run is killed (-9) at random moments and started again, until it ends; its file has to have the bytes
     of one that was left alone, and no reply that was journaled may be paid for again.
@@ -56,6 +56,9 @@ LEDGER_PRICE = "0.1,0.1,0.125,0.5"
 """What `--price 0.1,0.5` makes of reading and writing a cache."""
 LATENCY_S, AT_ONCE = 0.5, 64
 FAULT_SHARE = 0.05
+FAULT_LATENCY_S, FAULT_TIMEOUT_S, RETRY_AFTER_S = 0.02, 1, 0.05
+"""Short, since a tenth of all calls meets a complaint: the pace sinks to some five calls at once, whatever is allowed,
+so that half-second replies to 46,642 scans would take hours."""
 PAIRS_IN_ALL = 140_000
 
 
@@ -178,8 +181,8 @@ def check_pairs(annotations: Path, output: Path, count: int) -> dict[str, Any]:
 
 def measure_faults(annotations: Path, work: Path, count: int) -> dict[str, Any]:
     output = work / "faults.jsonl"
-    with stand_in("--latency", LATENCY_S, "--faults", FAULT_SHARE, "--retry-after", 0.5) as address:
-        ran = run([*command_for(annotations, output, count), "--timeout", "5"], address)
+    with stand_in("--latency", FAULT_LATENCY_S, "--faults", FAULT_SHARE, "--retry-after", RETRY_AFTER_S) as address:
+        ran = run([*command_for(annotations, output, count), "--timeout", str(FAULT_TIMEOUT_S)], address)
         ledger = ledger_of(address)
     stats = stats_of(output)
     return {
