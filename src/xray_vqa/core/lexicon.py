@@ -179,15 +179,16 @@ class _Phrases(Generic[Meaning]):
     def find(self, words: Sequence[str]) -> list[tuple[int, int, Meaning]]:
         """Return start, end and meaning of each phrase in a text; none overlaps another."""
         found: list[tuple[int, int, Meaning]] = []
-        at = 0
-        while at < len(words):
-            for length in range(self._longest.get(words[at], 0), 0, -1):
+        behind = 0
+        for at in [at for at, word in enumerate(words) if word in self._longest]:
+            if at < behind:
+                continue
+            for length in range(self._longest[words[at]], 0, -1):
                 phrase = tuple(words[at : at + length])
                 if len(phrase) == length and phrase in self.meaning:
-                    found.append((at, at + length, self.meaning[phrase]))
-                    at += length - 1
+                    behind = at + length
+                    found.append((at, behind, self.meaning[phrase]))
                     break
-            at += 1
         return found
 
 
