@@ -10,7 +10,7 @@ A form may use a shell's braces: `нож{,а,у}` are three forms.
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -224,6 +224,12 @@ def fold(text: str) -> str:
     return "".join(c for part in parts for c in part if not unicodedata.combining(c))
 
 
+@lru_cache(maxsize=64)
+def _tokens(text: str) -> tuple[str, ...]:
+    """The words of a text. Each check of a pair reads the same two texts, and folding is most of the work."""
+    return tuple(_TOKEN.findall(fold(text)))
+
+
 class _Phrases(Generic[Meaning]):
     """Phrases as words, each with a meaning. Of two that begin at one word the longer one is found."""
 
@@ -236,15 +242,16 @@ class _Phrases(Generic[Meaning]):
     def find(self, words: Sequence[str]) -> list[tuple[int, int, Meaning]]:
         """Return start, end and meaning of each phrase in a text; none overlaps another."""
         found: list[tuple[int, int, Meaning]] = []
-        at = 0
-        while at < len(words):
-            for length in range(self._longest.get(words[at], 0), 0, -1):
+        behind = 0
+        for at in [at for at, word in enumerate(words) if word in self._longest]:
+            if at < behind:
+                continue
+            for length in range(self._longest[words[at]], 0, -1):
                 phrase = tuple(words[at : at + length])
                 if len(phrase) == length and phrase in self.meaning:
-                    found.append((at, at + length, self.meaning[phrase]))
-                    at += length - 1
+                    behind = at + length
+                    found.append((at, behind, self.meaning[phrase]))
                     break
-            at += 1
         return found
 
 
@@ -319,7 +326,7 @@ class Reader:
         return re.compile(f"{edge}(?:{'|'.join(alternatives)}){edge}")
 
     def _words(self, text: str) -> list[str]:
-        return [self._reduced(word) for word in _TOKEN.findall(fold(text))]
+        return [self._reduced(word) for word in _tokens(text)]
 
     def _reduced(self, word: str) -> str:
         if word in self._vocabulary:

@@ -5,7 +5,8 @@ hand-edited line and an annotation that changed since are all found here.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,54 +50,59 @@ _NUMBER = re.compile(rf"\b(\d+|none|{'|'.join(_NUMBER_WORDS)})\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A pair and the line of the file that it stands on, from 1."""
+class CheckedLine:
+    """A line of a pairs file with all that is wrong with it."""
 
-    number: int
-    pair: VQAPair
+    pair: VQAPair | None
+    """None where the line is no pair."""
+    faults: tuple[Fault, ...]
 
 
 def check_file(
     path: Path, records: Iterable[ScanRecord], annotated: Sequence[str], policy: Policy, root: Path
-) -> tuple[list[VQAPair], list[Fault]]:
-    """Return the pairs of a file and everything that is wrong in it, by line.
+) -> Iterator[CheckedLine]:
+    """Give the lines of a file: first those that are no pairs, then the pairs, image by image wherever they stand.
+
+    The file is read twice, and no more of it is held than the pairs of one image.
 
     Raises:
         DatasetError: The file is not there.
     """
-    lines, faults = _read_lines(path)
     known = {record.image_path: record for record in records}
-    by_image: dict[str, list[Line]] = {}
-    for line in lines:
-        by_image.setdefault(line.pair.image_path, []).append(line)
-    for image_path, group in by_image.items():
-        record = known.get(image_path)
-        if record is None:
-            faults.extend(Fault(path, f"{image_path} is not in the split's annotations", line.number) for line in group)
-            continue
-        if not (root / image_path).is_file():
-            faults.append(Fault(path, f"the image {root / image_path} is missing", group[0].number))
-        found = check_image([line.pair for line in group], read_facts(record, annotated), policy)
-        faults.extend(Fault(path, message, group[index].number) for index, message in found)
-    return [line.pair for line in lines], sorted(faults, key=lambda fault: fault.position or 0)
-
-
-def _read_lines(path: Path) -> tuple[list[Line], list[Fault]]:
-    lines: list[Line] = []
-    faults: list[Fault] = []
+    places: dict[str, array[int]] = {}
+    """By image, for each of its lines the number, from 1, and the first byte."""
     try:
         stream = path.open("rb")
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such file; write it with `xray-vqa generate`") from error
     with stream:
+        end = 0
         for number, text in enumerate(stream, start=1):
+            start, end = end, end + len(text)
             if not text.strip():
                 continue
             try:
-                lines.append(Line(number, VQAPair.model_validate_json(text)))
+                image_path = VQAPair.model_validate_json(text).image_path
             except ValidationError as error:
-                faults.append(Fault(path, f"no question-answer pair: {first_error(error)}", number))
-    return lines, faults
+                fault = Fault(path, f"no question-answer pair: {first_error(error)}", number)
+                yield CheckedLine(None, (fault,))
+                continue
+            places.setdefault(image_path, array("Q")).extend((number, start))
+        for image_path, place in places.items():
+            pairs: list[VQAPair] = []
+            for start in place[1::2]:
+                stream.seek(start)
+                pairs.append(VQAPair.model_validate_json(stream.readline()))
+            faults: list[list[str]] = [[] for _ in pairs]
+            if record := known.get(image_path):
+                if not (root / image_path).is_file():
+                    faults[0].append(f"the image {root / image_path} is missing")
+                for index, message in check_image(pairs, read_facts(record, annotated), policy):
+                    faults[index].append(message)
+            else:
+                faults = [[f"{image_path} is not in the split's annotations"] for _ in pairs]
+            for number, pair, messages in zip(place[::2], pairs, faults, strict=True):
+                yield CheckedLine(pair, tuple(Fault(path, message, number) for message in messages))
 
 
 def check_image(pairs: Sequence[VQAPair], facts: Facts, policy: Policy) -> list[tuple[int, str]]:

@@ -1,11 +1,11 @@
 """Pairs by the batch: the vendors' own SDKs against a server that keeps a ledger, with a run killed at every point."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
 import time
 from collections import Counter
-from pathlib import Path
+from multiprocessing import get_context
 
 import pytest
 from bags import NUM_IMAGES, config_of, make_records, write_scans
@@ -18,7 +18,7 @@ from xray_vqa.config.llm import LlmSettings
 from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.generation import batches
 from xray_vqa.generation.batches import BatchesOpen, status_of
-from xray_vqa.generation.journal import journal_path, read_events
+from xray_vqa.generation.journal import Journal, journal_path, read_events
 from xray_vqa.generation.providers import open_provider
 from xray_vqa.generation.providers.template import TemplateProvider
 from xray_vqa.generation.run import generate
@@ -229,37 +229,23 @@ def test_a_provider_without_batches_is_refused():
         open_provider(ProviderSettings(provider="template"), in_batches=True)
 
 
-KILLER = """
-import os, signal, sys
-sys.path[:0] = {paths!r}
-from pathlib import Path
-from xray_vqa.generation import batches, journal
-from xray_vqa.cli.main import main
-from xray_vqa.config.generate import GenerateConfig
-from xray_vqa.config.llm import LlmSettings
-from xray_vqa.generation.providers.anthropic import AnthropicProvider
-from xray_vqa.generation.providers.openai import OpenAIProvider
-from xray_vqa.generation.providers.template import TemplateProvider
-from xray_vqa.generation.run import generate
-from stand_ins.llm import TokenPrice
-batches.FIRST_POLL_S, batches.SETTLE_S = 0.01, 0.2
-left, point = {count}, {point!r}
-append = journal.Journal.append
-def kill_before(self, event):
-    global left
-    if event.event == point:
-        left -= 1
+def write_and_die(server, name, config, point, count):
+    """Run in a process of its own, that ends (-9) before an event is journaled for the nth time, or while it polls."""
+    left = count
+    append = Journal.append
+
+    def kill_before(self, event):
+        nonlocal left
+        left -= event.event == point
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
-    append(self, event)
-journal.Journal.append = kill_before
-if point == "polling":
-    batches.describe_state = lambda state: os.kill(os.getpid(), signal.SIGKILL)
-kind = {{"anthropic": AnthropicProvider, "openai": OpenAIProvider}}[{name!r}]
-provider = kind(LlmSettings(model={model!r}, base_url={url!r}), price=TokenPrice(), api_key="k", in_batches=True)
-config = GenerateConfig.model_validate_json({config!r})
-generate(config, provider, fallbacks=[TemplateProvider()], batch="run")
-"""
+        append(self, event)
+
+    Journal.append = kill_before
+    if point == "polling":
+        batches.describe_state = lambda state: os.kill(os.getpid(), signal.SIGKILL)
+    write(server, name, config)
+
 
 POINTS = [
     ("sent", 5),  # while it is announced
@@ -279,14 +265,11 @@ POINTS = [
 def test_killed_at_any_point_the_same_command_goes_on_and_nothing_is_paid_twice(server, dataset, name, point, count):
     whole = whole_of(server, name, dataset)
     config = config_of(dataset, batch_requests=8)
-    _, model, suffix = KINDS[name]
-    tests = Path(__file__).parents[2]
-    code = KILLER.format(
-        paths=[str(tests), str(tests.parent / "src")], point=point, count=count, name=name, model=model,
-        url=server.url + suffix, config=config.model_dump_json(),
-    )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -9, done.stderr
+    # Forked: it has the vendors' SDKs already, whose import would take longer than the rest.
+    process = get_context("fork").Process(target=write_and_die, args=(server, name, config, point, count))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     outcome = write(server, name, config)
     assert config.output_path.read_bytes() == whole
     assert (paid_twice(server), len(server.ledger), outcome.num_lost) == ([], NUM_IMAGES, 0)

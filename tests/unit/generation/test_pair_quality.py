@@ -1,13 +1,15 @@
 """The quality report: what it counts, what it judges, and what it tells people."""
 
 import json
+import math
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bags import POLICY, config_of, make_record, write_scans
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -21,13 +23,14 @@ from xray_vqa.errors import ConfigError
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.providers import open_provider
 from xray_vqa.generation.quality import QualityMeter, measure
-from xray_vqa.generation.quality.blind import num_right_blind, question_features
+from xray_vqa.generation.quality.blind import NUM_FEATURES, num_right_blind, question_features
 from xray_vqa.generation.quality.checking import check_and_measure, write_pages
 from xray_vqa.generation.quality.choices import right_choice
-from xray_vqa.generation.quality.duplicates import NearCopies, shingles
+from xray_vqa.generation.quality.duplicates import NearCopies
+from xray_vqa.generation.quality.texts import Texts
 from xray_vqa.generation.quality.words import distinct_share, entropy_bits, type_token_ratio, words
 from xray_vqa.generation.run import generate
-from xray_vqa.generation.source import open_source
+from xray_vqa.generation.source import Source, open_source
 from xray_vqa.generation.validation import check_image, kind_of
 
 
@@ -65,8 +68,51 @@ def test_a_word_that_gives_the_answer_away_is_found():
     assert any("presence questions are answered right by" in warning for warning in quality.warnings)
 
 
+def bayes(texts, answers, halves):
+    """How many of the answers naive Bayes gets right, by its definition and over the words themselves.
+
+    None where a tie is decided by rounding.
+    """
+    grams = [{*text, *pairwise(("^", *text))} for text in texts]
+    right = 0
+    for half in (0, 1):
+        learned = [k for k in range(len(texts)) if halves[k] != half]
+        for k in (k for k in range(len(texts)) if halves[k] == half and learned):
+            scores = sorted((blind_score(grams, answers, learned, grams[k], a), a) for a in sorted({*answers}))
+            if len(scores) > 1 and scores[-1][0] - scores[-2][0] < 1e-6:
+                return None
+            right += scores[-1][1] == answers[k]
+    return right
+
+
+def blind_score(grams, answers, learned, asked, answer):
+    prior = sum(answers[k] == answer for k in learned)
+    score = math.log(prior + 1)
+    used = set().union(asked, *(grams[k] for k in learned))
+    for gram in used:
+        everywhere = sum(gram in grams[k] for k in learned)
+        seen = sum(gram in grams[k] for k in learned if answers[k] == answer)
+        chance = (seen + (everywhere + 0.5) / (len(learned) + 1)) / (prior + 1)
+        score += math.log(chance if gram in asked else 1 - chance)
+    unused = 0.5 / (len(learned) + 1) / (prior + 1)  # the chance of what no question has
+    return score + (NUM_FEATURES - len(used)) * math.log(1 - unused)
+
+
+@given(st.lists(st.tuples(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=5).map(tuple),
+                          st.integers(0, 2), st.integers(0, 1)), min_size=2, max_size=14))  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_blind_answers_are_those_of_naive_bayes_over_the_words(asked):
+    texts, numbers = Texts(), []
+    for text, _, _ in asked:
+        numbers.append(texts.add(text))
+    answers, halves = np.array([answer for _, answer, _ in asked]), np.array([half for *_, half in asked])
+    expected = bayes([text for text, *_ in asked], answers.tolist(), halves.tolist())
+    assume(expected is not None)
+    assert num_right_blind(question_features(texts), np.array(numbers), answers, halves) == expected
+
+
 def test_a_shortcut_is_found_among_very_many_pairs():
-    features = question_features([words("how many items are there"), words("how many knives are there")])
+    features = question_features(Texts([words("how many items are there"), words("how many knives are there")]))
     question = np.arange(4_000_000) % 2
     halves = np.arange(4_000_000) // 2 % 2
     assert num_right_blind(features, question, question, halves) == 4_000_000  # "how" is in every one of them
@@ -126,7 +172,7 @@ def test_a_letter_that_is_mostly_right_breaches_its_gate():
 
 
 def jaccard(left, right):
-    a, b = set(shingles(left)), set(shingles(right))
+    a, b = (set(pairwise(text)) if len(text) > 1 else {text} for text in (left, right))
     return len(a & b) / len(a | b)
 
 
@@ -140,7 +186,7 @@ QUESTIONS = st.lists(
 @given(QUESTIONS)
 @settings(max_examples=150, deadline=None)
 def test_near_copies_are_those_of_brute_force(questions):
-    found = NearCopies(questions, 0.7).have_copies()
+    found = NearCopies(Texts(questions), 0.7).have_copies()
     for number, question in enumerate(questions):
         others = [jaccard(question, other) for k, other in enumerate(questions) if k != number]
         if found[number]:
@@ -153,6 +199,28 @@ def test_the_same_question_again_in_an_image_is_told_from_one_in_another():
     asked = [pair(0, "yes", "Is there a gun?"), pair(0, "yes", "is there a gun"), pair(1, "no", "Is there a gun?")]
     copies = measure(asked).duplicates
     assert (copies.num_different, copies.repeated_in_image, copies.repeated) == (1, 0.333333, 0.666667)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.sampled_from(WORDS), min_size=1, max_size=6)), max_size=24))
+@settings(max_examples=100, deadline=None)
+def test_questions_asked_again_are_those_of_brute_force(asked):
+    copies = measure([pair(image, "yes", " ".join(text)) for image, text in asked]).duplicates
+    again = nearly = 0
+    for number, (image, text) in enumerate(asked):
+        before = [other for i, other in asked[:number] if i == image]
+        again += text in before
+        nearly += text not in before and any(jaccard(tuple(text), tuple(other)) >= 0.7 - 1e-9 for other in before)
+    count = max(len(asked), 1)
+    assert copies.num_different == len({tuple(text) for _, text in asked})
+    assert copies.repeated_in_image == pytest.approx(again / count, abs=1e-6)
+    assert copies.near_in_image == pytest.approx(nearly / count, abs=1e-6)
+
+
+def test_the_page_shows_a_pair_that_stands_twice():
+    meter = QualityMeter()
+    for _ in range(4):
+        meter.add(pair(0, "yes", "Is there a gun?"))
+    assert len(meter.samples["presence"]) == 3
 
 
 def test_one_more_word_is_a_near_copy():
@@ -181,6 +249,30 @@ def test_no_number_depends_on_the_order_of_the_lines(pairs):
 
 
 # Truth
+
+
+@given(st.permutations(range(9)))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pairs_are_judged_by_image_wherever_they_stand(tmp_path, order):
+    """Three pairs of each of three images, of which the second and third of each image ask the same."""
+    (tmp_path / "train/images").mkdir(parents=True, exist_ok=True)
+    records = [make_record(n, ["Gun"]) for n in range(3)]
+    for record in records:
+        (tmp_path / record.image_path).touch()
+    about = {"evidence": [0], "categories": ["Gun"], "num_categories": 1, "answer": "Yes."}
+    lines = [
+        pair(n, "yes", question, **about).model_dump_json()
+        for n in range(3)
+        for question in ("Is there a gun?", "Is a gun in there?", "Is a gun in there?")
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("{\n\n" + "\n".join(lines[k] for k in order))
+    source = Source(tmp_path, "train", tuple(records), CATEGORIES, ())
+    checked = check_and_measure(path, source, POLICY, PairGates())
+    later = sorted(3 + max(order.index(3 * n + 1), order.index(3 * n + 2)) for n in range(3))
+    assert [fault.position for fault in checked.faults] == [1, *later]
+    assert checked.quality.checks.faults == {"invalid": 1, "repeat": 3}
+    assert checked.quality.num_pairs == 9
 
 
 def faults_of(record, **changes):

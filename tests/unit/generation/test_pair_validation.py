@@ -126,7 +126,8 @@ def test_faults_of_a_file_are_named_by_line(tmp_path):
     stranger = TRUE_PAIRS[1].model_copy(update={"image_path": "train/images/9.jpg"}).model_dump_json()
     path = tmp_path / "pairs.jsonl"
     path.write_text(f"{good}\n\n{{half\n{bad}\n{stranger}\n")
-    pairs, faults = check_file(path, [BAG], CATEGORIES, POLICY, tmp_path)
-    assert len(pairs) == 3
+    lines = list(check_file(path, [BAG], CATEGORIES, POLICY, tmp_path))
+    faults = [fault for line in lines for fault in line.faults]
+    assert [line.pair is None for line in lines] == [True, False, False, False]
     assert {fault.position for fault in faults} == {3, 4, 5}
     assert str(faults[0]).startswith(f"{path}:3: no question-answer pair")

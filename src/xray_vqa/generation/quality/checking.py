@@ -1,6 +1,5 @@
 """Checks and measures a pairs file, and writes what stands beside it for people: `_quality.html` and `_card.md`."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,21 +31,17 @@ class Checked:
 
 def check_and_measure(path: Path, source: Source, policy: Policy, gates: PairGates) -> Checked:
     """Return what is wrong in a pairs file and its figures. Raises DatasetError where it is not there."""
-    pairs, faults = check_file(path, source.records, source.annotated, policy, source.root)
-    messages: dict[int | None, list[str]] = defaultdict(list)
-    for fault in faults:
-        messages[fault.position].append(fault.message)
-    unread = {fault.position for fault in faults if fault.message.startswith("no question-answer pair")}
     meter = QualityMeter({record.image_path: record.categories for record in source.records})
-    meter.add_invalid(len(unread))
-    with path.open("rb") as stream:
-        numbers = [number for number, line in enumerate(stream, start=1) if number not in unread and not line.isspace()]
-    pairs.reverse()  # popped from the end, so that each pair is freed as soon as it is counted
-    for number in numbers:
-        pair = pairs.pop()
-        said = messages.get(number, [])
+    faults: list[Fault] = []
+    for line in check_file(path, source.records, source.annotated, policy, source.root):
+        faults += line.faults
+        if line.pair is None:
+            meter.add_invalid()
+            continue
         # A missing image is the fault of its file, told once for the pairs of one image.
-        meter.add(pair, [message for message in said if kind_of(message) != "missing"])
+        messages = [fault.message for fault in line.faults if kind_of(fault.message) != "missing"]
+        meter.add(line.pair, messages)
+    faults.sort(key=lambda fault: fault.position or 0)
     making = _making_of(path)
     return Checked(meter.result(gates, making), meter, making, faults, gates)
 

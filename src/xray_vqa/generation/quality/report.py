@@ -6,6 +6,12 @@ from typing import Any
 from xray_vqa.core.records import Strict
 
 
+def share_of(part: int, whole: int, default: float = 0.0) -> float:
+    """Return a share, rounded, but never to 0 or 1 where it is not exactly that: a gate may want none at all."""
+    share = part / whole if whole else default
+    return share if share in (0.0, 1.0) else min(max(round(share, 6), 1e-6), 1 - 1e-6)
+
+
 class YesRatio(Strict):
     """How presence questions are answered."""
 
