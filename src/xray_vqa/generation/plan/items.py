@@ -98,27 +98,27 @@ def location(wanted: Wanted) -> Slot | None:
 
 
 def count(wanted: Wanted) -> Slot | None:
-    """Of one category, or of all prohibited items where that is not the same."""
-    facts, part = wanted.facts, wanted.part
+    """Of all prohibited items or of one category: of what has been given its number least often, beside its others.
 
-    def fits(target: str) -> bool:
-        answer = truth.count(facts, target)
-        return answer is not None and _count_part(answer[0]) == part and not wanted.is_asked("count", target)
+    So what is counted does not tell the number, though there is hardly ever more than one of a category.
+    """
+    facts, tally = wanted.facts, wanted.tally
+    scope, _, number = wanted.part.partition("-")
+    targets = ("",) if scope == "all" else facts.deniable if number == "0" else facts.present
+    found = [
+        slot
+        for target in wanted.draws.order(targets)
+        if (slot := slot_of("count", truth.count(facts, target), target))
+        and _is_number(slot.short_answer, number)
+        and wanted.is_fresh(slot)
+        and tally.allows_number(slot)
+    ]
+    return min(found, key=tally.lead_of_number, default=None)
 
-    candidates = [category for category in (facts.deniable if part == "0" else facts.present) if fits(category)]
-    if len(facts.present) != 1 and fits(""):
-        candidates.append("")
-    if not candidates:
-        return None
-    target = min(
-        wanted.draws.order(candidates),
-        key=lambda category: -wanted.tally.surplus("count", category) if part == "0" and category else 0,
-    )
-    return slot_of("count", truth.count(facts, target), target)
 
-
-def _count_part(number: str) -> str:
-    return number if int(number) < 3 else "3+"
+def _is_number(answer: str, number: str) -> bool:
+    """Return whether an answer is this number; `3+` stands for three and more."""
+    return int(answer) >= int(number[:-1]) if number.endswith("+") else answer == number
 
 
 def listing(wanted: Wanted) -> Slot | None:
