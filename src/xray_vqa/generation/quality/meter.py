@@ -21,6 +21,7 @@ from xray_vqa.generation.quality.blind import num_right_blind, question_features
 from xray_vqa.generation.quality.choices import LETTERS, right_choice
 from xray_vqa.generation.quality.duplicates import NearCopies
 from xray_vqa.generation.quality.gates import judge
+from xray_vqa.generation.quality.majority import Majority
 from xray_vqa.generation.quality.report import (
     BlindScore,
     Checks,
@@ -76,6 +77,7 @@ class QualityMeter:
         self._no: Counter[str] = Counter()
         self._threats: Counter[bool] = Counter()
         self._premises: Counter[bool] = Counter()
+        self._majority = Majority()
         self._by_target: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
         """Short answers by half, type and subject: topic and target."""
         self._faults: Counter[str] = Counter()
@@ -121,6 +123,8 @@ class QualityMeter:
             self._threats[about.short_answer == "yes"] += 1
         if about.question_type == "absent":
             self._premises[about.short_answer != "none"] += 1
+        if about.short_answer:
+            self._majority.add(pair)
         half = Draws("half", pair.image_path).below(2)
         subject = f"{about.topic} {about.target}".strip()
         self._by_target[half, about.question_type, subject][about.short_answer] += 1
@@ -264,12 +268,10 @@ class QualityMeter:
             if not len(rows):  # an open type: there is no answer to guess
                 continue
             right = num_right_blind(features, question[rows], rank[short[rows]], halves[rows])
-            scores[name] = self._score(name, len(rows), right, question[rows], short[rows])
+            scores[name] = self._score(name, len(rows), right)
         return scores
 
-    def _score(
-        self, name: str, count: int, right: int, question: NDArray[np.int64], short: NDArray[np.int64]
-    ) -> BlindScore:
+    def _score(self, name: str, count: int, right: int) -> BlindScore:
         overall: Counter[str] = Counter()
         halves: list[Counter[str]] = [Counter(), Counter()]
         for (half, kind, _), answers in self._by_target.items():
@@ -282,16 +284,13 @@ class QualityMeter:
                 learned = self._by_target.get((1 - half, kind, target)) or halves[1 - half]
                 by_target += answers[_commonest(learned)]
         commonest = _commonest(overall)
-        share = overall[commonest] / overall.total()
-        lucky = sum(number / size for size, _, number in self._placed(question, short))
-        offered = sum(number for _, _, number in self._placed(question, short))
         return BlindScore(
             n=count,
             accuracy=round(by_target / overall.total(), 4),
             commonest=commonest,
-            commonest_share=round(share, 4),
+            commonest_share=round(overall[commonest] / overall.total(), 4),
             classifier=round(right / count, 4),
-            majority=round(max(share, (lucky + share * (count - offered)) / count), 4),
+            majority=round(self._majority.share(name), 4),
         )
 
     def _placed(self, question: NDArray[np.int64], short: NDArray[np.int64]) -> list[tuple[int, int, int]]:
