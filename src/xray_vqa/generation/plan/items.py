@@ -146,7 +146,7 @@ def identification(wanted: Wanted) -> Slot | None:
     topic = LETTERED if wanted.part == LETTERED else ""
     by_options: list[Slot | None] = []
     for category in facts.present:
-        options = _rotated(category, _options([category], facts, draws), wanted)
+        options = _rotated(category, _choices(category, wanted), wanted)
         if len(options) > 1:
             answer = truth.identification(facts, options, "")
             by_options.append(slot_of("identification", answer, options=options, topic=topic))
@@ -166,8 +166,23 @@ def _options(there: Sequence[str], facts: Facts, draws: Draws) -> tuple[str, ...
     return tuple(draws.order([*there, *hard, *easy[: room - len(hard)]]))
 
 
-def _rotated(there: str, options: tuple[str, ...], wanted: Wanted) -> tuple[str, ...]:
-    """Return options with the true one in the place where it has been least often."""
-    others = [category for category in options if category != there]
+def _choices(there: str, wanted: Wanted) -> list[str]:
+    """Return what is there and others that are not: a look-alike of it, and two that look like each other.
+
+    Three of a kind beside a stranger would tell that it is one of the three. For the same reason, what was the true
+    choice oftener than chance would have it comes first.
+    """
+    often = sorted(wanted.draws.order(wanted.facts.deniable), key=lambda name: -wanted.tally.chosen[name])
+    strangers = [name for name in often if name not in _SIMILAR[there]]
+    others = [name for name in often if name in _SIMILAR[there]][:1]
+    others += strangers[:1]
+    others += [name for name in strangers if name in similar_to(strangers[:1])][:1]
+    others += [name for name in (*strangers, *often) if name not in others]
+    return [there, *dict.fromkeys(others)][:NUM_OPTIONS]
+
+
+def _rotated(there: str, options: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
+    """Return options in random order, the true one in the place where it has been least often."""
+    others = wanted.draws.order([category for category in options if category != there])
     place = min(wanted.draws.order(range(len(options))), key=lambda index: wanted.tally.places[index])
     return (*others[:place], there, *others[place:])

@@ -25,6 +25,8 @@ class Tally:
     """Questions by type, topic and short answer."""
     places: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     """Questions by the place that the true one has among its options."""
+    chosen: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """By a category that is offered: how much oftener it was the true choice than chance would have it."""
     covers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """By a thing that may lie over an item: how much oftener it was the true choice than chance would have it."""
     numbers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -39,6 +41,8 @@ class Tally:
             (self.yes if slot.evidence else self.no)[slot.question_type, slot.target] += 1
         if slot.question_type == "identification" and slot.options:
             self.places[[name.lower() for name in slot.options].index(slot.short_answer)] += 1
+            for category in slot.options:
+                self.chosen[category] += len(slot.options) - 1 if category.lower() == slot.short_answer else -1
         if slot.question_type == "count":
             self.numbers[slot.target][slot.short_answer] += 1
         if slot.topic == "whole":
