@@ -18,6 +18,7 @@ from xray_vqa.core.records import ScanRecord, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import write_split
 from xray_vqa.evaluation.testset import load_test_set
+from xray_vqa.simulation.writer import SynthSettings, write_dataset
 
 REPO = Path(__file__).resolve().parents[2]
 BAGS = (["Gun"], ["Knife", "Knife"], [], ["Hammer", "Battery"], ["Scissors"], [], ["Bullet"], ["Lighter", "Gun"])
@@ -270,6 +271,19 @@ def test_validate_passes_what_was_generated_and_names_a_broken_line(dataset, tmp
     report = json.loads(run("--output", output, "--validate", "--json").stdout)
     assert len(report["faults"]) == len(bad.stderr.splitlines())
     assert report["quality"]["num_pairs"] == 71
+
+
+def test_a_set_about_simulated_scans_passes_the_gates_with_five_points_for_the_blind(tmp_path):
+    scans, output, gates = tmp_path / "scans", tmp_path / "p.jsonl", tmp_path / "gates.yaml"
+    gates.write_text("max_blind_margin: 0.05\nmin_blind_questions: 100\n")
+    write_dataset(scans, {"train": 250}, SynthSettings(size_wh=(160, 120)), workers=2)
+    done = run(*options(scans, output), "--provider", "template", "--samples-per-image", "12")
+    assert done.returncode == 0, done.stderr
+    judged = run("--output", output, "--validate", "--gates", gates, "--json")
+    assert (judged.returncode, judged.stderr) == (0, "")
+    quality = json.loads(judged.stdout)["quality"]
+    assert quality["blind_accuracy"]["count"]["n"] > 200
+    assert all(gate["passed"] for gate in quality["gates"] if gate["name"] in ("blind", "choices", "yes_ratio"))
 
 
 def test_a_gate_that_is_not_passed_is_exit_4_and_a_run_keeps_its_own_code(dataset, tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 from xray_vqa.config.loading import load_config
 from xray_vqa.config.quality import PairGates, load_gates
 from xray_vqa.core.jsonl import replacing
+from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.core.manifest import make_manifest, write_manifest
 from xray_vqa.core.records import PairMetadata, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
@@ -134,6 +135,36 @@ def test_a_lucky_pick_among_the_choices_is_no_shortcut():
     score = measure(pairs).blind_accuracy["identification"]
     assert score.majority == 0.25  # though each of the eight answers is right an eighth of the time
     assert score.classifier < 0.35
+
+
+def test_each_topic_has_a_commonest_answer_of_its_own():
+    pairs = []
+    for number in range(400):
+        for topic, question, answers in (
+            ("orientation", "How is the gun oriented?", ("horizontal", "vertical")),
+            ("clutter", "How tightly is the bag packed?", ("sparse", "moderate", "dense", "heavy")),
+        ):
+            pairs.append(pair(number, answers[number % len(answers)], question, "concealment", topic=topic))
+    score = measure(pairs).blind_accuracy["concealment"]
+    assert (score.commonest_share, score.majority) == (0.25, 0.375)
+
+
+def test_lettered_choices_with_articles_are_choices():
+    letters = "(A) a syringe, (B) a 3D-printed gun, (C) a knife, (D) a gun"
+    answers = ("injection", "3d gun", "knife", "gun")
+    quality = measure([pair(n, answers[n % 4], f"Which is it? {letters}", "identification", "") for n in range(400)])
+    assert quality.choices["4"].by_place == {"A": 100, "B": 100, "C": 100, "D": 100}
+
+
+def test_choices_are_choices_in_any_language():
+    answers = ("gun", "knife", "hammer", "pliers", "wrench", "bullet", "battery", "lighter")
+    nouns = [load_lexicon("fr").categories[name.capitalize()].one for name in answers]
+    pairs = []
+    for number in range(400):
+        offered = load_lexicon("fr").joined([nouns[(number + k) % 8] for k in range(4)], "or")
+        question = f"Que montre l'image : {offered} ?"
+        pairs.append(pair(number, answers[number % 8], question, "identification", "", language="fr"))
+    assert measure(pairs).blind_accuracy["identification"].majority == 0.25
 
 
 def test_open_questions_have_no_answer_to_guess():

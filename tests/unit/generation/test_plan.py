@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from xray_vqa.core.taxonomy import CATEGORIES, UNLISTED
 from xray_vqa.generation.facts import NONE, read_facts
 from xray_vqa.generation.plan import SHARES, Planner, Slot, plan_images
+from xray_vqa.generation.plan.items import similar_to
 from xray_vqa.generation.topics import MATCH, NOT_VERIFIED, UNKNOWABLE
 
 
@@ -76,6 +77,46 @@ def test_what_cannot_be_known_stays_rare_where_the_source_tells_little():
     planned = plan(records, ("Gun",))
     asked = sum(len(image.slots) for image in planned)
     assert len(slots_of(planned, "unanswerable")) <= 0.05 * asked + 1
+
+
+def test_what_is_counted_does_not_tell_the_number():
+    numbers: dict[str, Counter[str]] = {}
+    for slot in slots_of(plan(make_records(1500)), "count"):
+        numbers.setdefault(slot.target, Counter())[slot.short_answer] += 1
+    total = Counter[str]()
+    for count in numbers.values():
+        total.update(count)
+    of_all = numbers[""]
+    assert len(of_all) == 4  # none to three
+    assert max(of_all.values()) <= min(of_all.values()) + 5
+    assert len(numbers) > 15
+    known = sum(max(count.values()) for count in numbers.values())  # a bet on the commonest number of each
+    assert known <= max(total.values()) + 0.02 * total.total()
+    assert total["2"] + total["3"] >= 0.25 * total.total()
+
+
+def test_the_likeness_of_choices_does_not_tell_which_one_is_there():
+    slots = [slot for slot in slots_of(plan(make_records(1500)), "identification") if len(slot.options) == 4]
+    right = 0.0
+    for slot in slots:
+        alike = [len(similar_to([name]) & set(slot.options)) for name in slot.options]
+        best = [name.lower() for name, number in zip(slot.options, alike, strict=True) if number == max(alike)]
+        right += slot.short_answer in best and 1 / len(best)
+    assert len(slots) > 300
+    assert 0.2 <= right / len(slots) <= 0.3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(CATEGORIES[:4]), max_size=4), max_size=30), st.integers(1, 12), st.integers(0, 3)
+)
+def test_none_and_one_lead_whatever_is_counted(contents, samples, seed):
+    records = [make_record(number, categories) for number, categories in enumerate(contents)]
+    numbers: dict[str, Counter[str]] = {}
+    for slot in slots_of(plan(records, samples_per_image=samples, seed=seed), "count"):
+        numbers.setdefault(slot.target, Counter())[slot.short_answer] += 1
+        count = numbers[slot.target]
+        assert max(count.values()) <= min(count["0"], count["1"]) + 1
 
 
 def test_half_of_the_premises_are_true():
@@ -178,7 +219,7 @@ def test_every_plan_is_deterministic_honest_and_points_at_real_evidence(records,
             if slot.question_type == "unanswerable":
                 assert slot.evidence == ()
                 assert not slot.target or (slot.target in record.categories) == bool(slot.topic)
-                assert slot.topic or slot.target not in annotated
+                assert slot.topic or slot.target not in read_facts(record, tuple(annotated)).decidable
                 continue
             if slot.short_answer in ("no", NONE, "0", "low", "not verified"):
                 assert slot.evidence == ()

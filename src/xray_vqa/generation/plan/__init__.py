@@ -5,9 +5,10 @@ order of a hash, and each one gets the questions that the set so far is short of
 the beginning of the plan of all, however the annotation file is sorted.
 
 Answers are kept in balance: for each category as many "no" as "yes" (presence), as many false premises as true ones
-(absent); clean bags as often as others (general), declarations that are right as often as wrong ones, and the few
-answers of each topic about equally often (concealment). These are limits: where the scans cannot keep them, another
-type of question is asked.
+(absent); none as often as one, and neither less often than another number, of whatever is counted (count); clean bags
+as often as others (general), declarations that are right as often as wrong ones, and the few answers of each topic
+about equally often (concealment). These are limits: where the scans cannot keep them, another type of question is
+asked.
 """
 
 from xray_vqa.generation.facts import NONE

@@ -98,27 +98,27 @@ def location(wanted: Wanted) -> Slot | None:
 
 
 def count(wanted: Wanted) -> Slot | None:
-    """Of one category, or of all prohibited items where that is not the same."""
-    facts, part = wanted.facts, wanted.part
+    """Of all prohibited items or of one category: of what has been given its number least often, beside its others.
 
-    def fits(target: str) -> bool:
-        answer = truth.count(facts, target)
-        return answer is not None and _count_part(answer[0]) == part and not wanted.is_asked("count", target)
+    So what is counted does not tell the number, though there is hardly ever more than one of a category.
+    """
+    facts, tally = wanted.facts, wanted.tally
+    scope, _, number = wanted.part.partition("-")
+    targets = ("",) if scope == "all" else facts.deniable if number == "0" else facts.present
+    found = [
+        slot
+        for target in wanted.draws.order(targets)
+        if (slot := slot_of("count", truth.count(facts, target), target))
+        and _is_number(slot.short_answer, number)
+        and wanted.is_fresh(slot)
+        and tally.allows_number(slot)
+    ]
+    return min(found, key=tally.lead_of_number, default=None)
 
-    candidates = [category for category in (facts.deniable if part == "0" else facts.present) if fits(category)]
-    if len(facts.present) != 1 and fits(""):
-        candidates.append("")
-    if not candidates:
-        return None
-    target = min(
-        wanted.draws.order(candidates),
-        key=lambda category: -wanted.tally.surplus("count", category) if part == "0" and category else 0,
-    )
-    return slot_of("count", truth.count(facts, target), target)
 
-
-def _count_part(number: str) -> str:
-    return number if int(number) < 3 else "3+"
+def _is_number(answer: str, number: str) -> bool:
+    """Return whether an answer is this number; `3+` stands for three and more."""
+    return int(answer) >= int(number[:-1]) if number.endswith("+") else answer == number
 
 
 def listing(wanted: Wanted) -> Slot | None:
@@ -146,7 +146,7 @@ def identification(wanted: Wanted) -> Slot | None:
     topic = LETTERED if wanted.part == LETTERED else ""
     by_options: list[Slot | None] = []
     for category in facts.present:
-        options = _rotated(category, _options([category], facts, draws), wanted)
+        options = _rotated(category, _choices(category, wanted), wanted)
         if len(options) > 1:
             answer = truth.identification(facts, options, "")
             by_options.append(slot_of("identification", answer, options=options, topic=topic))
@@ -166,8 +166,23 @@ def _options(there: Sequence[str], facts: Facts, draws: Draws) -> tuple[str, ...
     return tuple(draws.order([*there, *hard, *easy[: room - len(hard)]]))
 
 
-def _rotated(there: str, options: tuple[str, ...], wanted: Wanted) -> tuple[str, ...]:
-    """Return options with the true one in the place where it has been least often."""
-    others = [category for category in options if category != there]
+def _choices(there: str, wanted: Wanted) -> list[str]:
+    """Return what is there and others that are not: a look-alike of it, and two that look like each other.
+
+    Three of a kind beside a stranger would tell that it is one of the three. For the same reason, what was the true
+    choice oftener than chance would have it comes first.
+    """
+    often = sorted(wanted.draws.order(wanted.facts.deniable), key=lambda name: -wanted.tally.chosen[name])
+    strangers = [name for name in often if name not in _SIMILAR[there]]
+    others = [name for name in often if name in _SIMILAR[there]][:1]
+    others += strangers[:1]
+    others += [name for name in strangers if name in similar_to(strangers[:1])][:1]
+    others += [name for name in (*strangers, *often) if name not in others]
+    return [there, *dict.fromkeys(others)][:NUM_OPTIONS]
+
+
+def _rotated(there: str, options: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
+    """Return options in random order, the true one in the place where it has been least often."""
+    others = wanted.draws.order([category for category in options if category != there])
     place = min(wanted.draws.order(range(len(options))), key=lambda index: wanted.tally.places[index])
     return (*others[:place], there, *others[place:])

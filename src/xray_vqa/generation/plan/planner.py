@@ -11,13 +11,14 @@ from xray_vqa.generation.plan.slot import PlannedImage, Slot, Subject, identity_
 from xray_vqa.generation.plan.tally import Tally, Wanted
 from xray_vqa.generation.wording import draw_languages, is_wordable
 
-PLAN_VERSION = "2"
+PLAN_VERSION = "3"
 
 SHARES = {
     "presence/yes": 0.09, "presence/no": 0.09,
     "general/yes": 0.05, "general/no": 0.05,
     "listing/none": 0.03, "listing/one": 0.035, "listing/several": 0.035,
-    "count/0": 0.03, "count/1": 0.03, "count/2": 0.025, "count/3+": 0.015,
+    "count/all-0": 0.0125, "count/all-1": 0.0125, "count/all-2": 0.0125, "count/all-3+": 0.0125,
+    "count/category-0": 0.02, "count/category-1": 0.02, "count/category-2+": 0.01,
     "location": 0.15,
     "identification/open": 0.05, "identification/letters": 0.05,
     "concealment/clutter": 0.016, "concealment/container": 0.016, "concealment/overlap": 0.016,

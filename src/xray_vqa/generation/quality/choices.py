@@ -19,6 +19,8 @@ def right_choice(question: str, short_answer: str) -> tuple[int, int] | None:
     (1, 3)
     >>> right_choice("Which is it? A) knife B) gun C) hammer", "C")
     (2, 3)
+    >>> right_choice("Which is it? (A) a knife, (B) a syringe", "injection")
+    (1, 2)
     >>> right_choice("Which of these is in the bag: knife, gun or hammer?", "gun")
     (1, 3)
     """
@@ -27,7 +29,11 @@ def right_choice(question: str, short_answer: str) -> tuple[int, int] | None:
         ends = [*(mark.start() for mark in marks[1:]), len(question)]
         texts = [words(question[mark.end() : end]) for mark, end in zip(marks, ends, strict=True)]
         letter = LETTERS.find(short_answer.strip(" ().").upper()) if len(short_answer.strip(" ().")) == 1 else -1
-        return _placed(letter if letter >= 0 else _index(texts, words(short_answer)), len(marks))
+        if letter < 0:
+            letter = _index(texts, words(short_answer))
+        if letter < 0 and (category := canonical_category(short_answer)) != UNLISTED:
+            letter = _index([parse_categories(" ".join(text)) for text in texts], {category})
+        return _placed(letter, len(marks))
     category = canonical_category(short_answer)
     if category == UNLISTED:
         return None

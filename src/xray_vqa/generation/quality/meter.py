@@ -20,6 +20,7 @@ from xray_vqa.generation.quality.blind import num_right_blind, question_features
 from xray_vqa.generation.quality.choices import LETTERS, right_choice
 from xray_vqa.generation.quality.duplicates import count_duplicates
 from xray_vqa.generation.quality.gates import judge
+from xray_vqa.generation.quality.majority import Majority
 from xray_vqa.generation.quality.report import (
     BlindScore,
     Checks,
@@ -81,6 +82,7 @@ class QualityMeter:
         self._no: Counter[str] = Counter()
         self._threats: Counter[bool] = Counter()
         self._premises: Counter[bool] = Counter()
+        self._majority = Majority()
         self._by_target: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
         """Short answers by half, type and subject: topic and target."""
         self._faults: Counter[str] = Counter()
@@ -131,6 +133,8 @@ class QualityMeter:
             self._threats[about.short_answer == "yes"] += 1
         if about.question_type == "absent":
             self._premises[about.short_answer != "none"] += 1
+        if about.short_answer:
+            self._majority.add(pair)
         subject = f"{about.topic} {about.target}".strip()
         self._by_target[self._halves[image], about.question_type, subject][about.short_answer] += 1
         self._check(pair, faults)
@@ -278,16 +282,13 @@ class QualityMeter:
                 learned = self._by_target.get((1 - half, kind, target)) or halves[1 - half]
                 by_target += answers[_commonest(learned)]
         commonest = _commonest(overall)
-        share = overall[commonest] / overall.total()
-        offered = {(size, place): number for (kind, size, place), number in self._placed.items() if kind == name}
-        lucky = sum(number / size for (size, _), number in sorted(offered.items()))
         return BlindScore(
             n=count,
             accuracy=round(by_target / overall.total(), 4),
             commonest=commonest,
-            commonest_share=round(share, 4),
+            commonest_share=round(overall[commonest] / overall.total(), 4),
             classifier=round(right / count, 4),
-            majority=round(max(share, (lucky + share * (count - sum(offered.values()))) / count), 4),
+            majority=round(self._majority.share(name), 4),
         )
 
     def _choices(self) -> dict[str, Choices]:

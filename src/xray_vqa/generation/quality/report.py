@@ -32,7 +32,8 @@ class BlindScore(Strict):
     classifier: float
     """Accuracy of a classifier that reads the question alone, learned and tried in the same way."""
     majority: float
-    """What needs no reading: the share of the commonest answer, or of a lucky pick among the choices offered."""
+    """What needs no thought: the share of the commonest answer to each topic of the type, or of a lucky pick among the
+    choices offered."""
 
 
 class Checks(Strict):
