@@ -207,7 +207,10 @@ def slow_script(folder):
     return script
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+SIGNALS = [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]  # as SIGINT
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_killed_run_goes_on_to_the_bytes_of_an_uninterrupted_one(dataset, tmp_path, number):
     script = slow_script(tmp_path)
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"

@@ -34,11 +34,18 @@ def test_parts_all_over_a_cluster_become_the_file_that_one_process_writes(datase
     assert "pairs              72 about 24 images" in done.stdout
     assert on_ray.read_bytes() == alone.read_bytes()
     assert len(parts_of(on_ray)) == 3
+
+
+@pytest.mark.slow
+def test_the_same_command_once_more_changes_nothing(dataset, tmp_path):
+    on_ray = tmp_path / "ray.jsonl"
+    assert run(*options(dataset, on_ray), *ON_RAY, "--provider", "template").returncode == 0
+    pairs = on_ray.read_bytes()
     before = [path.read_bytes() for path in parts_of(on_ray)]
     again = run(*options(dataset, on_ray), *ON_RAY, "--provider", "template")
     assert again.returncode == 0, again.stderr
     assert [path.read_bytes() for path in parts_of(on_ray)] == before
-    assert on_ray.read_bytes() == alone.read_bytes()
+    assert on_ray.read_bytes() == pairs
 
 
 def test_a_part_that_cannot_go_on_ends_the_command_by_its_own_code(dataset, tmp_path):
