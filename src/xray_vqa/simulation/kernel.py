@@ -21,6 +21,9 @@ _OPTIONS = {
     "error_model": "numpy",
     "no_rewrites": True,  # of array expressions, which these have none of
     "no_cfunc_wrapper": True,  # nobody calls these from C, and it is a third of the time that compiling takes
+    # Of a kernel that is called by two others, LLVM would run the first copy that a process loads, in the process that
+    # compiles them another one than in those that read the cache: other roundings, other bytes from the same seed.
+    "forceinline": True,
 }
 _PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True}
 

@@ -1,4 +1,8 @@
-"""A compiled kernel is never older than the sources it was compiled from."""
+"""A compiled kernel is never older than the sources it was compiled from, and computes the same as its cached copy."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 from numba import njit
@@ -31,6 +35,29 @@ def test_what_the_second_process_compiles_is_what_drawing_needs():
     b.prism([(-1, -1), (1, -1), (0, 1)], 0, 1, "steel", rounding=0.2)
     LineIntegrals((64, 48)).draw(b.finish("wedge"), np.eye(3), np.zeros(3), 1.0, 1.0, open_view((64, 48), 0.2))
     assert len(draw_item.signatures) == 1
+
+
+_DIGEST_OF_BAGS = """
+import hashlib
+from xray_vqa.simulation.simulate import ScanStream
+bags = ScanStream(seed=1, size_wh=(168, 126))
+print(hashlib.sha256(b"".join(bags.scan(i).image.tobytes() for i in range(40))).hexdigest())
+"""
+
+
+def test_the_process_that_compiles_draws_the_same_bytes_as_those_after_it(tmp_path):
+    def digest_of_bags():
+        return subprocess.run(
+            [sys.executable, "-c", _DIGEST_OF_BAGS],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    compiled, cached = digest_of_bags(), digest_of_bags()
+    assert any(tmp_path.rglob("sensor.detect-*.nbi"))
+    assert compiled == cached
 
 
 def test_a_second_process_that_fails_stops_nothing():
