@@ -396,6 +396,7 @@ class LlmServer:
             await self._word(path, headers, json.loads(body), reader, writer)
         else:
             if method == "POST" and path.endswith("/batches"):
+                self.seen["submission"] += 1
                 await asyncio.sleep(self.behaviour.latency_s)
             project = self.behaviour.projects.get(key, "")
             status, value = self._other(method, path, query, headers, body, project)

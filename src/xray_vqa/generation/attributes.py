@@ -13,7 +13,7 @@ from xray_vqa.core.answers import parse_categories
 from xray_vqa.core.lexicon import CLUTTER, CONTAINERS, ORIENTATION, OVERLAP
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.generation.facts import Facts, Truth
-from xray_vqa.generation.topics import COVERS
+from xray_vqa.generation.topics import COMMON_COVERS
 
 OVERLAP_BOUNDS = (0.35, 0.7)
 """Share of an item's attenuation that other things own, from which it is `partly` and from which it is `mostly`
@@ -91,7 +91,7 @@ def is_harmless(name: str) -> bool:
 def covers_of(record: ScanRecord) -> tuple[str, ...]:
     """Return the names of things that may lie over an item: those in the bag and common ones."""
     own = [name for name in record.co_items or () if is_harmless(name)]
-    return tuple(dict.fromkeys([*sorted(own), *COVERS]))
+    return tuple(dict.fromkeys([*sorted(own), *COMMON_COVERS]))
 
 
 def names_in(text: str, names: Iterable[str]) -> set[str]:

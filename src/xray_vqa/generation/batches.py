@@ -459,7 +459,7 @@ async def write_in_batches(
     batcher = _Batcher(job, todo, bar, stop)
     try:
         await _go_as_far_as(mode, batcher)
-    except (Stopped, asyncio.CancelledError):
+    except (Stopped, asyncio.CancelledError, KeyboardInterrupt):  # the last where a second signal finds this at work
         if open_batches := [batch for batch, _ in batcher.open]:
             logger.warning(
                 "%d batches with %d requests go on at the service, and up to $%.4f are booked for them; the same "

@@ -269,11 +269,10 @@ class Journal:
             Incomplete, OSError: The disk is full.
         """
         line = event.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        size = os.fstat(self._descriptor).st_size
-        if os.write(self._descriptor, line) < len(line):
-            os.ftruncate(
-                self._descriptor, size
-            )  # or what others write, whose lines are shorter, would end in a torn one
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            # Or a shorter line of another process, which still finds room, would go on in the middle of this one.
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise Incomplete(f"{self._path}: the disk is full; make room and start the same command again")
         self._take(event)
         self._num_written += 1

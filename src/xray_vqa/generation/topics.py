@@ -68,14 +68,14 @@ ITEM_UNKNOWNS = ("weight", "owner", "age", "price", "colour", "origin", "brand")
 CHARGED = frozenset({"Battery", "Powerbank"})
 """The categories of which one can also ask how far they are charged."""
 
-GOODS = (
+COMMON_GOODS = (
     "bottled water", "books", "camera", "charger", "clothes", "cosmetics", "documents", "food", "glasses", "hairdryer",
     "headphones", "jewellery", "keys", "laptop", "mobile phone", "perfume", "shoes", "stationery", "tablet computer",
     "toiletries", "towel", "toys", "umbrella", "wallet", "watch",
 )  # fmt: skip
 """What travellers declare, where a record does not say what its traveller declared."""
 
-COVERS = (
+COMMON_COVERS = (
     "book", "camera", "charger", "folded clothes", "food box", "headphones", "jacket", "laptop", "shoe", "tablet",
     "towel", "umbrella", "water bottle",
 )  # fmt: skip

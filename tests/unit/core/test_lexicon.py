@@ -3,8 +3,22 @@
 import pytest
 
 from xray_vqa.core.geometry import REGIONS
-from xray_vqa.core.lexicon import ATTRIBUTES, LANGUAGES, RISK_LEVELS, Lexicon, expand, fold, load_lexicon, load_reader
+from xray_vqa.core.lexicon import (
+    ATTRIBUTES,
+    CONTAINERS,
+    COVERS,
+    GOODS,
+    LANGUAGES,
+    RISK_LEVELS,
+    Lexicon,
+    expand,
+    fold,
+    load_lexicon,
+    load_reader,
+)
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.generation.attributes import is_harmless
+from xray_vqa.simulation.shapes import BAGS, BENIGN
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
 
@@ -76,6 +90,13 @@ def test_the_answers_to_concealment_are_read_again_and_name_no_category(language
                 assert not reader.mentions(name), name
                 assert not reader.negates(name), name
     assert not any(reader.mentions(word) for word in lexicon.goods.values())
+
+
+def test_there_is_a_word_for_all_that_the_simulator_packs():
+    harmless = {name: thing for name, thing in BENIGN.items() if is_harmless(name)}
+    assert set(COVERS) == set(harmless)
+    assert set(CONTAINERS) == set(BAGS)
+    assert {thing.declared_as for thing in harmless.values()} - {None} <= set(GOODS)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

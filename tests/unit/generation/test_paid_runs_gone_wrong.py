@@ -20,6 +20,7 @@ from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.generation import on_ray
 from xray_vqa.generation.batches import BatchesOpen, status_of
 from xray_vqa.generation.journal import Event, Journal, journal_path, read_events
+from xray_vqa.generation.providers.anthropic_batches import AnthropicBatches
 from xray_vqa.generation.providers.template import TemplateProvider
 from xray_vqa.generation.run import generate
 from xray_vqa.generation.shards import Shard, merge_journals
@@ -201,11 +202,16 @@ def words_of(dataset):
     return ["generate", "--provider", "anthropic", *files, "--rate-limit-delay", "0"]
 
 
-def wait_for_event(config, kind):
-    path, end = journal_path(config.output_path), time.monotonic() + 60
-    while not (path.exists() and any(event.event == kind for event in read_events(path))):
+def wait_until(holds):
+    end = time.monotonic() + 60
+    while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def wait_for_event(config, kind):
+    path = journal_path(config.output_path)
+    wait_until(lambda: path.exists() and any(event.event == kind for event in read_events(path)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -229,6 +235,7 @@ def test_the_first_signal_waits_for_a_submission_and_the_second_does_not(server,
     server.behaviour.latency_s, config = 2.0, config_of(dataset)
     with running(server, dataset, "--batch") as run:
         wait_for_event(config, "submitting")
+        wait_until(lambda: server.seen["submission"])
         run.send_signal(signal.SIGINT)
         assert "once more ends at once" in run.stderr.readline() + run.stderr.readline() + run.stderr.readline()
         if twice:
@@ -239,12 +246,19 @@ def test_the_first_signal_waits_for_a_submission_and_the_second_does_not(server,
     assert "Traceback" not in said
     events = [event.event for event in read_events(journal_path(config.output_path))]
     assert ("submitted" in events) is not twice
-    end = time.monotonic() + 60
-    while not server.desk.batches:  # what was aborted reaches the service all the same
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: server.desk.batches)  # what was aborted reaches the service all the same
     assert write(server, "anthropic", config).failed == {}
     assert (len(server.desk.batches), len(server.ledger)) == (1, NUM_IMAGES)
+
+
+def test_a_second_signal_in_the_middle_of_a_submission_tells_of_the_batch_too(server, dataset, monkeypatch, caplog):
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AnthropicBatches, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(server, "anthropic", config_of(dataset))
+    assert f"1 batches with {NUM_IMAGES} requests go on at the service" in caplog.text
 
 
 # --- disk, clock, input

@@ -8,7 +8,7 @@ from xray_vqa.generation.attributes import is_harmless
 from xray_vqa.generation.plan.items import similar_to
 from xray_vqa.generation.plan.slot import Slot, slot_of
 from xray_vqa.generation.plan.tally import Wanted
-from xray_vqa.generation.topics import GOODS, TOPICS
+from xray_vqa.generation.topics import COMMON_GOODS, TOPICS
 
 NUM_GOODS = 3
 """Harmless things in a declaration, at most."""
@@ -94,4 +94,4 @@ def _item(wanted: Wanted) -> Slot | None:
 def _goods(wanted: Wanted) -> tuple[str, ...]:
     """Return a few harmless things that the traveller declared, or could have."""
     declared = [name for name in wanted.facts.record.declared_items or () if is_harmless(name)]
-    return tuple(wanted.draws.order(declared or GOODS)[: 1 + wanted.draws.below(NUM_GOODS)])
+    return tuple(wanted.draws.order(declared or COMMON_GOODS)[: 1 + wanted.draws.below(NUM_GOODS)])

@@ -2,12 +2,10 @@
 
 from collections import Counter, defaultdict
 
-from xray_vqa.core.answers import parse_categories
-from xray_vqa.core.lexicon import LANGUAGES, load_reader
 from xray_vqa.core.records import VQAPair
 from xray_vqa.core.taxonomy import canonical_category
 from xray_vqa.generation.plan.items import NUM_OPTIONS
-from xray_vqa.generation.quality.choices import right_choice
+from xray_vqa.generation.reading import categories_in
 
 
 class Majority:
@@ -21,11 +19,11 @@ class Majority:
         self._choices: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         """Questions that offer choices, by how many."""
 
-    def add(self, pair: VQAPair) -> None:
-        """Take a pair that has a short answer."""
+    def add(self, pair: VQAPair, placed: tuple[int, int] | None) -> None:
+        """Take a pair that has a short answer, and its right_choice()."""
         kind = pair.metadata.question_type, pair.metadata.topic
         self._answers[kind][pair.metadata.short_answer] += 1
-        if size := num_choices(pair):
+        if size := placed[1] if placed else _num_named(pair):
             self._choices[kind][size] += 1
 
     def share(self, question_type: str) -> float:
@@ -41,17 +39,15 @@ class Majority:
         return right / asked
 
 
-def num_choices(pair: VQAPair) -> int:
-    """Return how many choices a question offers of which its answer is one; 0 where it offers none."""
+def _num_named(pair: VQAPair) -> int:
+    """Return how many choices a question offers of which its answer is one, where right_choice() cannot read them.
+
+    As where an article or a comma stands otherwise than in a list. 0 where it offers none.
+    """
     about = pair.metadata
     if about.topic == "concealer":  # things that no list has the names of; the plan offers always as many
         return NUM_OPTIONS
     if about.question_type != "identification":
         return 0
-    if placed := right_choice(pair.question, about.short_answer):
-        return placed[1]
-    if about.language in LANGUAGES and about.language != "en":
-        named = load_reader(about.language).mentions(pair.question)
-    else:  # an article or a comma may be where a list is not read choice by choice
-        named = parse_categories(pair.question)
+    named = categories_in(pair.question, about.language)
     return len(named) if len(named) > 1 and canonical_category(about.short_answer) in named else 0

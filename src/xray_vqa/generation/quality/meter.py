@@ -122,7 +122,8 @@ class QualityMeter:
         self._said.append(hash_of(pair.answer))
         self._lengths.append(len(pair.answer.split()))
         self._openings[" ".join(asked[:3])] += 1
-        if about.short_answer and (placed := right_choice(pair.question, about.short_answer)):
+        placed = right_choice(pair.question, about.short_answer) if about.short_answer else None
+        if placed:
             self._placed[about.question_type, placed[1], placed[0]] += 1
         self._categories.update(about.categories)
         self._languages[about.language] += 1
@@ -134,7 +135,7 @@ class QualityMeter:
         if about.question_type == "absent":
             self._premises[about.short_answer != "none"] += 1
         if about.short_answer:
-            self._majority.add(pair)
+            self._majority.add(pair, placed)
         subject = f"{about.topic} {about.target}".strip()
         self._by_target[self._halves[image], about.question_type, subject][about.short_answer] += 1
         self._check(pair, faults)

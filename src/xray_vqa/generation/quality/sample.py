@@ -18,9 +18,6 @@ class Sample(Generic[Item]):
         self._count = 0
         self._heap: list[tuple[int, str, int, Item]] = []
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     def add(self, key: int, name: str, item: Item) -> None:
         """Take an item. Of equal keys the greater name goes first, of equal names the one that came first."""
         self._count += 1
