@@ -23,10 +23,11 @@ from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
-from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, as_attention_mask, tree_mask
+from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, as_attention_mask
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
-from xray_vqa.training.collator import Augmentation, Collator, ScanDataset
+from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 
@@ -74,6 +75,7 @@ class TreeModel(torch.nn.Module):
         self._dense_weight = dense_weight
         self.heads: DenseHeads | None = None
         self._visual = torch.empty(0)
+        use_packed_attention(loaded.base)
         if dense_weight:
             self.heads = DenseHeads(loaded.base.lm_head.in_features)
             loaded.base.model.visual.register_forward_hook(self._keep_visual)
@@ -92,8 +94,9 @@ class TreeModel(torch.nn.Module):
         self,
         input_ids: torch.Tensor,
         labels: torch.Tensor,
-        segment_ids: torch.Tensor,
         position_ids: torch.Tensor,
+        trees: TreeLayout,
+        image_grid_thw: torch.Tensor,
         frames: list[torch.Tensor],
         weights: torch.Tensor,
         recolouring: torch.Tensor | None = None,
@@ -105,14 +108,15 @@ class TreeModel(torch.nn.Module):
         """Return the loss on the answer tokens.
 
         Args:
-            input_ids: (batch, length) int64.
-            labels: (batch, length) int64, at the positions that predict them.
-            segment_ids: (batch, length) int64.
-            position_ids: (batch, 3, length) int64.
+            input_ids: (1, length) int64.
+            labels: (1, length) int64, at the positions that predict them.
+            position_ids: (3, 1, length) int64.
+            trees: Where in the sequence the trees stand.
+            image_grid_thw: (images, 3) int64, as transformers wants it.
             frames: One (height, width, 3) uint8 tensor an image.
-            weights: (batch, length) float32, what each prediction counts.
-            recolouring: (batch, RECOLOURING), in which colours each image is shown.
-            owner: (batch, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
+            weights: (1, length) float32, what each prediction counts.
+            recolouring: (images, RECOLOURING), in which colours each image is shown.
+            owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
             named: See `DenseHeads.loss`.
             num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
@@ -122,29 +126,27 @@ class TreeModel(torch.nn.Module):
         frames = [frame.to(input_ids.device) for frame in frames]
         if recolouring is not None:
             frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
-        patches, grid = self._loaded.processor.patches_of(frames, dtype)
-        # Positions that predict something in any row; the rest never meets the wide output layer.
-        supervised = (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
+        patches = self._loaded.processor.patches_of(frames, dtype)[0]
+        # The rest never meets the wide output layer.
+        supervised = (labels[0] != IGNORE_INDEX).nonzero().squeeze(1)
         logits = self.model(
             input_ids=input_ids,
-            position_ids=position_ids.transpose(0, 1),
-            attention_mask=as_attention_mask(tree_mask(segment_ids)),
+            position_ids=position_ids,
+            attention_mask=as_attention_mask(None),
+            trees=trees,
             pixel_values=patches,
-            image_grid_thw=grid,
+            image_grid_thw=image_grid_thw,
             use_cache=False,
             logits_to_keep=supervised,
         ).logits
-        each = F.cross_entropy(
-            logits.float().flatten(0, 1), labels[:, supervised].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-        )
-        total = (each * weights[:, supervised].flatten()).sum()
-        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
-        loss = total / count
+        each = F.cross_entropy(logits[0].float(), labels[0, supervised], reduction="none")
+        count = num_items_in_batch if num_items_in_batch is not None else len(supervised)
+        loss = (each * weights[0, supervised]).sum() / count
         if self.heads is not None and owner is not None and objects is not None:
-            sizes = (grid.prod(dim=1) // self._loaded.processor.merge_size**2).tolist()
+            sizes = (image_grid_thw.prod(dim=1) // self._loaded.processor.merge_size**2).tolist()
             visual = pad_sequence(list(self._visual.split(sizes)), batch_first=True)
             # Counted by the answers, so that batches of one accumulation window add up to their mean.
-            share = (labels != IGNORE_INDEX).sum() / count
+            share = len(supervised) / count
             loss = loss + self._dense_weight * share * self.heads.loss(visual, owner, objects, named)
         return {"loss": loss}
 
@@ -269,7 +271,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
-        data_collator=Collator(loaded.encoder.pad_id),
+        data_collator=collate,
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
