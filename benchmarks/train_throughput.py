@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from measuring import conditions, publish
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch.utils.data import Dataset
 from transformers import (
     PrinterCallback,
@@ -33,8 +34,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from xray_vqa.modeling.aligned import use_aligned_mlps
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.fused_lora import fuse_adapters
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision
@@ -73,6 +76,9 @@ class Row:
     probes: int = 0
     stock: bool = False
     compiled: bool = False
+    fused: bool = False
+    dropout: float = 0.05
+    """Of the adapter."""
     checkpointing: bool = False
 
 
@@ -84,7 +90,10 @@ ROWS = (
     Row("compiled layers", 4, compiled=True),
     Row("compiled layers, 8 images", 8, compiled=True),
     Row("compiled layers, 12 images", 12, compiled=True),
-    Row("compiled layers, 8 images, 20 probes", 8, probes=20, compiled=True),
+    Row("fused adapters, 8 images", 8, compiled=True, fused=True),
+    Row("without dropout, 8 images", 8, compiled=True, fused=True, dropout=0.0),
+    Row("without dropout, 12 images", 12, compiled=True, fused=True, dropout=0.0),
+    Row("without dropout, 8 images, 20 probes", 8, probes=20, compiled=True, fused=True, dropout=0.0),
 )
 
 
@@ -243,6 +252,12 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         use_patch_products(base)
         use_segment_attention(base)
         model_of_trees = TreeModel(bench.loaded(processor))
+    if row.fused:
+        fuse_adapters(base)
+        use_aligned_mlps(base)
+    for module in base.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout["default"].p = row.dropout
     if row.compiled:
         compile_layers(base)
     clock = Clock()

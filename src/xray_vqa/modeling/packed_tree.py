@@ -274,19 +274,21 @@ def _attend_backward(
     """
     gradient = gradient.contiguous()
     unused = torch.empty(0, dtype=torch.uint64, device=query.device)  # the seed of a dropout that there is none of
-    results = [torch.zeros_like(tensor) for tensor in (query, key, value)]
-    for part in _parts(
-        prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
-    ):
-        found = torch.ops.aten._flash_attention_backward(
+    prefix, over_prefix, over_itself = (
+        torch.ops.aten._flash_attention_backward(
             gradient[part.queries], query[part.queries], key[part.keys], value[part.keys], attended[part.queries],
             sums[:, part.queries].contiguous(), part.query_starts, part.key_starts, part.longest_query,
             part.longest_key, 0.0, part.is_causal, unused, unused, scale=scale,
-        )  # fmt: skip
-        for result, places, values in zip(results, (part.queries, part.keys, part.keys), found, strict=True):
-            result[places] += values
-    query_gradient, key_gradient, value_gradient = results
-    return query_gradient, key_gradient, value_gradient
+        )
+        for part in _parts(
+            prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
+        )
+    )  # fmt: skip
+    return (
+        torch.cat([prefix[0], over_prefix[0].add_(over_itself[0])]),
+        torch.cat([prefix[1].add_(over_prefix[1]), over_itself[1]]),
+        torch.cat([prefix[2].add_(over_prefix[2]), over_itself[2]]),
+    )
 
 
 @_attend_backward.register_fake

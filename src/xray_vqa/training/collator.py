@@ -17,7 +17,7 @@ from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.packed_tree import pack_rows
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.modeling.prompt_tree import Branch, TreeRow, build_row
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row
 from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
 from xray_vqa.training.dense import UNKNOWN, owners_of
 from xray_vqa.training.scans import Mix, TrainingScan
@@ -217,6 +217,8 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "image_grid_thw": torch.stack([item["grid_thw"] for item in items]),
         "input_ids": packed.input_ids,
         "labels": packed.labels,
+        # Found here: on a GPU the search would wait for all that the GPU has still to do.
+        "supervised": (packed.labels[0] != IGNORE_INDEX).nonzero().squeeze(1),
         "position_ids": packed.position_ids,
         "trees": packed.layout,
         "frames": [item["frame"] for item in items],

@@ -30,7 +30,9 @@ def masked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: list[TreeRow], order: torch.Tensor
 ) -> torch.Tensor:
     """The same by one product over all tokens and a mask."""
-    visible = torch.block_diag(*(tree_mask(row.segment_ids[None])[0, 0] for row in rows))[order][:, order]
+    visible = torch.block_diag(*(tree_mask(row.segment_ids[None])[0, 0] for row in rows))[order][:, order].to(
+        query.device
+    )
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
@@ -65,7 +67,7 @@ def test_the_kernels_of_a_gpu_give_what_a_mask_gives():
     tensors = tensors_for(rows, 128, dtype=torch.bfloat16, device="cuda")
     exact = [tensor.detach().float().requires_grad_() for tensor in tensors]
     ours = attend(*tensors, packed.layout.to("cuda"))
-    expected = masked(*exact, rows, packed.order.cuda())
+    expected = masked(*exact, rows, packed.order)
     torch.testing.assert_close(ours.float(), expected, atol=1e-2, rtol=1e-2)
     wanted = torch.randn_like(expected)
     gradients = torch.autograd.grad(ours, tensors, wanted.to(torch.bfloat16))
