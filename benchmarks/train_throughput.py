@@ -11,6 +11,7 @@ maker gives for dense bf16; `mfu_with_head` adds the output layer for the tokens
 
 import argparse
 import gc
+import itertools
 import statistics
 import sys
 import tempfile
@@ -98,15 +99,32 @@ ROWS = (
 
 
 class Clock(TrainerCallback):
-    """Notes when each step was through."""
+    """Notes when each step was through, on a GPU without making the host wait for it."""
 
     def __init__(self) -> None:
-        self.at: list[float] = []
+        self._marks: list[Any] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._mark()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.at.append(time.perf_counter())
+        self._mark()
+
+    def _mark(self) -> None:
+        if not torch.cuda.is_available():
+            self._marks.append(time.perf_counter())
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._marks.append(event)
+
+    def step_times_s(self) -> list[float]:
+        """Return what each step took."""
+        pairs = list(itertools.pairwise(self._marks))
+        if not torch.cuda.is_available():
+            return [end - start for start, end in pairs]
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) / 1000 for start, end in pairs]
 
 
 @dataclass(slots=True)
@@ -273,9 +291,9 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         trainer.remove_callback(PrinterCallback)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
         trainer.train()
-    times = [end - start for start, end in zip(clock.at[warm_up - 1 : -1], clock.at[warm_up:], strict=True)]
+    first, *_ = all_times = clock.step_times_s()
+    times = all_times[warm_up:]
     step_s = statistics.median(times)
     lengths = [len(item["input_ids"]) if row.stock else len(item["row"].input_ids) for item in items]
     labels = [(item["labels"] if row.stock else item["row"].labels) for item in items]
@@ -287,7 +305,7 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         "tokens_per_s": round(sum(lengths) / 2 / step_s),
         "step_ms": round(step_s * 1000, 1),
         "slowest_step_ms": round(max(times) * 1000, 1),
-        "first_step_s": round(clock.at[0] - started, 1),
+        "first_step_s": round(first, 1),
         **utilisation(base, sum(lengths) / 2 / step_s, (sum(lengths) / 2 if row.stock else supervised) / step_s),
     }
 
