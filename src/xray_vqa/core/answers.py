@@ -1,6 +1,7 @@
 """The only place that gives a meaning to text that a model wrote. What has no meaning raises AnswerUnreadable."""
 
 import re
+from functools import lru_cache
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.prompts import DIGITS_PER_NUMBER, NUMBERS_PER_BOX
@@ -35,6 +36,7 @@ def _lexicon() -> tuple[re.Pattern[str], dict[str, str]]:
 _NAMES, _MEANING = _lexicon()
 
 
+@lru_cache(maxsize=64)  # each check of a pair reads the same two texts
 def parse_categories(text: str) -> frozenset[str]:
     """Return the categories that a text says are there. A negated one ("no knife, but a gun") is not.
 

@@ -9,6 +9,7 @@ A form may use a shell's braces: `нож{,а,у}` are three forms.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import product
@@ -202,9 +203,25 @@ def load_lexicon(language: str) -> Lexicon:
 
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_FOLDED = str.maketrans({"ё": "е", "ى": "ي", "ة": "ه", "ٱ": "ا", "ـ": None, "’": "'", "‘": "'", "_": " "})
+
+
+class _Folding(dict[int, str | None]):
+    """What each letter becomes, found when it is met first."""
+
+    def __missing__(self, code: int) -> str:
+        parts = unicodedata.normalize("NFD", chr(code))
+        self[code] = "".join(part for part in parts if not unicodedata.combining(part))
+        return self[code] or ""
+
+
+_FOLDED = _Folding(str.maketrans({
+    "ё": "е", "ى": "ي", "ة": "ه", "ٱ": "ا", "ـ": None, "’": "'", "‘": "'", "_": " ",
+    "й": "й",  # a letter of its own, where é and أ are written without their marks by many
+}))  # fmt: skip
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+(?:-[^\W{_CJK}]+)*|[^\w\s]")
+_KEPT_TEXTS = 64
+"""Each check of a pair reads the same two texts, and to take them apart is most of the work."""
 _CLAUSE_ENDS = frozenset(".;:!?。؛؟…")
 _COMMAS = frozenset(",،、")
 
@@ -218,16 +235,17 @@ def expand(form: str) -> list[str]:
 
 def fold(text: str) -> str:
     """Return a text without what may differ between two spellings of a word: case, accents, vowel marks, width."""
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_FOLDED)
-    # й is a letter of its own, é and أ are written without their marks by many.
-    parts = (letter if letter == "й" else unicodedata.normalize("NFD", letter) for letter in folded)
-    return "".join(c for part in parts for c in part if not unicodedata.combining(c))
+    return unicodedata.normalize("NFKC", text).casefold().translate(_FOLDED)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_KEPT_TEXTS)
 def _tokens(text: str) -> tuple[str, ...]:
-    """The words of a text. Each check of a pair reads the same two texts, and folding is most of the work."""
     return tuple(_TOKEN.findall(fold(text)))
+
+
+@lru_cache(maxsize=2**14)
+def _name_of(letter: str) -> str:
+    return unicodedata.name(letter, "")
 
 
 class _Phrases(Generic[Meaning]):
@@ -242,6 +260,8 @@ class _Phrases(Generic[Meaning]):
     def find(self, words: Sequence[str]) -> list[tuple[int, int, Meaning]]:
         """Return start, end and meaning of each phrase in a text; none overlaps another."""
         found: list[tuple[int, int, Meaning]] = []
+        if self._longest.keys().isdisjoint(words):  # as most are
+            return found
         behind = 0
         for at in [at for at, word in enumerate(words) if word in self._longest]:
             if at < behind:
@@ -255,12 +275,22 @@ class _Phrases(Generic[Meaning]):
         return found
 
 
+def _blanked(words: Sequence[str], phrases: _Phrases[Any]) -> tuple[str, ...]:
+    rest = list(words)
+    for start, end, _ in phrases.find(words):
+        rest[start:end] = ["_"] * (end - start)
+    return tuple(rest)
+
+
 class Reader:
     """Finds in a text of one language what its lexicon has words for."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
-        self._vocabulary: set[str] = set()
+        self._reduced = lru_cache(maxsize=2**14)(self._reduce)
+        self._words = lru_cache(maxsize=_KEPT_TEXTS)(self._split)
+        self._read = lru_cache(maxsize=_KEPT_TEXTS)(self._without_set_phrases)
+        self._rest = lru_cache(maxsize=_KEPT_TEXTS)(self._without_items)
         nouns = {category: [n.one, n.a, n.negated, n.counted, *n.forms] for category, n in lexicon.categories.items()}
         self._vocabulary = {word for forms in self._all_forms() for form in forms for word in self._bare(form)}
         self._categories = self._phrases(nouns)
@@ -311,7 +341,7 @@ class Reader:
             for meaning, several in forms.items()
             for form in several
             for spelled in expand(form)
-            if (words := tuple(self._words(spelled)))
+            if (words := self._split(spelled))
         )
 
     def _pattern(self, words: Sequence[str]) -> re.Pattern[str]:
@@ -325,10 +355,10 @@ class Reader:
         )
         return re.compile(f"{edge}(?:{'|'.join(alternatives)}){edge}")
 
-    def _words(self, text: str) -> list[str]:
-        return [self._reduced(word) for word in _tokens(text)]
+    def _split(self, text: str) -> tuple[str, ...]:
+        return tuple(map(self._reduced, _tokens(text)))
 
-    def _reduced(self, word: str) -> str:
+    def _reduce(self, word: str) -> str:
         if word in self._vocabulary:
             return word
         for prefix in self.lexicon.prefixes:
@@ -336,19 +366,13 @@ class Reader:
                 return word[len(prefix) :]
         return word
 
-    def _read(self, text: str) -> list[str]:
+    def _without_set_phrases(self, text: str) -> tuple[str, ...]:
         """The words of a text, those of set phrases blanked out."""
-        words = self._words(text)
-        for start, end, _ in self._set_phrases.find(words):
-            words[start:end] = ["_"] * (end - start)
-        return words
+        return _blanked(self._words(text), self._set_phrases)
 
-    def _without_items(self, words: Sequence[str]) -> list[str]:
-        """The words with those of categories blanked out: `sin clasificar` denies nothing, `3D` is no number."""
-        rest = list(words)
-        for start, end, _ in self._categories.find(words):
-            rest[start:end] = ["_"] * (end - start)
-        return rest
+    def _without_items(self, text: str) -> tuple[str, ...]:
+        """Those of categories blanked out too: `sin clasificar` denies nothing, `3D` is no number."""
+        return _blanked(self._read(text), self._categories)
 
     def mentions(self, text: str) -> frozenset[str]:
         """Return the categories that a text names, whether it denies them or not."""
@@ -357,7 +381,7 @@ class Reader:
     def categories(self, text: str) -> frozenset[str]:
         """Return the categories that a text says are there."""
         words = self._read(text)
-        marks = {start: kind for start, _, kind in self._negations.find(self._without_items(words))}
+        marks = {start: kind for start, _, kind in self._negations.find(self._rest(text))}
         items = {start: category for start, _, category in self._categories.find(words)}
         said: list[str] = []
         clause: list[str] = []
@@ -389,13 +413,13 @@ class Reader:
 
     def numbers(self, text: str) -> frozenset[int]:
         """Return the numbers that a text says, those inside the names of categories left out."""
-        words = self._without_items(self._read(text))
+        words = self._rest(text)
         digits = {int(word) for word in words if word.isdecimal() and len(word) < 10}
         return frozenset(digits | {number for _, _, number in self._numbers.find(words)})
 
     def negates(self, text: str) -> bool:
         """Return whether there is any negation in a text."""
-        return any(kind != "end" for _, _, kind in self._negations.find(self._without_items(self._read(text))))
+        return any(kind != "end" for _, _, kind in self._negations.find(self._rest(text)))
 
     def denies(self, text: str) -> bool:
         """Return whether a text says that there is none."""
@@ -430,13 +454,14 @@ class Reader:
 
     def is_foreign(self, text: str) -> bool:
         """Return whether a text is in another language: by its letters, if these are Latin by its small words."""
-        letters = [letter for letter in text if letter.isalpha()]
+        letters = Counter(filter(str.isalpha, text))
         if not letters:
             return False
-        own = sum(unicodedata.name(letter, "").startswith(self.lexicon.script) for letter in letters)
-        if own < 0.7 * len(letters):
+        script = self.lexicon.script
+        own = sum(count for letter, count in letters.items() if _name_of(letter).startswith(script))
+        if own < 0.7 * letters.total():
             return True
-        if self.lexicon.script != "LATIN":
+        if script != "LATIN":
             return False
         score = self.num_function_words(text)
         others = (load_reader(name) for name in LANGUAGES if name != self.lexicon.language)
