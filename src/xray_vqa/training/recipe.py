@@ -393,7 +393,7 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
     warmup = {"warmup_steps": config.warmup_ratio} if config.warmup_ratio else {}
     # Said only where it is wanted: newer versions of transformers warn of the name even for its default.
     checkpointing = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
@@ -423,6 +423,10 @@ def _training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_develop
         **checkpointing,
         **evaluation,
     )
+    if arguments.n_gpu > 1:
+        logger.warning("%d GPUs, of which one process uses one; scripts/train.sh uses them all", arguments.n_gpu)
+        arguments._n_gpu = 1  # or the Trainer would split packed sequences by DataParallel
+    return arguments
 
 
 def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:

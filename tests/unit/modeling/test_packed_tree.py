@@ -59,7 +59,7 @@ def test_parts_give_what_a_mask_over_all_tokens_gives_and_gradients_too(shapes):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.gpu
 def test_the_kernels_of_a_gpu_give_what_a_mask_gives():
     torch.manual_seed(0)
     rows = [make_row(590, [120, 130, 7]), make_row(300, [3] * 20), make_row(64, [1])]
