@@ -102,7 +102,7 @@ class FusedLoraLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return (..., out) in the format of autocast, without it in that of the base."""
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         plain = not (self.disable_adapters or self.merged or args or kwargs or self.lora_variant)
         if not plain or len(self.active_adapters) != 1 or base.weight.requires_grad or not torch.is_grad_enabled():
             return super().forward(x, *args, **kwargs)

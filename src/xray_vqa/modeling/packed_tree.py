@@ -227,22 +227,22 @@ def _attend(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Return attention, (length, heads, head_dim), and its log-sum-exps, (heads, length) float32."""
-    parts = _parts(
-        prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
-    )
     prefix, over_prefix, over_itself = (
         torch.ops.aten._flash_attention_forward(
             query[part.queries], key[part.keys], value[part.keys], part.query_starts, part.key_starts,
             part.longest_query, part.longest_key, dropout_p=0.0, is_causal=part.is_causal, return_debug_mask=False,
             scale=scale,
         )[:2]
-        for part in parts
+        for part in _parts(
+            prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
+        )
     )  # fmt: skip
     sums = torch.logaddexp(over_prefix[1], over_itself[1])
-    joined = sum(
+    parts = [
         part.float() * (part_sums - sums).exp().transpose(0, 1)[..., None]
         for part, part_sums in (over_prefix, over_itself)
-    )
+    ]
+    joined = parts[0].add_(parts[1])
     return torch.cat([prefix[0], joined.to(query.dtype)]), torch.cat([prefix[1], sums], dim=1)
 
 
