@@ -74,6 +74,9 @@ class TrainConfig(Strict):
     bf16: bool = True
     """Where the GPU has it; older GPUs get fp16 and CPUs fp32, said aloud."""
     gradient_checkpointing: bool = False
+    compile: bool | None = None
+    """Compile the layers of the model: two minutes at the start, a third off each update. Unset: for long runs on a
+    GPU without DeepSpeed."""
     probes: bool = True
     """Score the annotated categories in each image: dense supervision that costs next to nothing."""
     probe_weight: float = Field(default=1.0, gt=0)

@@ -6,6 +6,7 @@ this one serves it with torch alone: the varlen kernel on a GPU, one batched cal
 """
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,16 @@ def segment_attention(
     attention_mask: torch.Tensor | None,
     *,
     cu_seq_lens_q: torch.Tensor,
-    max_length_q: int | None = None,
+    max_length_q: int | torch.Tensor | None = None,
     scaling: float | None = None,
+    longest_image: int | None = None,
+    num_images: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each segment, without a mask inside it.
 
     Args:
-        module: The attention layer, not used.
+        module: The attention layer.
         query: (1, heads, seq, head_dim), as are `key` and `value`.
         key: See `query`.
         value: See `query`.
@@ -38,13 +41,24 @@ def segment_attention(
         cu_seq_lens_q: (segments + 1,) first token of each segment, and the end.
         max_length_q: Longest segment in tokens.
         scaling: Factor on the products; head_dim ** -0.5 by default.
+        longest_image: Tokens of the largest image, where it is known without asking the GPU, which would have to
+            finish all its work first.
+        num_images: Given with it, to tell images from windows as segments.
 
     Returns:
         (1, seq, heads, head_dim), and None for the weights that are not made.
     """
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        if longest_image is not None:
+            is_whole = cu_seq_lens_q.shape[0] == (num_images or 0) + 1
+            max_length_q = longest_image if is_whole else _window_tokens(module)
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
     return _grouped(query, key, value, cu_seq_lens_q, scaling), None
+
+
+def _window_tokens(module: torch.nn.Module) -> int:
+    config: Any = module.config
+    return (config.window_size // config.patch_size) ** 2
 
 
 def _varlen(
@@ -52,7 +66,7 @@ def _varlen(
     key: torch.Tensor,
     value: torch.Tensor,
     cu_seq_lens: torch.Tensor,
-    max_length: int | None,
+    max_length: int | torch.Tensor | None,
     scaling: float | None,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn

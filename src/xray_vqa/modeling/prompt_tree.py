@@ -166,6 +166,6 @@ def _visible(queries: torch.Tensor, keys: torch.Tensor, earlier: torch.Tensor) -
     return ((((same & not_padding) | in_prefix) & earlier) | itself)[:, None]
 
 
-def as_attention_mask(mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return a mask in the form that transformers' decoder takes ready-made."""
+def as_attention_mask(mask: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
+    """Return a mask in the form that transformers' decoder takes ready-made; None keeps it from making its own."""
     return {"full_attention": mask}

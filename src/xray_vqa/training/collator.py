@@ -1,4 +1,4 @@
-"""From scans and pairs to padded batches of prompt trees: what the Trainer's workers do."""
+"""From scans and pairs to packed prompt trees: what the Trainer's workers do."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +15,9 @@ from xray_vqa.core.images import read_image
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.packed_tree import pack_rows
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.modeling.prompt_tree import Branch, TreeRow, build_row, stack_rows
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row
 from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
 from xray_vqa.training.dense import UNKNOWN, owners_of
 from xray_vqa.training.scans import Mix, TrainingScan
@@ -102,7 +103,13 @@ class ScanDataset(Dataset[dict[str, Any]]):
         prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
         branches = self.fitting(scan, len(prefix))
         row = build_row(prefix, image_start, grid_hw, branches)
-        item = {"frame": torch.from_numpy(frame.copy()), "row": row, "weights": self._weights(row, branches)}
+        patch = self.processor.patch_size
+        item = {
+            "frame": torch.from_numpy(frame.copy()),
+            "grid_thw": torch.tensor([1, frame.shape[0] // patch, frame.shape[1] // patch]),
+            "row": row,
+            "weights": self._weights(row, branches),
+        }
         if self.augmentation.jitter:
             item["recolouring"] = draw_recolouring(1, generator)[0]
         if self.dense:
@@ -202,29 +209,25 @@ class ScanDataset(Dataset[dict[str, Any]]):
         return sum(len(scan.pairs) - len(mirrored_scan(scan, (True, True)).pairs) for scan in self.scans)
 
 
-@dataclass(frozen=True, slots=True)
-class Collator:
-    """Pads trees to one length. The images stay uint8; the model's device cuts them into patches."""
-
-    pad_id: int
-
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        batch = stack_rows([item["row"] for item in items], self.pad_id)
-        length = batch.input_ids.shape[1]
-        weights = [torch.nn.functional.pad(item["weights"], (0, length - len(item["weights"]))) for item in items]
-        collated = {
-            "input_ids": batch.input_ids,
-            "labels": batch.labels,
-            "segment_ids": batch.segment_ids,
-            # (batch, 3, length): whatever splits a batch over devices splits the first axis.
-            "position_ids": batch.position_ids.transpose(0, 1),
-            "frames": [item["frame"] for item in items],
-            "weights": torch.stack(weights),
-        }
-        if "recolouring" in items[0]:
-            collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
-        if "owner" in items[0]:
-            collated["owner"] = pad_sequence([i["owner"] for i in items], batch_first=True, padding_value=UNKNOWN)
-            collated["objects"] = pad_sequence([i["objects"] for i in items], batch_first=True)
-            collated["named"] = torch.stack([item["named"] for item in items])
-        return collated
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Pack trees into one sequence. The images stay uint8; the model's device cuts them into patches."""
+    packed = pack_rows([item["row"] for item in items])
+    collated = {
+        # First, because accelerate takes the size of a batch from what comes first.
+        "image_grid_thw": torch.stack([item["grid_thw"] for item in items]),
+        "input_ids": packed.input_ids,
+        "labels": packed.labels,
+        # Found here: on a GPU the search would wait for all that the GPU has still to do.
+        "supervised": (packed.labels[0] != IGNORE_INDEX).nonzero().squeeze(1),
+        "position_ids": packed.position_ids,
+        "trees": packed.layout,
+        "frames": [item["frame"] for item in items],
+        "weights": torch.cat([item["weights"] for item in items])[packed.order][None],
+    }
+    if "recolouring" in items[0]:
+        collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
+    if "owner" in items[0]:
+        collated["owner"] = pad_sequence([i["owner"] for i in items], batch_first=True, padding_value=UNKNOWN)
+        collated["objects"] = pad_sequence([i["objects"] for i in items], batch_first=True)
+        collated["named"] = torch.stack([item["named"] for item in items])
+    return collated

@@ -15,7 +15,7 @@ from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
 from xray_vqa.training.augment import MIRRORINGS
-from xray_vqa.training.collator import Augmentation, Collator, ScanDataset
+from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.dense import UNKNOWN
 from xray_vqa.training.scans import Mix, TrainingScan, fingerprint, read_training_data
 
@@ -216,15 +216,17 @@ def test_an_item_without_a_place_teaches_no_token_that_it_is_empty(tmp_path: Pat
     assert (make_dataset(scan, encoder, dense=True)[0]["owner"] == UNKNOWN).all()
 
 
-def test_images_of_several_sizes_are_padded_together(tmp_path: Path, encoder: PromptEncoder):
+def test_images_of_several_sizes_are_packed_together(tmp_path: Path, encoder: PromptEncoder):
     items = []
     for size in ((168, 112), (112, 112)):
         path = tmp_path / f"{size[0]}.png"
         Image.new("RGB", size).save(path)
         scan = TrainingScan(path, size, (), ("Gun",), (("What is it?", "Nothing."),), ("en",))
         items.append(make_dataset(scan, encoder, dense=True, augmentation=Augmentation(jitter=True))[0])
-    batch = Collator(encoder.pad_id)(items)
-    assert batch["weights"].shape == batch["input_ids"].shape
+    batch = collate(items)
+    assert next(iter(batch.values())).shape[0] == len(items)
+    assert batch["weights"].shape == batch["input_ids"].shape == (1, sum(i["row"].input_ids.numel() for i in items))
+    assert batch["image_grid_thw"].tolist() == [[1, 8, 12], [1, 8, 8]]
     assert batch["owner"].shape == (2, 24)
     assert (batch["owner"][1, 16:] == UNKNOWN).all()
     assert batch["recolouring"].shape == (2, 5)
