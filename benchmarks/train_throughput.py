@@ -239,7 +239,7 @@ def _vision_of_7b() -> dict[str, Any]:
 
 
 def arguments_for(row: Row, steps: int, folder: Path) -> TrainingArguments:
-    checkpointing = {"gradient_checkpointing": True} if row.checkpointing else {}
+    checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if row.checkpointing else {}
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -275,7 +275,8 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         use_aligned_mlps(base)
     for module in base.modules():
         if isinstance(module, LoraLayer):
-            module.lora_dropout["default"].p = row.dropout
+            dropout: Any = module.lora_dropout["default"]
+            dropout.p = row.dropout
     if row.compiled:
         compile_layers(base)
     clock = Clock()
