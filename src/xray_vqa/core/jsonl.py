@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and JSON lines whose faults are named and not dropped in silence."""
+"""Files and folders that appear whole or not at all, and JSON lines whose faults are named, not dropped in silence."""
 
 import ctypes
 import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -36,6 +38,38 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Generator[Path]:
+    """Give an empty folder beside `folder` that takes its name when the block ends without an error, and goes if not.
+
+    Until then it is hidden and has another name, so nobody takes half a result for a whole one. What a kill left of an
+    earlier one is taken away.
+
+    Raises:
+        Incomplete: The disk is full or broken.
+        ConfigError: The place cannot be written, or `folder` is not empty.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    path.chmod(0o666 & ~_umask())  # safetensors gives 0600 too
+            flush_to_disk(partial)
+            partial.replace(folder)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if number := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust, in no OSError
+                code = int(number[1])
+                raise OSError(code, os.strerror(code), str(folder)) from error
+            raise
 
 
 @contextmanager
