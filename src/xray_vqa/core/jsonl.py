@@ -59,9 +59,7 @@ def replacing_folder(folder: Path) -> Generator[Path]:
         partial.mkdir()
         try:
             yield partial
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    path.chmod(0o666 & ~_umask())  # safetensors gives 0600 too
+            make_readable(partial)
             flush_to_disk(partial)
             partial.replace(folder)
         except BaseException as error:
@@ -87,6 +85,13 @@ def disk_errors(output: Path) -> Generator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
         raise ConfigError(f"{place}: {error.strerror}") from error
+
+
+def make_readable(folder: Path) -> None:
+    """Give the files in a folder the usual rights; safetensors gives 0600, which another user could not serve."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
 
 
 def flush_to_disk(path: Path) -> None:

@@ -10,8 +10,17 @@ from xray_vqa.core.manifest import make_manifest, write_manifest
 from xray_vqa.dataset.storing import require_space
 from xray_vqa.errors import ConfigError, GateFailed
 from xray_vqa.modeling.compressed import Compression, compress
-from xray_vqa.modeling.loading import ADAPTER_NAME, DTYPES, LoadedModel, load_model, read_card, write_card
+from xray_vqa.modeling.loading import (
+    ADAPTER_NAME,
+    DTYPES,
+    LoadedModel,
+    load_model,
+    read_card,
+    resolve_model_dir,
+    write_card,
+)
 from xray_vqa.modeling.parity import Bounds, Parity, Said, Trial, ask, compare
+from xray_vqa.modeling.quantized import QUANTIZED_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +112,19 @@ def _require_parity(parity: Parity, rounding: str, output_dir: Path) -> None:
             f"{output_dir} is not written, since the merged model does not answer like the adapter: "
             f"{'; '.join(faults)}. Write it with --precision fp32 and plain weights, or serve the adapter as it is"
         )
+
+
+def embed_base(base_name: str, adapter_dir: Path) -> None:
+    """Put the base beside an adapter if others could not find or read it by its name, as they cannot nano.
+
+    transformers takes a folder with adapter and `config.json` for a whole model with an adapter in it, and any other
+    for an adapter whose base it fetches by the name in `adapter_config.json`. So there is a `config.json` only with
+    weights: `AutoModel.from_pretrained(adapter_dir)` works with both.
+    """
+    if (resolve_model_dir(base_name) / QUANTIZED_NAME).is_file():
+        base: Any = load_model(base_name, device="cpu", precision="fp32").base
+        base.model.visual.config._attn_implementation_internal = "sdpa"
+        base.save_pretrained(adapter_dir)
 
 
 def _write(loaded: LoadedModel, target: Path, precision: str, form: Form) -> None:

@@ -10,11 +10,13 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.jsonl import make_readable
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
@@ -121,7 +123,8 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":
-        loaded.base.config.save_pretrained(output_dir)
+        embed_base(config.model_name, output_dir)
+    make_readable(output_dir)
     # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
     covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
     write_card(
