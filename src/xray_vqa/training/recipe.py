@@ -124,6 +124,11 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.processor.save(output_dir)
     if config.method == "lora":
         embed_base(config.model_name, output_dir)
+        if config.lora.vision:
+            logger.warning(
+                "vLLM and AutoModel leave out the vision tower's adapter; for them: xray-vqa merge %s --output-dir DIR",
+                output_dir,
+            )
     make_readable(output_dir)
     # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
     covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
