@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from xray_vqa.core.records import Fault, Strict
-from xray_vqa.errors import ConfigError, DatasetError, Incomplete
+from xray_vqa.errors import ConfigError, DatasetError, Incomplete, XrayVqaError
 
 Record = TypeVar("Record", bound=Strict)
 
@@ -62,11 +62,8 @@ def replacing_folder(folder: Path) -> Generator[Path]:
             make_readable(partial)
             flush_to_disk(partial)
             partial.replace(folder)
-        except BaseException as error:
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            if number := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust, in no OSError
-                code = int(number[1])
-                raise OSError(code, os.strerror(code), str(folder)) from error
             raise
 
 
@@ -80,11 +77,22 @@ def disk_errors(output: Path) -> Generator[None]:
     """
     try:
         yield
-    except OSError as error:
-        place = error.filename or output
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
-        raise ConfigError(f"{place}: {error.strerror}") from error
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else _told_by_rust(error)
+        if refused is None:
+            raise
+        place = refused.filename or output
+        if refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise Incomplete(f"{place}: {refused.strerror}; make room and start the same command again") from error
+        raise ConfigError(f"{place}: {refused.strerror}") from error
+
+
+def _told_by_rust(error: Exception) -> OSError | None:
+    """What the disk refused, where safetensors or tokenizers say it in an error of their own; None for any other."""
+    if isinstance(error, XrayVqaError):
+        return None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def make_readable(folder: Path) -> None:

@@ -10,7 +10,7 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
-from xray_vqa.core.jsonl import make_readable
+from xray_vqa.core.jsonl import disk_errors, make_readable
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
@@ -43,6 +43,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
+        Incomplete: The disk is full when the result is written; the same command goes on from the last checkpoint.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
     """
@@ -96,7 +97,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
-        export(config, loaded, data, trainer)
+        with disk_errors(config.output_dir):
+            export(config, loaded, data, trainer)
     return config.output_dir
 
 
