@@ -33,8 +33,8 @@ _BOUNDS = {
     "fp8": Bounds(0.2, 1.5, 0.97, 0.6),
     "int4": Bounds(0.5, 4.0, 0.93, 0.4),
 }
-"""By the coarsest format that was written or calculated in, finest first: from fp16 on some five times what nano's
-weights, written so, were off in bf16. A larger model's logits are larger, and so is what bf16 rounds off them."""
+"""By the coarsest format that was written or calculated in, finest first. They leave room over what nano's weights were
+off (docs/decisions/0015-exports.md): a larger model's logits are larger, and so is what bf16 rounds off them."""
 
 
 def merge_adapter(
