@@ -16,7 +16,6 @@ from xray_vqa.modeling.loading import (
     LoadedModel,
     load_model,
     read_card,
-    resolve_model_dir,
     write_card,
 )
 from xray_vqa.modeling.parity import Bounds, Parity, Said, Trial, ask, compare
@@ -117,15 +116,15 @@ def _require_parity(parity: Parity, bounds: Bounds, output_dir: Path) -> None:
         )
 
 
-def embed_base(base_name: str, adapter_dir: Path) -> None:
-    """Put the base beside an adapter if others could not find or read it by its name, as they cannot nano.
+def embed_base(base_dir: Path, adapter_dir: Path) -> None:
+    """Put a base that only this package can read, as nano is, beside its adapter, in a form that others read too.
 
     transformers takes a folder with adapter and `config.json` for a whole model with an adapter in it, and any other
     for an adapter whose base it fetches by the name in `adapter_config.json`. So there is a `config.json` only with
     weights: `AutoModel.from_pretrained(adapter_dir)` works with both.
     """
-    if (resolve_model_dir(base_name) / QUANTIZED_NAME).is_file():
-        base: Any = load_model(base_name, device="cpu", precision="fp32").base
+    if (base_dir / QUANTIZED_NAME).is_file():
+        base: Any = load_model(str(base_dir), device="cpu", precision="fp32").base
         base.model.visual.config._attn_implementation_internal = "sdpa"
         base.save_pretrained(adapter_dir)
 

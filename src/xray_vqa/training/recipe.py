@@ -125,7 +125,7 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":
-        embed_base(config.model_name, output_dir)
+        embed_base(loaded.weights_dir, output_dir)
         if config.lora.vision:
             logger.warning(
                 "vLLM and AutoModel leave out the vision tower's adapter; for them: xray-vqa merge %s --output-dir DIR",

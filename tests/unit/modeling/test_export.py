@@ -18,7 +18,7 @@ from xray_vqa.core.manifest import read_manifest
 from xray_vqa.errors import ConfigError, GateFailed, Incomplete, ModelUnavailable
 from xray_vqa.modeling.compressed import _pack, _round_fp8, _round_int4, _unpack
 from xray_vqa.modeling.export import embed_base, merge_adapter
-from xray_vqa.modeling.loading import load_model, read_card, write_card
+from xray_vqa.modeling.loading import NANO_DIR, load_model, read_card, write_card
 from xray_vqa.modeling.parity import Bounds, Said, Trial, compare
 
 IDS = torch.arange(20, 60)[None]
@@ -210,7 +210,7 @@ def test_automodel_loads_an_adapter_of_nano_whose_name_it_does_not_know(tmp_path
     from transformers import AutoModel
 
     adapter_dir = write_adapter("nano", tmp_path / "adapter")
-    embed_base("nano", adapter_dir)
+    embed_base(NANO_DIR, adapter_dir)
     model = AutoModel.from_pretrained(adapter_dir)
     ours = load_model(str(adapter_dir), device="cpu")
     torch.testing.assert_close(states_of(model), states_of(ours.base.model), atol=1e-4, rtol=0)
@@ -218,7 +218,7 @@ def test_automodel_loads_an_adapter_of_nano_whose_name_it_does_not_know(tmp_path
 
 
 def test_a_base_that_others_find_by_its_name_is_not_copied(tiny_model_dir, tmp_path):
-    embed_base(str(tiny_model_dir), tmp_path)
+    embed_base(tiny_model_dir, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
