@@ -25,6 +25,7 @@ from xray_vqa.evaluation.intervals import over_groups
 from xray_vqa.evaluation.screening_metrics import weighted_auc
 from xray_vqa.evaluation.testset import PlannedScan, load_test_set
 from xray_vqa.modeling.export import Form, merge_adapter
+from xray_vqa.modeling.fp8 import LARGEST
 from xray_vqa.modeling.loading import LoadedModel, load_model
 from xray_vqa.modeling.parity import Said, Trial, ask, compare
 
@@ -41,7 +42,7 @@ def round_activations(loaded: LoadedModel) -> None:
     """Round what goes into each linear layer of the decoder to float8_e4m3fn, with a scale a token."""
 
     def rounded(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        scale = inputs[0].abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 448
+        scale = inputs[0].abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / LARGEST
         return ((inputs[0] / scale).to(torch.float8_e4m3fn).to(inputs[0].dtype) * scale, *inputs[1:])
 
     for module in loaded.base.get_submodule(loaded.spec.language_model).modules():

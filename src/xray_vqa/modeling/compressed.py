@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from xray_vqa.errors import ModelUnavailable
+from xray_vqa.modeling.fp8 import LARGEST
 from xray_vqa.modeling.registry import ModelSpec
 
 Compression = Literal["fp8", "int4"]
 
-_LARGEST_FP8 = 448.0
-"""Of float8_e4m3fn."""
 _GROUP_SIZES = (128, 64, 32)
 """Columns that share a scale, from the one that vLLM's kernels are fastest with. nano's 704 columns take 64."""
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
@@ -105,8 +104,8 @@ def _short(scale: torch.Tensor) -> torch.Tensor:
 
 def _round_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes of (rows, columns) weights in float8_e4m3fn, and (rows, 1) float32 scales."""
-    scale = _short(weight.abs().amax(dim=1, keepdim=True) / _LARGEST_FP8).float()
-    codes = (weight / scale).clamp(-_LARGEST_FP8, _LARGEST_FP8)  # beyond it the conversion gives NaN
+    scale = _short(weight.abs().amax(dim=1, keepdim=True) / LARGEST).float()
+    codes = (weight / scale).clamp(-LARGEST, LARGEST)  # beyond it the conversion gives NaN
     return codes.to(torch.float8_e4m3fn), scale
 
 

@@ -310,9 +310,8 @@ def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) 
 def _some(names: Iterable[str]) -> str:
     """The first of some weights' names, and how many there are."""
     ordered = sorted(names)
-    return (
-        f"{len(ordered)} weights ({', '.join(ordered[:3])}{', ...' if len(ordered) > 3 else ''})" if ordered else "none"
-    )
+    shown = ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
+    return f"{len(ordered)} weights ({shown})" if ordered else "none"
 
 
 def check_digests(card: ModelCard | None, weights_dir: Path) -> None:
