@@ -125,7 +125,7 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
 
 EVERYTHING = (
     "method=full", "train_vision=true", "vision_learning_rate=1e-4", "mirror=true", "jitter=true", "dense_weight=1",
-    "probe_weight=5", "images_in_memory=true",
+    "probe_weight=5",
 )  # fmt: skip
 
 
