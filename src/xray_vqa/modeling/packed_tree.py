@@ -6,8 +6,8 @@ branch over itself. On a GPU each part is one call of the varlen flash kernel; a
 their log-sum-exps, which is exact. A mask of the same trees would compute all pairs of tokens and throw most away.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,11 +41,19 @@ class TreeLayout:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TreeLayout":
         """Return the layout on a device; the Trainer moves batches this way."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.to(device, non_blocking=non_blocking)
-        return TreeLayout(**values)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "TreeLayout":
+        """Return the layout in memory that a GPU can fetch from by itself; torch's DataLoader calls it."""
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "TreeLayout":
+        return replace(
+            self,
+            prefix_starts=change(self.prefix_starts),
+            family_starts=change(self.family_starts),
+            branch_starts=change(self.branch_starts),
+        )
 
     @cached_property
     def images(self) -> list[tuple[slice, slice, Tensor]]:

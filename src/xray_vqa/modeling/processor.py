@@ -7,6 +7,7 @@ than float patches; and no side may exceed what a box's three digits can name.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +101,21 @@ class Processor:
         pixels = pixels.unsqueeze(6).expand(*pixels.shape[:6], self.temporal_patch_size, patch, patch)
         return pixels.reshape(images * rows * columns, channels * self.temporal_patch_size * patch * patch)
 
+    def patches(self, frames: Sequence[torch.Tensor], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return the patches of frames of any sizes, one frame's behind the other's; see `patchify`."""
+        return torch.cat([self.patchify(frame.unsqueeze(0), dtype) for frame in frames])
+
+    def grid_thw(self, frames: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return rows and columns of patches as transformers wants them, (images, 3) int64: 1, rows, columns."""
+        patch = self.patch_size
+        return torch.tensor([[1, frame.shape[0] // patch, frame.shape[1] // patch] for frame in frames])
+
     def patches_of(
         self, frames: list[torch.Tensor], dtype: torch.dtype = torch.float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return patches and `image_grid_thw` (images, 3) int64 of frames of any sizes, in order."""
-        patches = torch.cat([self.patchify(frame.unsqueeze(0), dtype) for frame in frames])
-        grid = [[1, frame.shape[0] // self.patch_size, frame.shape[1] // self.patch_size] for frame in frames]
-        return patches, torch.tensor(grid, device=patches.device)
+        """Return `patches` and `grid_thw` of frames on their device."""
+        patches = self.patches(frames, dtype)
+        return patches, self.grid_thw(frames).to(patches.device)
 
     def save(self, model_dir: Path) -> None:
         """Write transformers' `preprocessor_config.json`, which vLLM and others read too."""

@@ -45,6 +45,9 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         save_steps=config.save_steps,
         save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.dataloader_num_workers if torch.cuda.is_available() else 0,
+        # Otherwise the host would wait at each batch until the GPU has done all that it has still to do.
+        dataloader_pin_memory=torch.cuda.is_available(),
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         seed=config.seed,
         data_seed=config.seed,
         deepspeed=str(config.deepspeed) if config.deepspeed else None,

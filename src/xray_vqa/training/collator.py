@@ -96,10 +96,10 @@ class ScanDataset(Dataset[dict[str, Any]]):
         prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
         branches = self.fitting(scan, len(prefix))
         row = build_row(prefix, image_start, grid_hw, branches)
-        patch = self.processor.patch_size
+        pixels = torch.from_numpy(frame.copy())
         item = {
-            "frame": torch.from_numpy(frame.copy()),
-            "grid_thw": torch.tensor([1, frame.shape[0] // patch, frame.shape[1] // patch]),
+            "frame": pixels,
+            "grid_thw": self.processor.grid_thw([pixels])[0],
             "row": row,
             "weights": self._weights(row, branches),
         }

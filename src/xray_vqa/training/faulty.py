@@ -32,9 +32,8 @@ NUM_SHOWN = 3
 class ScanFaulty(DatasetError):
     """One scan cannot be trained on. `kind` is one of `KINDS`."""
 
-    def __init__(
-        self, message: str, *, kind: str = "unreadable"
-    ) -> None:  # a worker's error is raised by message alone
+    def __init__(self, message: str, *, kind: str = "unreadable") -> None:
+        # With a default, since torch raises the error of a worker again from its message alone.
         super().__init__(message)
         self.kind = kind
 

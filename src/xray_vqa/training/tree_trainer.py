@@ -15,6 +15,7 @@ from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import as_attention_mask
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
+from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class TreeModel(torch.nn.Module):
         if recolouring is not None:
             frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
         processor = self._loaded.processor
-        patches = processor.patches_of(frames, dtype)[0]
+        patches = processor.patches(frames, dtype)
         logits = self.model(
             input_ids=input_ids,
             position_ids=position_ids,
@@ -116,6 +117,21 @@ class TreeTrainer(Trainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
     vision_learning_rate: float | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._data_wait = DataWait()
+        self.add_callback(self._data_wait)
+
+    def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
+        """Return the next batches of an update; the time that it takes is told with the loss."""
+        return super().get_batch_samples(self._data_wait.watch(epoch_iterator), *arguments)
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        """Log figures; with the loss of some updates, which share of their time they waited for data."""
+        if "loss" in logs:
+            logs["data_wait"] = self._data_wait.take_share()
+        super().log(logs, *arguments)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
         """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
