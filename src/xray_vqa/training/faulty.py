@@ -22,8 +22,11 @@ KINDS = {
     "unreadable": ("images that cannot be decoded", "export these scans again"),
     "bytes": ("images with other bytes than their annotation's sha256", "import the changed images again"),
     "size": ("images of another size than their annotation says", "their boxes would be wrong: import them again"),
-    "too long": ("images that alone exceed max_seq_length", "raise max_seq_length or lower image_max_pixels"),
-    "cut": ("scans of which not every question fits into max_seq_length", "raise it or lower image_max_pixels"),
+    "too long": (
+        "images that with one question exceed max_seq_length",
+        "raise max_seq_length or lower image_max_pixels",
+    ),
+    "cut": ("questions that do not fit into max_seq_length any more", "raise it or lower image_max_pixels"),
 }
 """What can be wrong with a scan, each in words with what its owner can do. All but `cut` leave the scan out whole."""
 NUM_SHOWN = 3
@@ -70,7 +73,8 @@ def describe(left_out: Sequence[LeftOut]) -> list[str]:
         what, advice = KINDS[kind]
         found = by_kind[kind]
         shown = ", ".join(each.path for each in found[:NUM_SHOWN]) + (", ..." if len(found) > NUM_SHOWN else "")
-        lines.append(f"{len(found)} {what} ({sum(each.pairs for each in found)} pairs): {shown}; {advice}")
+        pairs = sum(each.pairs for each in found)
+        lines.append(f"{len(found)} {kind}, {pairs} pairs with them: {what}: {shown}; {advice}")
     return lines
 
 
@@ -93,14 +97,14 @@ def report(left_out: Sequence[LeftOut], num_scans: int, *, most: float, output_d
     elif write:
         path.unlink(missing_ok=True)
     lines = describe(left_out)
-    for line in lines:
-        logger.warning("left out: %s", line)
     num_whole = sum(each.is_whole for each in left_out)
     if num_whole > most * num_scans or num_whole == num_scans:
         raise DatasetError(
             f"{num_whole} of {num_scans} scans cannot be trained on, more than max_left_out={most:g} allows; {path} "
             "names each:\n  " + "\n  ".join(lines)
         )
+    for line in lines:
+        logger.warning("left out: %s", line)
 
 
 def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +98,11 @@ class ImageCache:
         self._hashes: dict[Path, str] = {}
         """Of files whose annotation names none."""
         self._damaged: set[Path] = set()
+        self._files: dict[Path, Any] = {}
+        """Mapped into this process's memory."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}  # workers that are not forked get the cache by pickling
 
     def frame(self, scan: TrainingScan) -> NDArray[np.uint8]:
         """Return a scan that was added, (height, width, 3) uint8.
@@ -108,7 +112,7 @@ class ImageCache:
         """
         key = self._key(scan)
         place = self._places[key]
-        pixels = _opened(place.shard).get_tensor(key)
+        pixels = self._open(place.shard).get_tensor(key)
         if zlib.crc32(pixels.data) == place.crc32:
             return pixels
         if place.shard not in self._damaged:
@@ -142,6 +146,11 @@ class ImageCache:
                     faults[scan.image_path] = fault
         return faults
 
+    def _open(self, shard: Path) -> Any:
+        if shard not in self._files:
+            self._files[shard] = safe_open(shard, "numpy")
+        return self._files[shard]
+
     def _key(self, scan: TrainingScan) -> str:
         return scan.sha256 or self._hashes[scan.image_path]
 
@@ -174,12 +183,12 @@ class ImageCache:
     def _read_index(self, *, mend: bool = False) -> None:
         """Note what each file holds; with `mend`, which needs the lock, remove what is damaged or was not finished."""
         self._places = {}
-        _opened.cache_clear()  # a file that was written again has the same name
+        self._files = {}  # a file that was written again has the same name
         for unfinished in self.folder.glob(".frames-*") if mend else ():
             unfinished.unlink()
         for shard in sorted(self.folder.glob("frames-*.safetensors")):
             try:
-                told = _opened(shard).metadata() or {}
+                told = self._open(shard).metadata() or {}
                 version, scans = told["processor_version"], json.loads(told["scans"])
                 places = {key: _Place(shard, each["crc32"], tuple(each["size_wh"])) for key, each in scans.items()}
             except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -263,12 +272,6 @@ class ImageCache:
         with replacing(path) as stream:
             stream.write(save({key: frame.pixels for key, frame in frames.items()}, metadata))
         self._places |= places
-
-
-@cache
-def _opened(shard: Path) -> Any:
-    """Return a file mapped into this process, once: kept here and not in the cache, which workers get by pickling."""
-    return safe_open(shard, "numpy")
 
 
 def _attempt(function: Callable[[TrainingScan], Result], scan: TrainingScan) -> Result | ScanFaulty:
