@@ -160,7 +160,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
             chosen.append(branch)
         if not chosen:
             raise ScanFaulty(
-                f"{scan.image_path}: its image takes {prefix_length} of {self.max_seq_length} tokens, and no question fits",
+                f"{scan.image_path}: its image takes {prefix_length} of {self.max_seq_length} tokens; no question fits",
                 kind="too long",
             )
         return chosen

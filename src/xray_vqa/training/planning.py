@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.errors import DatasetError
 from xray_vqa.training.collator import ScanDataset
 from xray_vqa.training.faulty import LEFT_OUT_NAME, LeftOut, counts, report
 from xray_vqa.training.image_cache import ImageCache, check_scans
@@ -48,7 +49,7 @@ def usable(config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: I
         cache: Filled on the way; without one every image is checked.
 
     Raises:
-        DatasetError: More scans are faulty than the run may do without.
+        DatasetError: More scans are faulty than the run may do without, or all of those that it would train on.
         Incomplete: The disk has no room for the cache.
         ConfigError: The cache cannot be used.
     """
@@ -63,6 +64,8 @@ def usable(config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: I
     data = data.without(left_out)
     is_first = os.environ.get("RANK", "0") == "0"
     report(data.left_out, num_scans, most=config.max_left_out, output_dir=config.output_dir, write=is_first)
+    if not data.train:
+        raise DatasetError(f"no scan of {config.train_file} is left to train on; {LEFT_OUT_NAME} says why")
     return data
 
 
