@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,18 @@ def pairs_path(tmp_path: Path) -> Path:
     return tmp_path / "pairs.jsonl"
 
 
-def train(model_dir: Path, pairs: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
+def command(model_dir: Path, pairs: Path, output: Path, *more: str) -> list[str]:
+    return [
         sys.executable, "-m", "xray_vqa", "train", "configs/train_demo.yaml", f"model_name={model_dir}",
         f"train_file={pairs}", f"output_dir={output}", "max_steps=2", "per_device_train_batch_size=2",
         "logging_steps=1", "lora.r=4", "load_best_model_at_end=false", *more,
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def train(model_dir: Path, pairs: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(model_dir, pairs, output, *more), capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 def left_out(output: Path) -> dict[int, tuple[str, int]]:
@@ -119,3 +125,26 @@ def test_a_limit_below_the_images_themselves_says_what_to_do(tiny_model_dir, pai
     assert done.returncode == 1
     assert "raise max_seq_length or lower image_max_pixels" in done.stderr
     assert {kind for kind, _ in left_out(tmp_path / "out").values()} == {*FAULTY.values(), "too long"}
+
+
+def test_images_that_vanish_in_the_middle_stop_the_run_and_it_goes_on_when_they_are_back(
+    tiny_model_dir, pairs_path, tmp_path
+):
+    output, images = tmp_path / "out", tmp_path / "data" / "train" / "images"
+    words = ("max_left_out=0.25", "max_steps=24", "save_steps=4", "per_device_train_batch_size=1")
+    with (tmp_path / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            command(tiny_model_dir, pairs_path, output, *words), stdout=subprocess.DEVNULL, stderr=stderr
+        )
+    deadline = time.monotonic() + 200
+    while not (output / "checkpoint-4" / "trainer_state.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    away = images.rename(images.with_name("away"))
+    assert process.wait(200) == 1
+    told = (tmp_path / "stderr").read_text()
+    assert "no such file. It could be read when the run began" in told
+    assert "Traceback" not in told
+    away.rename(images)
+    again = train(tiny_model_dir, pairs_path, output, *words)
+    assert again.returncode == 0, again.stderr
+    assert "going on from" in again.stderr

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 
+from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import as_attention_mask
@@ -17,6 +18,7 @@ from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
 from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
+from xray_vqa.training.faulty import ScanFaulty
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +126,20 @@ class TreeTrainer(Trainer):
         self.add_callback(self._data_wait)
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
-        """Return the next batches of an update; the time that it takes is told with the loss."""
-        return super().get_batch_samples(self._data_wait.watch(epoch_iterator), *arguments)
+        """Return the next batches of an update; the time that it takes is told with the loss.
+
+        Raises:
+            DatasetError: A scan that could be read at the start cannot be any more.
+        """
+        try:
+            return super().get_batch_samples(self._data_wait.watch(epoch_iterator), *arguments)
+        except ScanFaulty as fault:
+            # A worker's error holds its whole traceback; what its user needs is the end.
+            reason = str(fault).rstrip().rpartition("ScanFaulty: ")[2]
+            raise DatasetError(
+                f"{reason}. It could be read when the run began; mend it, and the same command goes on from the newest "
+                "checkpoint"
+            ) from fault
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Log figures; with the loss of some updates, which share of their time they waited for data."""
