@@ -45,9 +45,6 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         save_steps=config.save_steps,
         save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.dataloader_num_workers if torch.cuda.is_available() else 0,
-        # Otherwise the host would wait at each batch until the GPU has done all that it has still to do.
-        dataloader_pin_memory=torch.cuda.is_available(),
-        accelerator_config={"non_blocking": torch.cuda.is_available()},
         seed=config.seed,
         data_seed=config.seed,
         deepspeed=str(config.deepspeed) if config.deepspeed else None,
@@ -55,6 +52,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=not torch.cuda.is_available(),
+        accelerator_config={"non_blocking": True},  # or the host would wait for each tensor of a batch to arrive
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         **warmup,
