@@ -39,7 +39,7 @@ from xray_vqa.training.scans import TrainingScan
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 128 * 2**20
-"""Frames of one file, which are in memory twice while it is written."""
+"""Frames of one file. While it is written, its frames, their serialised form and the next ones are in memory."""
 _FORMAT = "1"
 """Of the files, and of what `core.images` makes of a scan's bytes."""
 _THREADS = os.cpu_count() or 1
