@@ -22,7 +22,8 @@ from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
 from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
-from xray_vqa.training.planning import RunPlan, plan_run
+from xray_vqa.training.image_cache import ImageCache
+from xray_vqa.training.planning import RunPlan, plan_run, usable
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
@@ -53,6 +54,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     log_file = LogFile(config.output_dir / "train.log")
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
+    cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
+
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
             scans,
@@ -62,9 +65,11 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
             probes=config.probes,
             boxes=config.boxes,
             probe_weight=config.probe_weight,
+            cache=cache,
             **more,
         )
 
+    data = usable(config, data, dataset(data.scans), None if dry_run else cache)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
     train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
@@ -81,9 +86,6 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     if _is_worth_compiling(config, plan):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
-    if config.images_in_memory:
-        train.keep_frames()
-        development.keep_frames()
     arguments = training_arguments(config, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
