@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -193,14 +194,25 @@ class ScanDataset(Dataset[dict[str, Any]]):
                     branches.append(self.encoder.boxes(category, placed))
         return branches
 
+    def num_tokens(self, index: int) -> int:
+        """Return how long an item's tree is in this epoch, mirrored or not, without opening its image."""
+        return self._lengths[self.number_of(index)][0]
+
     def num_left_out(self) -> int:
         """Return how many branches do not fit into `max_seq_length`, over all scans, without opening an image."""
-        total = 0
+        return sum(left_out for _, left_out in self._lengths)
+
+    @cached_property
+    def _lengths(self) -> list[tuple[int, int]]:
+        """For each scan the tokens of its tree, and how many of its branches are left out."""
+        lengths: list[tuple[int, int]] = []
         for scan in self.scans:
             rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
             prefix, _ = self.encoder.prefix(rows * columns)
-            total += len(self.branches(scan)) - len(self.fitting(scan, len(prefix)))
-        return total
+            fitting = self.fitting(scan, len(prefix))
+            tokens = len(prefix) + sum(len(branch.prompt) + len(branch.answer) - 1 for branch in fitting)
+            lengths.append((tokens, len(self.branches(scan)) - len(fitting)))
+        return lengths
 
     def num_not_mirrored(self) -> int:
         """Return how many pairs, over all scans, are left out where their scan is mirrored."""

@@ -1,6 +1,5 @@
 """What a run will do, known before it starts."""
 
-import os
 from dataclasses import dataclass
 
 from xray_vqa.config.train import TrainConfig
@@ -34,10 +33,8 @@ class RunPlan:
         return text
 
 
-def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> RunPlan:
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    per_update = config.per_device_train_batch_size * config.gradient_accumulation_steps * ranks
-    updates_per_epoch = max(1, -(-len(train) // per_update))
+def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset, images_per_update: int) -> RunPlan:
+    updates_per_epoch = max(1, -(-len(train) // images_per_update))
     updates = config.max_steps if config.max_steps > 0 else int(updates_per_epoch * config.num_train_epochs)
     return RunPlan(
         num_images=len(train),
@@ -45,6 +42,6 @@ def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> Run
         num_development=len(data.development),
         num_left_out=train.num_left_out(),
         num_not_mirrored=train.num_not_mirrored(),
-        images_per_update=per_update,
+        images_per_update=images_per_update,
         num_updates=updates,
     )

@@ -3,9 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,21 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def agree(self, value: float) -> float:
-        """Return the first process's value in all of them: clocks differ, schedules must not."""
+    def largest(self, value: float) -> float:
+        """Return the largest value that any process gives, in all of them."""
         if self.world == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64)  # on the CPU, so that the GPU need not wait
-        dist.broadcast(shared, 0)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
         return float(shared.item())
+
+    def share(self, value: T) -> T:
+        """Return what the first process gives, in all of them: clocks differ, schedules must not."""
+        if self.world == 1:
+            return value
+        shared = [value]
+        dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
+        return shared[0]
 
     def average(self, gradients: Sequence[torch.Tensor]) -> None:
         """Replace each gradient by its mean over the processes, all in one message."""
@@ -49,7 +60,13 @@ class Ranks:
         parts = torch.split(flat.div_(self.world), [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(list(gradients), [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
 
+    def meet(self) -> None:
+        """Wait for the others."""
+        if self.world > 1:
+            dist.barrier()
+
     def leave(self) -> None:
+        """Wait for the others, and speak to them no more."""
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()
