@@ -54,7 +54,6 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False,  # every trained weight takes part in every step
-        ddp_broadcast_buffers=False,  # which hold the same angles everywhere
         **warmup,
         **checkpointing,
         **evaluation,
