@@ -83,9 +83,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False, env=environment(**more)
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment(**more))
 
 
 def start(command: list[str], **more: str) -> subprocess.Popen[str]:

@@ -1,6 +1,6 @@
 """`xray-vqa train` that notes which images each update learns from, as digests of their pixels.
 
-    python tests/stand_ins/spied_training.py NOTES_DIR CONFIG key=value ...
+python tests/stand_ins/spied_training.py NOTES_DIR CONFIG key=value ...
 """
 
 import hashlib
