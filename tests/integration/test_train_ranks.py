@@ -186,7 +186,8 @@ def test_the_processes_of_a_launch_stop_together_and_their_exit_code_is_kept(wor
     assert process.returncode == 3, told
     last = losses(output)[-1][0]
     found = newest_checkpoint(output)
-    assert found == output / f"checkpoint-{last}"
+    assert found is not None
+    assert found.name == f"checkpoint-{last}"
     assert (found / "rng_state_1.pth").is_file()
     assert told.count(f"after update {last} of 1000") == 2
 
@@ -210,7 +211,7 @@ def test_two_hosts_train_as_one_process_does(words, tmp_path):
     for host in hosts:
         _, told = host.communicate(timeout=240)
         assert host.returncode == 0, told
-    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert dict(losses(together)) == pytest.approx(dict(losses(alone)), abs=1e-5)
     assert_same_weights(together, alone)
 
 

@@ -59,7 +59,8 @@ def load_trained(model: Any, checkpoint: Path) -> None:
 
 def mark_whole(checkpoint: Path) -> None:
     """Say that everything of a checkpoint is written."""
-    sizes = {path.name: path.stat().st_size for path in sorted(checkpoint.iterdir()) if path.is_file()}
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
     (checkpoint / WHOLE_NAME).write_text(json.dumps(sizes, indent=1) + "\n")
 
 
@@ -82,13 +83,14 @@ def put_aside_broken(output_dir: Path) -> None:
         checkpoint.rename(aside)
 
 
-def drop_oldest(output_dir: Path, limit: int | None, *, keep: set[Path]) -> None:
-    """Remove whole checkpoints, those written first, until there are `limit`; those in `keep` stay."""
+def drop_oldest(output_dir: Path, limit: int | None, *, keep: set[str]) -> None:
+    """Remove whole checkpoints, those written first, until there are `limit`; those named in `keep` stay."""
     if limit is None:
         return
-    others = [checkpoint for checkpoint in _whole_checkpoints(output_dir) if checkpoint not in keep]
+    whole = _whole_checkpoints(output_dir)
+    others = [checkpoint for checkpoint in whole if checkpoint.name not in keep]
     others.sort(key=lambda checkpoint: ((checkpoint / WHOLE_NAME).stat().st_mtime_ns, _step_of(checkpoint)))
-    for checkpoint in others[: max(0, len(others) + len(keep) - limit)]:
+    for checkpoint in others[: max(0, len(whole) - limit)]:
         unmark(checkpoint)
         shutil.rmtree(checkpoint)
 
@@ -153,8 +155,11 @@ def remember_run(
     method = "full with vision" if config.train_vision else config.method
     run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
     if checkpoint is not None:
-        if not checkpoint.is_dir():
-            raise ConfigError(f"{checkpoint} is not on this host; put output_dir where all hosts of the run see it")
+        if not _is_whole(checkpoint):
+            raise ConfigError(
+                f"{checkpoint} is not a whole checkpoint as this host sees it; choose another one, and put output_dir "
+                "where all hosts of the run see it"
+            )
         before = _read_run(config.output_dir) or run
         changed = [key for key in run if before.get(key) != run[key]]
         if changed:
@@ -166,7 +171,8 @@ def remember_run(
     ranks.meet()  # before the first one writes what the others still read
     if not ranks.is_first:
         return
-    (config.output_dir / RUN_NAME).write_text(json.dumps(run | {"images_per_update": num_images}, indent=1) + "\n")
+    if checkpoint is None or not _read_run(config.output_dir):
+        (config.output_dir / RUN_NAME).write_text(json.dumps(run | {"images_per_update": num_images}, indent=1) + "\n")
     (config.output_dir / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 

@@ -3,12 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)
+"""For which the others wait while the first process writes; NCCL's own ten may not do for all weights of a 7B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Ranks:
         if has_gpu:
             torch.cuda.set_device(device)
         if world > 1 and not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=PATIENCE)
         return cls(int(os.environ.get("RANK", "0")), world, device)
 
     @property

@@ -181,7 +181,7 @@ class TreeTrainer(Trainer):
             raise
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            drop_oldest(output_dir, self.num_checkpoints, keep={target, *([Path(best)] if best else [])})
+            drop_oldest(output_dir, self.num_checkpoints, keep={target.name, Path(best or target).name})
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         if not self.args.should_save:

@@ -67,9 +67,9 @@ def test_a_damaged_checkpoint_is_put_aside(tmp_path: Path, damage, caplog):
 def test_old_checkpoints_go_by_their_age_and_never_the_best_or_the_last(tmp_path: Path):
     best, _, _ = (write(tmp_path, step, written_at=step) for step in (2, 4, 6))
     gone_back = write(tmp_path, 3, written_at=9)  # the run went on from checkpoint-2
-    drop_oldest(tmp_path, 3, keep={best, gone_back})
+    drop_oldest(tmp_path, 3, keep={best.name, gone_back.name})
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-3", "checkpoint-6"]
-    drop_oldest(tmp_path, 1, keep={best, gone_back})
+    drop_oldest(tmp_path, 1, keep={best.name, gone_back.name})
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-3"]
     drop_oldest(tmp_path, None, keep=set())
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-3"]
