@@ -14,6 +14,9 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """For which the others wait while the first process writes; NCCL's own ten may not do for all weights of a 7B."""
 
+_LEFT: list[dist.ProcessGroup | None] = []
+"""Groups that are kept until the process ends: see `Ranks.leave`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -73,4 +76,7 @@ class Ranks:
         """Wait for the others, and speak to them no more."""
         if self.world > 1:
             dist.barrier()
+            # Were DistributedDataParallel the last to hold the group, it would end gloo's threads while it holds the
+            # interpreter's lock, for which one of them may be waiting: both would wait for ever (torch 2.13).
+            _LEFT.append(dist.group.WORLD)
             dist.destroy_process_group()
