@@ -1,14 +1,17 @@
 """Fine-tune a model on a dataset (`configs/train_stcray.yaml`), or pre-train nano (`configs/pretrain_nano.yaml`)."""
 
 import argparse
+import contextlib
 import os
-import subprocess
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
+import psutil
 import yaml
 
 from xray_vqa.config.loading import load_config
@@ -28,8 +31,9 @@ examples:
   xray-vqa train configs/train_stcray.yaml outputs/qwen25vl_stcray_lora/checkpoint-1000
   xray-vqa train configs/train_stcray.yaml --dry-run               the resolved configuration, and the steps
 
-Stopped at any moment, the same command goes on from the newest whole checkpoint. With several GPUs torchrun is
-started by itself. Watch with `tail -f OUTPUT/train.log` or `tensorboard --logdir OUTPUT/logs`.
+Stopped at any moment, the same command goes on from the newest whole checkpoint; SIGTERM and Ctrl-C let it write one
+first. With several GPUs torchrun is started by itself; its variables (PET_NNODES and others, see docs/TRAINING.md) add
+more hosts. Watch with `tail -f OUTPUT/train.log` or `tensorboard --logdir OUTPUT/logs`.
 """
 
 
@@ -47,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     num_gpus = torch.cuda.device_count()
-    if num_gpus > 1 and "LOCAL_RANK" not in os.environ and not args.dry_run:
+    wants_torchrun = num_gpus > 1 or any(name in os.environ for name in ("PET_NNODES", "PET_NPROC_PER_NODE"))
+    if wants_torchrun and "LOCAL_RANK" not in os.environ and not args.dry_run:
         return _launch(num_gpus)
     if isinstance(config, PretrainConfig):
         return _pretrain(config)
     from xray_vqa.training.recipe import finetune
 
     output_dir = finetune(config, checkpoint, dry_run=args.dry_run)
-    if output_dir is not None:
+    if output_dir is not None and os.environ.get("RANK", "0") == "0":
         print(output_dir)
     return 0
 
@@ -87,10 +92,42 @@ def _recipe_of(path: Path) -> str:
 
 
 def _launch(num_gpus: int) -> int:
-    """Start this command again under torchrun, one process a GPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}"]
-    print(f"starting on {num_gpus} GPUs", file=sys.stderr)
-    return subprocess.run([*command, "-m", "xray_vqa", "train", *_own_arguments()], check=False).returncode
+    """Start this command again under torchrun, one process a GPU, and return the exit code of those processes.
+
+    What torchrun's environment variables say goes before: several hosts, or another number of processes.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # torchrun itself would kill processes that are not through 30 seconds after a signal, checkpoint or not.
+    options = ["--signals-to-handle=SIGHUP,SIGQUIT"]
+    if "PET_NNODES" not in os.environ:
+        options.append("--standalone")
+    if "PET_NPROC_PER_NODE" not in os.environ:
+        options.append(f"--nproc-per-node={max(1, num_gpus)}")
+    handlers = {number: signal.signal(number, _pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        torchrun.run(torchrun.parse_args([*options, "-m", "xray_vqa", "train", *_own_arguments()]))
+    except ChildFailedError as error:
+        # A process that fails takes the others with it, by a lost connection (1) or a signal (negative).
+        codes = [failure.exitcode for failure in error.failures.values()]
+        return max(codes) if max(codes) > 0 else 128 - max(codes)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Pass a signal on to the training processes, which end in their own time; without any yet, stop at once."""
+    processes = psutil.Process().children()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+    if not processes:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
 
 def _own_arguments() -> Sequence[str]:

@@ -78,7 +78,7 @@ def disk_errors(output: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        refused = error if isinstance(error, OSError) else _told_by_rust(error)
+        refused = error if isinstance(error, OSError) else _told_otherwise(error)
         if refused is None:
             raise
         place = refused.filename or output
@@ -87,11 +87,13 @@ def disk_errors(output: Path) -> Generator[None]:
         raise ConfigError(f"{place}: {refused.strerror}") from error
 
 
-def _told_by_rust(error: Exception) -> OSError | None:
-    """What the disk refused, where safetensors or tokenizers say it in an error of their own; None for any other."""
+def _told_otherwise(error: Exception) -> OSError | None:
+    """What the disk refused, where a library says it in an error of its own; None for any other error."""
     if isinstance(error, XrayVqaError):
         return None
-    number = re.search(r"\(os error (\d+)\)", str(error))
+    if "inline_container" in str(error):  # where torch.save failed to write; why is not told
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    number = re.search(r"os error (\d+)", str(error))  # safetensors and tokenizers
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 

@@ -43,7 +43,6 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         fp16=loaded.precision.name == "fp16",
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.dataloader_num_workers if torch.cuda.is_available() else 0,
         seed=config.seed,
         data_seed=config.seed,
@@ -55,6 +54,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         accelerator_config={"non_blocking": True},  # or the host would wait for each tensor of a batch to arrive
         disable_tqdm=True,
         logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False,  # every trained weight takes part in every step
         **warmup,
         **checkpointing,
         **evaluation,

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,6 @@ class LogFile(TrainerCallback):
                 for key, value in (given["logs"] or {}).items()
             }
             self._figures.info("step %d/%d %s", state.global_step, state.max_steps, json.dumps(figures))
-
-
-class EpochStart(TrainerCallback):
-    """Tells a dataset which epoch begins, before its workers start; a resumed run begins within one."""
-
-    def __init__(self, start_epoch: Callable[[int], None]) -> None:
-        self._start_epoch = start_epoch
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
-        self._start_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class ProgressLine(TrainerCallback):

@@ -1,21 +1,28 @@
-"""What a run leaves on the way: trained weights, and which data and settings they belong to."""
+"""What a run leaves on the way: trained weights, and which data and settings they belong to.
+
+A checkpoint counts from the moment that a file in it lists all the others. That file comes last, after every rank has
+written, and older checkpoints go after it, so there is always a whole one behind a half-written one.
+"""
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
+from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.scans import TrainingData, fingerprint
 
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "train_config.yaml"
 RUN_NAME = "run.json"
+WHOLE_NAME = "whole.json"
+"""In a checkpoint: the size in bytes of each of its files."""
 
 
 def save_trained(model: Any, target: Path) -> None:
@@ -46,25 +53,110 @@ def load_trained(model: Any, checkpoint: Path) -> None:
     model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True).state_dict())
 
 
+def mark_whole(checkpoint: Path) -> None:
+    """Say that everything of a checkpoint is written."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
+    (checkpoint / WHOLE_NAME).write_text(json.dumps(sizes, indent=1) + "\n")
+
+
+def unmark(checkpoint: Path) -> None:
+    """Let a checkpoint count no more, before it is written anew."""
+    (checkpoint / WHOLE_NAME).unlink(missing_ok=True)
+
+
 def newest_checkpoint(output_dir: Path) -> Path | None:
-    """Return the newest checkpoint that was written whole, or None; one cut short by a kill is put aside, aloud."""
-    found = get_last_checkpoint(str(output_dir))
-    while found is not None and not (Path(found) / "trainer_state.json").is_file():
-        logger.warning("%s is not whole; passing over it", found)
-        Path(found).rename(Path(found).with_name(f"broken-{Path(found).name}"))
-        found = get_last_checkpoint(str(output_dir))
-    return Path(found) if found else None
+    """Return the whole checkpoint with the most updates, or None."""
+    return max(_whole_checkpoints(output_dir), key=_step_of, default=None)
 
 
-def remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | None) -> None:
-    """Write the resolved configuration, and refuse to go on with a checkpoint of other data."""
-    path = config.output_dir / RUN_NAME
+def put_aside_broken(output_dir: Path) -> None:
+    """Rename checkpoints that a kill or an interrupted copy cut short, aloud."""
+    for checkpoint in set(_checkpoints(output_dir)) - set(_whole_checkpoints(output_dir)):
+        aside = checkpoint.with_name(f"broken-{checkpoint.name}")
+        logger.warning("%s is not whole; putting it aside as %s", checkpoint, aside.name)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+
+
+def drop_oldest(output_dir: Path, limit: int | None, *, keep: set[str]) -> None:
+    """Remove whole checkpoints, those written first, until there are `limit`; those named in `keep` stay."""
+    if limit is None:
+        return
+    whole = _whole_checkpoints(output_dir)
+    others = [checkpoint for checkpoint in whole if checkpoint.name not in keep]
+    others.sort(key=lambda checkpoint: ((checkpoint / WHOLE_NAME).stat().st_mtime_ns, _step_of(checkpoint)))
+    for checkpoint in others[: max(0, len(whole) - limit)]:
+        unmark(checkpoint)
+        shutil.rmtree(checkpoint)
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    return [path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
+
+
+def _whole_checkpoints(output_dir: Path) -> list[Path]:
+    return [checkpoint for checkpoint in _checkpoints(output_dir) if _is_whole(checkpoint)]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        sizes = json.loads((checkpoint / WHOLE_NAME).read_text())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def images_per_update(config: TrainConfig, checkpoint: Path | None, num_ranks: int) -> int:
+    """Return the global batch: as the run was first started, on however many ranks it goes on.
+
+    Raises:
+        ConfigError: There are more ranks than images in an update.
+    """
+    configured = config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
+    kept = configured if checkpoint is None else _read_run(config.output_dir).get("images_per_update", configured)
+    if kept < num_ranks:
+        raise ConfigError(
+            f"the run in {config.output_dir} was started with {kept} images an update, too few for {num_ranks} "
+            f"processes; go on with {kept} GPUs or fewer (CUDA_VISIBLE_DEVICES), or use another output_dir"
+        )
+    if kept != configured:
+        logger.info(
+            "the run was started with %d images an update and keeps them; this configuration would take %d",
+            kept,
+            configured,
+        )
+    return kept
+
+
+def remember_run(
+    config: TrainConfig, data: TrainingData, checkpoint: Path | None, num_images: int, ranks: Ranks
+) -> None:
+    """Write the resolved configuration, and refuse to go on with a checkpoint of other data.
+
+    Args:
+        config: The run.
+        data: What it trains on.
+        checkpoint: What it goes on from.
+        num_images: See `images_per_update`.
+        ranks: The first of which writes.
+
+    Raises:
+        ConfigError: The checkpoint is of another run, or this host does not see it.
+    """
     method = "full with vision" if config.train_vision else config.method
     run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
     if checkpoint is not None:
-        if not checkpoint.is_dir():
-            raise ConfigError(f"{checkpoint}: no such checkpoint folder")
-        before = json.loads(path.read_text()) if path.is_file() else run
+        if not _is_whole(checkpoint):
+            raise ConfigError(
+                f"{checkpoint} is not a whole checkpoint as this host sees it; choose another one, and put output_dir "
+                "where all hosts of the run see it"
+            )
+        before = _read_run(config.output_dir) or run
         changed = [key for key in run if before.get(key) != run[key]]
         if changed:
             raise ConfigError(
@@ -72,5 +164,15 @@ def remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | Non
                 f"{config.output_dir} to start anew"
             )
         logger.info("going on from %s", checkpoint)
-    path.write_text(json.dumps(run, indent=1) + "\n")
+    ranks.meet()  # before the first one writes what the others still read
+    if not ranks.is_first:
+        return
+    if checkpoint is None or not _read_run(config.output_dir):
+        (config.output_dir / RUN_NAME).write_text(json.dumps(run | {"images_per_update": num_images}, indent=1) + "\n")
     (config.output_dir / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _read_run(output_dir: Path) -> dict[str, Any]:
+    """Return what is recorded of the run in a folder; empty where nothing is."""
+    path = output_dir / RUN_NAME
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,21 @@ class ScanDataset(Dataset[dict[str, Any]]):
         told = f"pairs {pairs} and " if pairs else ""
         reason = f"{told}{missing - len(pairs)} probes and boxes do not fit into {self.max_seq_length} tokens"
         return LeftOut(kind="cut", path=str(scan.image_path), reason=reason, pairs=len(pairs))
+
+    def num_tokens(self, index: int) -> int:
+        """Return how long an item's tree is in this epoch, mirrored or not, without opening its image."""
+        return self._lengths[self.number_of(index)]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """The tokens of each scan's tree."""
+        lengths: list[int] = []
+        for scan in self.scans:
+            rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
+            prefix, _ = self.encoder.prefix(rows * columns)
+            fitting = self.fitting(scan, len(prefix))
+            lengths.append(len(prefix) + sum(len(branch.prompt) + len(branch.answer) - 1 for branch in fitting))
+        return lengths
 
     def num_not_mirrored(self) -> int:
         """Return how many pairs, over all scans, are left out where their scan is mirrored."""

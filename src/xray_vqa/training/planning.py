@@ -1,6 +1,5 @@
 """What a run will do, known before it starts."""
 
-import os
 from dataclasses import dataclass
 
 from xray_vqa.config.train import TrainConfig
@@ -8,6 +7,7 @@ from xray_vqa.errors import DatasetError
 from xray_vqa.training.collator import ScanDataset
 from xray_vqa.training.faulty import LEFT_OUT_NAME, LeftOut, counts, report
 from xray_vqa.training.image_cache import ImageCache, check_scans
+from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.scans import TrainingData
 
 
@@ -39,7 +39,9 @@ class RunPlan:
         return text
 
 
-def usable(config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: ImageCache | None) -> TrainingData:
+def usable(
+    config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: ImageCache | None, ranks: Ranks
+) -> TrainingData:
     """Return the data without the scans that cannot be trained on; all of them are named.
 
     Args:
@@ -47,6 +49,7 @@ def usable(config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: I
         data: All that the pairs files name.
         asked: What would be asked about it.
         cache: Filled on the way; without one every image is checked.
+        ranks: The first of which writes the file.
 
     Raises:
         DatasetError: More scans are faulty than the run may do without, or all of those that it would train on.
@@ -62,17 +65,14 @@ def usable(config: TrainConfig, data: TrainingData, asked: ScanDataset, cache: I
             left_out.append(found)
     num_scans = len(data.scans) + len(data.left_out)
     data = data.without(left_out)
-    is_first = os.environ.get("RANK", "0") == "0"
-    report(data.left_out, num_scans, most=config.max_left_out, output_dir=config.output_dir, write=is_first)
+    report(data.left_out, num_scans, most=config.max_left_out, output_dir=config.output_dir, write=ranks.is_first)
     if not data.train:
         raise DatasetError(f"no scan of {config.train_file} is left to train on; {LEFT_OUT_NAME} says why")
     return data
 
 
-def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> RunPlan:
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    per_update = config.per_device_train_batch_size * config.gradient_accumulation_steps * ranks
-    updates_per_epoch = max(1, -(-len(train) // per_update))
+def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset, images_per_update: int) -> RunPlan:
+    updates_per_epoch = max(1, -(-len(train) // images_per_update))
     updates = config.max_steps if config.max_steps > 0 else int(updates_per_epoch * config.num_train_epochs)
     return RunPlan(
         num_images=len(train),
@@ -80,6 +80,6 @@ def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> Run
         num_development=len(data.development),
         left_out=counts(data.left_out),
         num_not_mirrored=train.num_not_mirrored(),
-        images_per_update=per_update,
+        images_per_update=images_per_update,
         num_updates=updates,
     )

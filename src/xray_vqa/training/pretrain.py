@@ -186,7 +186,7 @@ def _train(
         total.backward()
         ranks.average([p.grad for p in state.parameters.values() if p.grad is not None])
         state.update(config.learning_rate * _schedule(state.step, progress, config), config)
-        state.seconds = before + ranks.agree(time.monotonic() - started)
+        state.seconds = before + ranks.share(time.monotonic() - started)
         progress = _progress(state, config)
         if state.step % 50 == 0 or progress >= 1:
             pool.check()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
@@ -19,12 +19,21 @@ from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.training.arguments import training_arguments
-from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
-from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
+from xray_vqa.training.callbacks import LogFile, ProgressLine
+from xray_vqa.training.checkpoints import (
+    images_per_update,
+    newest_checkpoint,
+    put_aside_broken,
+    remember_run,
+    save_trained,
+)
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.image_cache import ImageCache
 from xray_vqa.training.planning import RunPlan, plan_run, usable
+from xray_vqa.training.ranks import Ranks
+from xray_vqa.training.sampling import DealtBatches
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
+from xray_vqa.training.stopping import StopWithCheckpoint
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
@@ -37,6 +46,8 @@ UPDATES_WORTH_COMPILING = 500
 def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
     """Fine-tune as configured and return the output folder; None after a dry run.
 
+    Under torchrun each process does so together with the others, and the first one writes.
+
     Args:
         config: The run.
         checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
@@ -44,14 +55,20 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
-        Incomplete: The disk is full when the result is written; the same command goes on from the last checkpoint.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
+        Incomplete: SIGTERM came, or the disk is full. The same call goes on from the newest checkpoint.
+        KeyboardInterrupt: SIGINT came; likewise.
     """
     _check_machine(config)
+    ranks = Ranks.join()
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    log_file = LogFile(config.output_dir / "train.log")
+    told: list[TrainerCallback] = []
+    if ranks.is_first:
+        told = [LogFile(config.output_dir / "train.log"), ProgressLine()]
+    else:
+        logging.getLogger("xray_vqa").setLevel(logging.WARNING)
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
     cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
@@ -69,38 +86,52 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
             **more,
         )
 
-    data = usable(config, data, dataset(data.scans), None if dry_run else cache)
+    data = usable(config, data, dataset(data.scans), None if dry_run else cache, ranks)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
     train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
-    plan = plan_run(config, data, train)
+    if ranks.is_first and not dry_run:
+        put_aside_broken(config.output_dir)
+    checkpoint = ranks.share(checkpoint or newest_checkpoint(config.output_dir))
+    num_ranks = max(ranks.world, torch.cuda.device_count()) if dry_run else ranks.world
+    batches = DealtBatches(
+        train,
+        images_per_update=images_per_update(config, checkpoint, num_ranks),
+        images_per_micro_batch=config.per_device_train_batch_size,
+        seed=config.seed,
+        rank=ranks.rank,
+        num_ranks=num_ranks,
+    )
+    plan = plan_run(config, data, train, batches.images_per_update)
     logger.info("%s", plan.describe())
     if dry_run:
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
         print(f"# {plan.describe()}")
         return None
-    checkpoint = checkpoint or newest_checkpoint(config.output_dir)
-    remember_run(config, data, checkpoint)
+    remember_run(config, data, checkpoint, batches.images_per_update, ranks)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = make_trainable(config, loaded)
     if _is_worth_compiling(config, plan):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
-    arguments = training_arguments(config, loaded, has_development=bool(data.development))
+    accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
+    arguments = training_arguments(accumulating, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
+        callbacks=[*told, StopWithCheckpoint(ranks)],
     )
+    trainer.batches, trainer.num_checkpoints = batches, config.save_total_limit
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.is_world_process_zero():
+    if ranks.is_first:
         with disk_errors(config.output_dir):
             export(config, loaded, data, trainer)
+    ranks.leave()
     return config.output_dir
 
 

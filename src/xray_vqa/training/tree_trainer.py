@@ -1,15 +1,19 @@
 """The model and the loop as transformers' Trainer knows them; what is ours about both."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
+from xray_vqa.core.jsonl import disk_errors
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import LoadedModel
@@ -17,10 +21,11 @@ from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import as_attention_mask
 from xray_vqa.modeling.seeing import visual_tokens
 from xray_vqa.training.augment import recolour
-from xray_vqa.training.checkpoints import load_trained, save_trained
+from xray_vqa.training.checkpoints import drop_oldest, load_trained, mark_whole, save_trained, unmark
 from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.faulty import ScanFaulty
+from xray_vqa.training.sampling import DealtBatches, WithSpares
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,9 @@ HEADS_NAME = "dense_heads.pt"
 
 class TreeModel(torch.nn.Module):
     """The model as the Trainer calls it: patches are cut and the mask is made on its device."""
+
+    accepts_loss_kwargs = True
+    """Without which the Trainer gives no `num_items_in_batch`, and every micro-batch would count alike."""
 
     def __init__(self, loaded: LoadedModel, *, dense_weight: float = 0.0) -> None:
         super().__init__()
@@ -82,7 +90,7 @@ class TreeModel(torch.nn.Module):
             owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
             named: See `DenseHeads.loss`.
-            num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
+            num_items_in_batch: Supervised tokens of the whole update, over all ranks; the loss is divided by it.
         """
         base, processor = self._loaded.base, self._loaded.processor
         dtype = next(base.model.visual.parameters()).dtype
@@ -117,11 +125,34 @@ class TreeTrainer(Trainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
     vision_learning_rate: float | None = None
+    batches: DealtBatches | None = None
+    """What each update learns from; without it the Trainer's own shuffling."""
+    num_checkpoints: int | None = None
+    """How many to keep. The Trainer would remove an old one before the new one is whole."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._data_wait = DataWait()
         self.add_callback(self._data_wait)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return this rank's micro-batches."""
+        if self.batches is None:
+            return super().get_train_dataloader()
+        loader: DataLoader[Any] = DataLoader(
+            WithSpares(self.batches.items),
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # As one process of one: these are this rank's already. The Trainer passes the epoch on, and skips on resume, in
+        # the batch sampler, where no image is opened for it.
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True,
+            non_blocking=self.args.dataloader_pin_memory,
+        )  # fmt: skip
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
         """Return the next batches of an update; the time that it takes is told with the loss.
@@ -158,7 +189,28 @@ class TreeTrainer(Trainer):
                     optimizer.add_param_group({**group, "params": apart, "lr": self.vision_learning_rate})
         return optimizer
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        output_dir = Path(str(self.args.output_dir))
+        target = output_dir / f"checkpoint-{self.state.global_step}"
+        try:
+            with disk_errors(output_dir):
+                if self.args.should_save:
+                    unmark(target)
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # each rank has written its random state
+                if self.args.should_save:
+                    mark_whole(target)
+        except Exception:
+            if self.args.should_save:
+                shutil.rmtree(target, ignore_errors=True)
+            raise
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            drop_oldest(output_dir, self.num_checkpoints, keep={target.name, Path(best or target).name})
+
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
         target = Path(output_dir or str(self.args.output_dir))
         target.mkdir(parents=True, exist_ok=True)
         tree: Any = self.accelerator.unwrap_model(self.model)

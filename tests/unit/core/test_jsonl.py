@@ -141,6 +141,11 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
         (KeyboardInterrupt(), KeyboardInterrupt),
         (OSError(28, "No space left on device"), Incomplete),
         (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), Incomplete),  # Rust's
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            Incomplete,
+        ),  # torch.save's
+        (RuntimeError("shape mismatch"), RuntimeError),
     ],
 )
 def test_what_stops_a_folder_half_way_leaves_none(tmp_path, raised, expected):
