@@ -10,11 +10,13 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.jsonl import disk_errors, make_readable
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
@@ -42,6 +44,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
+        Incomplete: The disk is full when the result is written; the same command goes on from the last checkpoint.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
     """
@@ -96,7 +99,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
-        export(config, loaded, data, trainer)
+        with disk_errors(config.output_dir):
+            export(config, loaded, data, trainer)
     return config.output_dir
 
 
@@ -123,7 +127,13 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":
-        loaded.base.config.save_pretrained(output_dir)
+        embed_base(loaded.weights_dir, output_dir)
+        if config.lora.vision:
+            logger.warning(
+                "vLLM and AutoModel leave out the vision tower's adapter; for them: xray-vqa merge %s --output-dir DIR",
+                output_dir,
+            )
+    make_readable(output_dir)
     # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
     covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
     write_card(
