@@ -144,7 +144,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
         (
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
             Incomplete,
-        ),  # torch.save's
+        ),  # torch's
         (RuntimeError("shape mismatch"), RuntimeError),
     ],
 )
