@@ -1,11 +1,23 @@
 """What a run will do, known before it starts."""
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
 
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.modeling.loading import LoadedModel, is_nano
 from xray_vqa.training.collator import ScanDataset
+from xray_vqa.training.machines import REFERENCES, Machine, machine_here, predicted_hours, work_of
+from xray_vqa.training.memory import Demand, MemoryPlan, PassSettings, pass_cost, plan_memory, state_bytes
 from xray_vqa.training.scans import TrainingData
+
+UPDATES_WORTH_COMPILING = 500
+"""At which the two minutes that it takes come back on an H200, a third of each update's time saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +31,24 @@ class RunPlan:
     num_not_mirrored: int
     images_per_update: int
     num_updates: int
+    num_ranks: int
+    demands: tuple[Demand, ...]
+    """Of each item of the first epoch."""
+    longest: tuple[int, ...]
+    """The items of the largest possible batch of one process, the longest first."""
+    num_epochs: float
+
+    @property
+    def seen(self) -> Demand:
+        """What all images demand that the run sees."""
+        return Demand(*(round(self.num_epochs * value) for value in Demand.total(self.demands)))
 
     def describe(self) -> str:
         pairs_per_update = self.num_pairs / max(1, self.num_images) * self.images_per_update
         text = (
             f"{self.num_images} images with {self.num_pairs} pairs, {self.num_development} held out; "
             f"{self.images_per_update} images (about {pairs_per_update:.0f} pairs) an update, "
-            f"{self.num_updates} updates"
+            f"{self.num_updates} updates; {self._lengths()}"
         )
         if self.num_left_out:
             text += f"; {self.num_left_out} branches do not fit into max_seq_length"
@@ -33,18 +56,98 @@ class RunPlan:
             text += f"; {self.num_not_mirrored} pairs speak of places, so mirrored scans go without them"
         return text
 
+    def _lengths(self) -> str:
+        tokens = np.array([demand.tokens for demand in self.demands])
+        middle, most = np.percentile(tokens, (50, 95)).round().astype(int)
+        answers = sum(demand.answers for demand in self.demands) / tokens.sum()
+        return (
+            f"tokens an image: {tokens.min():,} to {tokens.max():,}, half up to {middle:,}, 95 % up to {most:,}; "
+            f"{answers:.1%} of them are trained on"
+        )
+
 
 def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> RunPlan:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     per_update = config.per_device_train_batch_size * config.gradient_accumulation_steps * ranks
     updates_per_epoch = max(1, -(-len(train) // per_update))
-    updates = config.max_steps if config.max_steps > 0 else int(updates_per_epoch * config.num_train_epochs)
+    updates = config.max_steps if config.max_steps > 0 else math.ceil(updates_per_epoch * config.num_train_epochs)
+    of_scans, num_left_out = train.demands()
+    demands = [of_scans[train.number_of(index)] for index in range(len(train))]
+    by_length = sorted(range(len(train)), key=lambda index: demands[index], reverse=True)
     return RunPlan(
         num_images=len(train),
         num_pairs=sum(len(train.scans[train.number_of(index)].pairs) for index in range(len(train))),
         num_development=len(data.development),
-        num_left_out=train.num_left_out(),
+        num_left_out=num_left_out,
         num_not_mirrored=train.num_not_mirrored(),
         images_per_update=per_update,
         num_updates=updates,
+        num_ranks=ranks,
+        demands=tuple(demands),
+        longest=tuple(by_length[: config.per_device_train_batch_size]),
+        num_epochs=updates * per_update / len(train) if config.max_steps > 0 else config.num_train_epochs,
     )
+
+
+def is_worth_compiling(config: TrainConfig, plan: RunPlan, machine: Machine) -> bool:
+    """Return whether the layers are compiled: as configured, or in long runs on a GPU."""
+    if config.compile is not None:
+        return config.compile
+    return machine.is_gpu and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
+
+
+def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> MemoryPlan:
+    """Return what a run takes on a machine.
+
+    Args:
+        config: The run.
+        loaded: Its model with the adapter in it; weights are not looked at, so that `meta` will do.
+        plan: What the run does.
+        machine: Where.
+    """
+    element = next(loaded.base.parameters()).element_size()
+    is_adapted = config.method != "full"
+    settings = PassSettings(
+        dropout=config.lora.dropout if is_adapted else 0.0,
+        trains_vision=any(weight.requires_grad for weight in loaded.base.model.visual.parameters()),
+        compiled=is_worth_compiling(config, plan, machine),
+        fused=config.deepspeed is None or not is_adapted,
+    )
+    model_config: Any = loaded.base.config
+    plain, with_checkpointing = (
+        pass_cost(model_config, element, settings, checkpointing=checkpointing) for checkpointing in (False, True)
+    )
+    return plan_memory(
+        config.gradient_checkpointing,
+        state_bytes(loaded.model, num_ranks=plan.num_ranks),
+        machine.capacity,
+        (plain, with_checkpointing),
+        [plan.demands[index] for index in plan.longest],
+    )
+
+
+def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str]:
+    """Return lines with hours and GiB of this machine; of known GPUs where the model needs one and there is none."""
+    work = work_of(loaded.base, plan.seen)
+    lines: list[str] = []
+    for machine in _machines(loaded):
+        memory = plan_memory_of(config, loaded, plan, machine)
+        hours = predicted_hours(
+            work,
+            machine,
+            num_ranks=plan.num_ranks,
+            compiled=is_worth_compiling(config, plan, machine),
+            checkpointing=memory.checkpointing,
+        )
+        lines.append(f"{machine.name}: {_told(hours)} predicted; {memory.describe()}")
+    return lines
+
+
+def _machines(loaded: LoadedModel) -> Sequence[Machine]:
+    return [machine_here()] if torch.cuda.is_available() or is_nano(loaded.weights_dir) else REFERENCES
+
+
+def _told(hours: float) -> str:
+    if math.isnan(hours):
+        return "hours not"
+    return f"{hours * 60:.1f} minutes" if hours < 1 else f"{hours:.1f} hours"

@@ -15,20 +15,19 @@ from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
-from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
+from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
 from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
-from xray_vqa.training.planning import RunPlan, plan_run
+from xray_vqa.training.machines import machine_here
+from xray_vqa.training.parts import Budget
+from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 logger = logging.getLogger(__name__)
-
-UPDATES_WORTH_COMPILING = 500
-"""At which the two minutes that it takes come back on an H200, a third of each update's time saved."""
 
 
 def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
@@ -37,18 +36,20 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     Args:
         config: The run.
         checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
-        dry_run: Say what would be done, load nothing heavy onto a GPU, and stop.
+        dry_run: Say what would be done, with predicted hours and GiB, and stop; weights are not loaded.
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
     """
-    _check_machine(config)
+    if not dry_run:
+        _check_machine(config)
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
-    loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
+    load = outline_model if dry_run else load_model
+    loaded = load(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
@@ -68,20 +69,28 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     plan = plan_run(config, data, train)
     logger.info("%s", plan.describe())
     if dry_run:
+        loaded.model = make_trainable(config, loaded)
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
-        print(f"# {plan.describe()}")
+        for line in (plan.describe(), *predict(config, loaded, plan)):
+            print(f"# {line}")
         return None
     checkpoint = checkpoint or newest_checkpoint(config.output_dir)
     remember_run(config, data, checkpoint)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = make_trainable(config, loaded)
-    if _is_worth_compiling(config, plan):
+    machine = machine_here()
+    memory = plan_memory_of(config, loaded, plan, machine)
+    logger.info("%s: %s", machine.name, memory.describe())
+    if is_worth_compiling(config, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
     if config.images_in_memory:
         train.keep_frames()
         development.keep_frames()
-    arguments = training_arguments(config, loaded, has_development=bool(data.development))
+    arguments = training_arguments(
+        config, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
+    )
+    budget = Budget(memory)
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
@@ -89,10 +98,13 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
+        budget=budget,
+        longest=lambda: [train[index] for index in plan.longest],
     )
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    logger.info("memory: %s", budget.describe())
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)
     return config.output_dir
@@ -106,12 +118,6 @@ def _check_machine(config: TrainConfig) -> None:
         )
     if config.deepspeed is not None:
         require("deepspeed", extra="deepspeed")
-
-
-def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:
-    if config.compile is not None:
-        return config.compile
-    return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:

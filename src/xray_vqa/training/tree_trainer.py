@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Trainer
 
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
@@ -16,6 +15,7 @@ from xray_vqa.modeling.prompt_tree import as_attention_mask
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
 from xray_vqa.training.dense import DenseHeads
+from xray_vqa.training.parts import PartsTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ HEADS_NAME = "dense_heads.pt"
 
 class TreeModel(torch.nn.Module):
     """The model as the Trainer calls it: patches are cut and the mask is made on its device."""
+
+    accepts_loss_kwargs = True
+    """Or the Trainer would pass no `num_items_in_batch` and give each batch of an update the same weight."""
 
     def __init__(self, loaded: LoadedModel, *, dense_weight: float = 0.0) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class TreeModel(torch.nn.Module):
         return {"loss": loss}
 
 
-class TreeTrainer(Trainer):
+class TreeTrainer(PartsTrainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
     vision_learning_rate: float | None = None

@@ -1,0 +1,279 @@
+"""Batches that go through in as many parts as memory asks for, with the result of one that goes through whole.
+
+A batch that runs out of memory is done again in smaller parts. The gradients of the whole update are dropped first and
+made anew, so that nothing of the failed pass stays in them; apart from dropout the update is the one that it would have
+been. Several processes join their gradients once, behind the last part, so each takes as many parts as it needs and
+none waits for another in the middle. Where weights are sharded (DeepSpeed, FSDP) every pass is done together, and a
+batch cannot be divided.
+"""
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import DistributedType
+from torch.nn.parallel import DistributedDataParallel
+from transformers import Trainer
+
+from xray_vqa.errors import ConfigError
+from xray_vqa.training.collator import collate
+from xray_vqa.training.machines import CudaMemory, DeviceMemory
+from xray_vqa.training.memory import ADAM_STATES, GIB, Demand, Item, MemoryPlan, advice, parts_of, usable_bytes
+
+logger = logging.getLogger(__name__)
+
+AFTER_OVERFLOW = 0.9
+"""Of a pass that did not fit, what a later one may take."""
+
+
+class Budget:
+    """What one pass may take, in a run: at first as predicted, then as probed, and less after each overflow."""
+
+    def __init__(self, plan: MemoryPlan) -> None:
+        self._plan = plan
+        self._costs = list(plan.costs)
+        self.limit = plan.limit
+        self.checkpointing = plan.checkpointing
+        self.num_overflows = 0
+        self.num_batches = 0
+        self.num_batches_in_parts = 0
+
+    @property
+    def num_longest(self) -> int:
+        """Images of the largest batch."""
+        return len(self._plan.longest)
+
+    def cost_of(self, items: Sequence[Item]) -> float:
+        """Return the bytes that a pass with some trees takes."""
+        return self._costs[0].bytes_of(Demand.of(items))
+
+    def parts_of(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Return the trees of a batch in parts that each fit, in order."""
+        return parts_of(items, self.cost_of, self.limit)
+
+    def count(self, num_parts: int) -> None:
+        """Note in how many parts a batch went through."""
+        self.num_batches += 1
+        self.num_batches_in_parts += num_parts > 1
+
+    def overflow(self, items: Sequence[Item], told: str) -> bool:
+        """Make later passes smaller after one did not fit; return whether the model has to turn to checkpointing.
+
+        Raises:
+            ConfigError: It was a single image, and there is nothing left to try.
+        """
+        self.num_overflows += 1
+        demand = Demand.of(items)
+        found = f"out of memory at {len(items)} images of {demand.tokens:,} tokens"
+        if len(items) > 1:
+            self.limit = AFTER_OVERFLOW * self.cost_of(items)
+            logger.warning("%s; they are done again in halves, later ones too (%s)", found, told)
+            return False
+        if len(self._costs) == 1:
+            raise ConfigError(
+                f"{items[0]['image_path']}: out of memory at this one image of {demand.tokens:,} tokens "
+                f"({demand.patches // 4:,} of them visual; {told}); {advice(self.checkpointing)}"
+            )
+        self._costs.pop(0)
+        self.checkpointing = True
+        self.limit = self._plan.limit
+        logger.warning("%s; going on with gradient checkpointing, a third slower (%s)", found, told)
+        return True
+
+    def correct(self, items: Sequence[Item], measured: float, left: float) -> None:
+        """Take what a pass really took.
+
+        Args:
+            items: Of the pass.
+            measured: Bytes that it took.
+            left: Bytes that any pass may take.
+        """
+        predicted = self.cost_of(items)
+        self._costs = [cost.scaled(measured / predicted) for cost in self._costs]
+        self.limit = min(left, self.limit) if self.num_overflows else left
+        tokens = Demand.of(items).tokens
+        logger.info(
+            "memory: a pass with the %d longest images (%s tokens) takes %.1f GiB (predicted %.1f); passes may take "
+            "%.1f, about %s tokens",
+            len(items), f"{tokens:,}", measured / GIB, predicted / GIB, self.limit / GIB,
+            f"{round(tokens * self.limit / measured):,}",
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """Return what became of it, at the end of a run."""
+        text = f"{self.num_batches_in_parts} of {self.num_batches} batches went through in parts"
+        return f"{text}; {self.num_overflows} times out of memory, nothing lost" if self.num_overflows else text
+
+
+class PartsTrainer(Trainer):
+    """transformers' Trainer for batches of packed trees, taken in parts where memory is short."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        budget: Budget | None = None,
+        longest: Callable[[], Sequence[Item]] | None = None,
+        memory: DeviceMemory | None = None,
+        **named: Any,
+    ) -> None:
+        """Make a Trainer.
+
+        Args:
+            *arguments: As for transformers' own.
+            budget: What a pass may take; without it every batch is one pass.
+            longest: Returns the trees of the largest batch, with which the first step begins by measuring a pass.
+            memory: Where that is measured; by default nowhere but on a CUDA device.
+            **named: As for transformers' own.
+        """
+        super().__init__(*arguments, **named)
+        self.budget = budget
+        self._longest = longest
+        self._memory = memory or (CudaMemory() if torch.cuda.is_available() else None)
+        self._update: list[tuple[Sequence[Item], dict[str, Any]]] = []
+        """The batches of this update so far."""
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the loss of a batch, its gradients added to those of its update.
+
+        Raises:
+            ConfigError: Not even one image fits into memory, or the batch cannot be divided.
+        """
+        items = inputs.pop("unpacked").items
+        if self.budget is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+            return self._undivided(model, self.budget, items, inputs, num_items_in_batch)
+        is_replica = isinstance(model, DistributedDataParallel)
+        with model.no_sync() if is_replica else nullcontext():
+            if self._longest is not None and self._memory is not None:
+                self._probe(model, self.budget, self._memory, self._longest())
+                self._longest = None
+            self._update.append((items, inputs))
+            loss = self._accumulate(model, self.budget, self._update[-1:], num_items_in_batch)
+            while loss is None:
+                model.zero_grad()
+                loss = self._accumulate(model, self.budget, self._update, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._update.clear()
+            if is_replica:
+                average_gradients(model)
+        return loss
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Return what transformers' own does."""
+        inputs.pop("unpacked")
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    def _accumulate(
+        self,
+        model: torch.nn.Module,
+        budget: Budget,
+        batches: Sequence[tuple[Sequence[Item], dict[str, Any]]],
+        count: torch.Tensor | int | None,
+    ) -> torch.Tensor | None:
+        """Add the gradients of some batches; return the loss of the last, or None where memory ran out."""
+        assert count is not None  # without it a part would count as much as a whole batch
+        losses: list[torch.Tensor] = []
+        for items, inputs in batches:
+            parts = budget.parts_of(items)
+            losses = []
+            for part in parts:
+                loss = self._pass(model, inputs if len(parts) == 1 else _packed(part), count)
+                if isinstance(loss, str):
+                    self._overflow(model, budget, part, loss)
+                    return None
+                losses.append(loss)
+        budget.count(len(losses))
+        return torch.stack(losses).sum()
+
+    def _pass(
+        self, model: torch.nn.Module, inputs: dict[str, Any], count: torch.Tensor | int | None
+    ) -> torch.Tensor | str:
+        """Return the loss of one pass forward and backward, or what torch says where memory runs out."""
+        try:
+            return super().training_step(model, inputs, count)
+        except torch.OutOfMemoryError as error:
+            told = str(error).split(" If reserved")[0].splitlines()[0]
+        # Behind the clause: within it the traceback still holds what the pass has made.
+        gc.collect()
+        torch.cuda.empty_cache()
+        return told
+
+    def _overflow(self, model: torch.nn.Module, budget: Budget, part: Sequence[Item], told: str) -> None:
+        if budget.overflow(part, told):
+            tree: Any = self.accelerator.unwrap_model(model)
+            tree.gradient_checkpointing_enable()
+
+    def _undivided(
+        self,
+        model: torch.nn.Module,
+        budget: Budget,
+        items: Sequence[Item],
+        inputs: dict[str, Any],
+        count: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        loss = self._pass(model, inputs, count)
+        if isinstance(loss, str):
+            raise ConfigError(
+                f"out of memory at {len(items)} images of {Demand.of(items).tokens:,} tokens ({loss}); with DeepSpeed "
+                "or FSDP a batch cannot be divided: lower per_device_train_batch_size and raise "
+                f"gradient_accumulation_steps as much, or {advice(budget.checkpointing)}"
+            )
+        return loss
+
+    def _probe(self, model: torch.nn.Module, budget: Budget, memory: DeviceMemory, items: Sequence[Item]) -> None:
+        """Measure a pass with the longest images; weights, gradients and random numbers are left as they were."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            measured = None
+            while measured is None:
+                part = max(budget.parts_of(items), key=budget.cost_of)
+                measured = self._measure(model, budget, memory, part)
+        # Gradients and the optimizer's numbers are not there yet, or only after a resumption.
+        trained = sum(w.numel() * w.element_size() for w in model.parameters() if w.requires_grad)
+        optimizer: Any = self.optimizer
+        pending = trained * (1 if optimizer.state else 1 + ADAM_STATES)
+        budget.correct(part, measured, usable_bytes(memory.capacity()) - memory.allocated() - pending)
+
+    def _measure(
+        self, model: torch.nn.Module, budget: Budget, memory: DeviceMemory, part: Sequence[Item]
+    ) -> float | None:
+        """Return the bytes that a pass takes at its peak, or None where they are not there."""
+        measured = 0.0
+        for _ in range(2):  # the first one compiles, and fetches what libraries keep
+            before = memory.allocated()
+            memory.reset_peak()
+            loss = self._pass(model, _packed(part), Demand.of(part).answers)
+            model.zero_grad()
+            if isinstance(loss, str):
+                self._overflow(model, budget, part, loss)
+                return None
+            measured = memory.peak() - before
+        return measured
+
+
+def _packed(items: Sequence[Item]) -> dict[str, Any]:
+    inputs = collate(items)
+    del inputs["unpacked"]
+    return inputs
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Average the gradients of all processes, in place."""
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    joining: list[Any] = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]
+    for gradient, joined in zip(gradients, joining, strict=True):
+        joined.wait()
+        gradient /= dist.get_world_size()
