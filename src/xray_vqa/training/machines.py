@@ -8,13 +8,17 @@ import torch
 
 from xray_vqa.training.memory import GIB, Demand
 
-MFU = {False: 0.18, True: 0.33}
-"""Share of a GPU's arithmetic that training uses, by whether layers are compiled; measured on one H200 with the shape
-of Qwen2.5-VL-7B (benchmarks/results/train_throughput.json), and taken for the others."""
-CPU_MFU = 0.2
-"""The same for nano on two shared CPU cores, of what a large product of matrices reaches there."""
+MFU = {"compiled": 0.39, "eager": 0.3, "cpu": 0.2}
+"""Share of a device's arithmetic that training uses while it is busy. Compiled: 66 ms for each further image of 978
+tokens on one H200 with the shape of Qwen2.5-VL-7B (4, 8 and 12 images in benchmarks/results/train_throughput.json), taken
+for other GPUs too. Eager: assumed, of 582 ms for four images. CPU: nano on two shared cores, of what a large product
+reaches there."""
+PASS_S = {"compiled": 0.11, "eager": 0.24, "cpu": 0.0}
+"""What a pass takes besides, however small; from the same rows."""
 CHECKPOINTING_SPEED = 0.72
-"""Of the speed without: from the same rows."""
+"""Of the speed without; from the same rows."""
+UNKNOWN_FLOPS = 312e12
+"""Of a GPU that we do not know, to choose between ways to train, not to tell hours."""
 
 
 class DeviceMemory(Protocol):
@@ -67,7 +71,7 @@ class Machine:
     capacity: float
     """Bytes of its memory; infinite where nobody plans with it."""
     flops: float | None
-    """Dense products in bf16 with fp32 sums, a second, as the maker tells; None where we do not know them."""
+    """Dense products in bf16 with fp32 sums, a second, as the maker tells; of a CPU as tried; None where not known."""
     is_gpu: bool = True
 
 
@@ -86,7 +90,7 @@ REFERENCES = (
 def machine_here() -> Machine:
     """Return the GPU of this process, or the CPU with what its cores reach just now."""
     if not torch.cuda.is_available():
-        return Machine("this CPU", float("inf"), _cpu_flops() * CPU_MFU / MFU[False], is_gpu=False)
+        return Machine("this CPU", float("inf"), _cpu_flops(), is_gpu=False)
     name = torch.cuda.get_device_name()
     words = name.replace("-", " ").split()
     known = (machine.flops for machine in REFERENCES if all(word in words for word in machine.name.split()))
@@ -103,34 +107,43 @@ def _cpu_flops() -> float:
     return 5 * 2 * size**3 / (time.perf_counter() - started)
 
 
-def work_of(base: Any, demand: Demand) -> float:
-    """Return the operations of a run, counted as MFU counts them: of the layers, attention and output layer aside.
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a machine trains a model."""
 
-    Two a weight and token on the way forward, two for the gradients of what a layer is given, two for those of its
-    weights where they are trained. A frozen vision tower is left out, as in the measured shares.
+    token_s: float
+    pass_s: float
+
+    def seconds(self, tokens: float, passes: float, *, checkpointing: bool) -> float:
+        """Return what some tokens take in so many passes."""
+        return (tokens * self.token_s + passes * self.pass_s) / (CHECKPOINTING_SPEED if checkpointing else 1.0)
+
+
+def speed_of(base: Any, machine: Machine, demand: Demand, *, compiled: bool) -> Speed:
+    """Return how fast a machine trains.
 
     Args:
         base: The model, adapters inside it.
-        demand: Of all images that the run sees.
+        machine: Which.
+        demand: Of all images, for the share of the vision tower.
+        compiled: Whether the layers are.
     """
-    decoder = _passes(base.model.language_model.layers) * demand.tokens
-    visual = _passes(base.model.visual.blocks)
-    return decoder + (visual * demand.patches if _is_trained(base.model.visual) else 0)
+    how = ("compiled" if compiled else "eager") if machine.is_gpu else "cpu"
+    flops = machine.flops or UNKNOWN_FLOPS
+    return Speed(_work(base, demand) / max(1, demand.tokens) / (flops * MFU[how]), PASS_S[how])
 
 
-def _passes(layers: torch.nn.Module) -> float:
-    """Return the operations a token."""
-    weights = [(weight.numel(), weight.requires_grad) for weight in layers.parameters()]
-    return sum(count * (6 if trained else 4) for count, trained in weights)
+def _work(base: Any, demand: Demand) -> float:
+    """Return operations as MFU counts them: of the layers, attention and output layer aside.
+
+    Two a weight and token on the way forward, two for the gradients of what a layer is given, two for those of its
+    weights where they are trained. A frozen vision tower is left out, as in the measured shares.
+    """
+    visual = base.model.visual
+    is_trained = any(weight.requires_grad for weight in visual.parameters())
+    work = _operations(base.model.language_model.layers) * demand.tokens
+    return work + (_operations(visual.blocks) * demand.patches if is_trained else 0)
 
 
-def _is_trained(module: torch.nn.Module) -> bool:
-    return any(weight.requires_grad for weight in module.parameters())
-
-
-def predicted_hours(work: float, machine: Machine, *, num_ranks: int, compiled: bool, checkpointing: bool) -> float:
-    """Return the hours of a run; not a number where the machine's arithmetic is not known."""
-    if machine.flops is None:
-        return float("nan")
-    speed = machine.flops * MFU[compiled] * (CHECKPOINTING_SPEED if checkpointing else 1.0) * num_ranks
-    return work / speed / 3600
+def _operations(layers: torch.nn.Module) -> float:
+    return sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in layers.parameters())

@@ -213,22 +213,23 @@ def plan_memory(
     capacity: float,
     costs: tuple[PassCost, PassCost],
     longest: Sequence[Demand],
+    seconds: Callable[[MemoryPlan], float],
 ) -> MemoryPlan:
     """Return the plan of a run.
 
     Args:
-        wanted: Whether to use gradient checkpointing; None for: only where the longest image does not fit without.
+        wanted: Whether to use gradient checkpointing; None for: only where it is needed, or faster than many parts.
         state: Bytes of weights, gradients and optimizer.
         capacity: Bytes of the device.
         costs: Of a pass without checkpointing, and with it.
         longest: Of the images of the largest possible batch, the largest first.
+        seconds: Returns what the largest batch takes by a plan.
     """
     plain = MemoryPlan(state, capacity, costs, checkpointing=False, longest=tuple(longest))
-    if wanted is False:
-        return replace(plain, costs=costs[:1])
-    if wanted is None and plain.fits:
-        return plain
-    return replace(plain, costs=costs[1:], checkpointing=True)
+    again = replace(plain, costs=costs[1:], checkpointing=True)
+    if wanted is None:
+        return plain if plain.fits and seconds(plain) <= seconds(again) else again
+    return again if wanted else replace(plain, costs=costs[:1])
 
 
 def parts_of(

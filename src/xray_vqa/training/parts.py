@@ -106,7 +106,8 @@ class Budget:
     def describe(self) -> str:
         """Return what became of it, at the end of a run."""
         text = f"{self.num_batches_in_parts} of {self.num_batches} batches went through in parts"
-        return f"{text}; {self.num_overflows} times out of memory, nothing lost" if self.num_overflows else text
+        verb = "was" if self.num_overflows == 1 else "were"
+        return f"{text}; {self.num_overflows} ran out of memory and {verb} done again" if self.num_overflows else text
 
 
 class PartsTrainer(Trainer):

@@ -12,8 +12,8 @@ import torch
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.modeling.loading import LoadedModel, is_nano
 from xray_vqa.training.collator import ScanDataset
-from xray_vqa.training.machines import REFERENCES, Machine, machine_here, predicted_hours, work_of
-from xray_vqa.training.memory import Demand, MemoryPlan, PassSettings, pass_cost, plan_memory, state_bytes
+from xray_vqa.training.machines import REFERENCES, Machine, Speed, machine_here, speed_of
+from xray_vqa.training.memory import Demand, MemoryPlan, PassSettings, parts_of, pass_cost, plan_memory, state_bytes
 from xray_vqa.training.scans import TrainingData
 
 UPDATES_WORTH_COMPILING = 500
@@ -114,40 +114,46 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
         fused=config.deepspeed is None or not is_adapted,
     )
     model_config: Any = loaded.base.config
-    plain, with_checkpointing = (
-        pass_cost(model_config, element, settings, checkpointing=checkpointing) for checkpointing in (False, True)
-    )
+    plain, again = (pass_cost(model_config, element, settings, checkpointing=wanted) for wanted in (False, True))
+    speed = _speed(config, loaded, plan, machine)
     return plan_memory(
         config.gradient_checkpointing,
         state_bytes(loaded.model, num_ranks=plan.num_ranks),
         machine.capacity,
-        (plain, with_checkpointing),
+        (plain, again),
         [plan.demands[index] for index in plan.longest],
+        lambda some: speed.seconds(
+            Demand.total(some.longest).tokens, len(some.parts), checkpointing=some.checkpointing
+        ),
     )
+
+
+def _speed(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> Speed:
+    return speed_of(loaded.base, machine, plan.seen, compiled=is_worth_compiling(config, plan, machine))
 
 
 def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str]:
     """Return lines with hours and GiB of this machine; of known GPUs where the model needs one and there is none."""
-    work = work_of(loaded.base, plan.seen)
     lines: list[str] = []
     for machine in _machines(loaded):
         memory = plan_memory_of(config, loaded, plan, machine)
-        hours = predicted_hours(
-            work,
-            machine,
-            num_ranks=plan.num_ranks,
-            compiled=is_worth_compiling(config, plan, machine),
-            checkpointing=memory.checkpointing,
-        )
-        lines.append(f"{machine.name}: {_told(hours)} predicted; {memory.describe()}")
+        hours = _hours(config, loaded, plan, machine, memory)
+        lines.append(f"{machine.name}: {hours}, {memory.describe()}")
     return lines
+
+
+def _hours(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine, memory: MemoryPlan) -> str:
+    """Return what the run is predicted to take, with batches of the usual image."""
+    if machine.flops is None:
+        return "hours not predicted for this GPU"
+    batch = config.per_device_train_batch_size
+    cost = memory.costs[0].bytes_of(Demand.total(plan.demands)) / max(1, plan.num_images)
+    num_parts = len(parts_of(range(batch), lambda images: cost * len(images), memory.limit))
+    num_passes = plan.num_updates * config.gradient_accumulation_steps * num_parts
+    speed = _speed(config, loaded, plan, machine)
+    seconds = speed.seconds(plan.seen.tokens / plan.num_ranks, num_passes, checkpointing=memory.checkpointing)
+    return f"predicted {seconds / 3600:.1f} hours" if seconds >= 3600 else f"predicted {seconds / 60:.1f} minutes"
 
 
 def _machines(loaded: LoadedModel) -> Sequence[Machine]:
     return [machine_here()] if torch.cuda.is_available() or is_nano(loaded.weights_dir) else REFERENCES
-
-
-def _told(hours: float) -> str:
-    if math.isnan(hours):
-        return "hours not"
-    return f"{hours * 60:.1f} minutes" if hours < 1 else f"{hours:.1f} hours"
