@@ -81,6 +81,7 @@ class Row:
     dropout: float = 0.05
     """Of the adapter."""
     checkpointing: bool = False
+    frame_hw: tuple[int, int] = FRAME_HW
 
 
 ROWS = (
@@ -154,7 +155,7 @@ class Bench:
         return tuple(torch.randint(10, 1000, (count,), generator=self.generator).tolist())
 
     def tree_item(self, row: Row, processor: Processor) -> dict[str, Any]:
-        grid = processor.grid_hw((FRAME_HW[1], FRAME_HW[0]))
+        grid = processor.grid_hw(row.frame_hw[::-1])
         image = [self.model.config.image_token_id] * (grid[0] * grid[1])
         half = PREFIX_TOKENS // 2
         asked = [
@@ -164,10 +165,11 @@ class Bench:
         tree = build_row([*self.tokens(half), *image, *self.tokens(half)], half, grid, asked)
         patch = processor.patch_size
         return {
-            "frame": torch.randint(0, 255, (*FRAME_HW, 3), dtype=torch.uint8, generator=self.generator),
-            "grid_thw": torch.tensor([1, FRAME_HW[0] // patch, FRAME_HW[1] // patch]),
+            "frame": torch.randint(0, 255, (*row.frame_hw, 3), dtype=torch.uint8, generator=self.generator),
+            "grid_thw": torch.tensor([1, row.frame_hw[0] // patch, row.frame_hw[1] // patch]),
             "row": tree,
             "weights": torch.ones(tree.labels.shape),
+            "image": "noise",
         }
 
     def stock_item(self, row: Row, processor: Processor) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row
 from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
 from xray_vqa.training.dense import UNKNOWN, owners_of
-from xray_vqa.training.memory import Demand, Item
+from xray_vqa.training.memory import Demand
 from xray_vqa.training.scans import Mix, TrainingScan
 
 DECODING_THREADS = 8
@@ -102,7 +103,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         frame = frame[:: -1 if mirroring[1] else 1, :: -1 if mirroring[0] else 1]
         grid_hw = self.processor.grid_hw((frame.shape[1], frame.shape[0]))
         prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
-        branches = self._fitting(scan, self.branches(scan), len(prefix))
+        branches = self.fitting(scan, len(prefix))
         row = build_row(prefix, image_start, grid_hw, branches)
         patch = self.processor.patch_size
         item = {
@@ -110,7 +111,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
             "grid_thw": torch.tensor([1, frame.shape[0] // patch, frame.shape[1] // patch]),
             "row": row,
             "weights": self._weights(row, branches),
-            "image_path": str(self.scans[number].image_path),
+            "image": str(scan.image_path),
         }
         if self.augmentation.jitter:
             item["recolouring"] = draw_recolouring(1, generator)[0]
@@ -159,15 +160,15 @@ class ScanDataset(Dataset[dict[str, Any]]):
             "named": torch.tensor([name in scan.annotated for name in CATEGORIES]),
         }
 
-    def _fitting(self, scan: TrainingScan, branches: Sequence[Branch], prefix_length: int) -> list[Branch]:
-        """Return which branches of a scan fit behind its prefix, in order; the image itself is never cut.
+    def fitting(self, scan: TrainingScan, prefix_length: int) -> list[Branch]:
+        """Return the branches of a scan that fit behind its prefix, in order; the image itself is never cut.
 
         Raises:
             DatasetError: Not even one fits.
         """
         chosen: list[Branch] = []
         used = prefix_length
-        for branch in branches:
+        for branch in self.branches(scan):
             length = len(branch.prompt) + len(branch.answer) - 1
             if used + length > self.max_seq_length:
                 break
@@ -195,23 +196,31 @@ class ScanDataset(Dataset[dict[str, Any]]):
                     branches.append(self.encoder.boxes(category, placed))
         return branches
 
-    def demands(self) -> tuple[list[Demand], int]:
-        """Return what each of `scans` demands of a pass, and how many branches do not fit, without opening an image.
-
-        As the scans are: mirrored, one may have fewer branches.
-        """
-        found: list[Demand] = []
-        left_out = 0
+    def num_left_out(self) -> int:
+        """Return how many branches do not fit into `max_seq_length`, over all scans, without opening an image."""
+        total = 0
         for scan in self.scans:
             rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
             prefix, _ = self.encoder.prefix(rows * columns)
-            branches = self.branches(scan)
-            kept = self._fitting(scan, branches, len(prefix))
-            left_out += len(branches) - len(kept)
-            answers = sum(len(branch.answer) for branch in kept)
-            tokens = len(prefix) + answers + sum(len(branch.prompt) - 1 for branch in kept)
+            total += len(self.branches(scan)) - len(self.fitting(scan, len(prefix)))
+        return total
+
+    def demand_of(self, index: int) -> Demand:
+        """Return what an item demands of a pass in this epoch, mirrored or not, without opening its image."""
+        return self._demands[self.number_of(index)]
+
+    @cached_property
+    def _demands(self) -> list[Demand]:
+        """Of each scan."""
+        found: list[Demand] = []
+        for scan in self.scans:
+            rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
+            prefix, _ = self.encoder.prefix(rows * columns)
+            branches = self.fitting(scan, len(prefix))
+            answers = sum(len(branch.answer) for branch in branches)
+            tokens = len(prefix) + answers + sum(len(branch.prompt) - 1 for branch in branches)
             found.append(Demand(tokens, rows * columns * self.processor.merge_size**2, answers))
-        return found, left_out
+        return found
 
     def num_not_mirrored(self) -> int:
         """Return how many pairs, over all scans, are left out where their scan is mirrored."""
@@ -220,14 +229,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         return sum(len(scan.pairs) - len(mirrored_scan(scan, (True, True)).pairs) for scan in self.scans)
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
-    """The trees of a batch, for the case that it has to be packed again in parts; nobody moves them to a device."""
-
-    items: Sequence[Item]
-
-
-def collate(items: Sequence[Item]) -> dict[str, Any]:
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Pack trees into one sequence. The images stay uint8; the model's device cuts them into patches."""
     packed = pack_rows([item["row"] for item in items])
     collated = {
@@ -241,7 +243,6 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
         "trees": packed.layout,
         "frames": [item["frame"] for item in items],
         "weights": torch.cat([item["weights"] for item in items])[packed.order][None],
-        "unpacked": Unpacked(items),
     }
     if "recolouring" in items[0]:
         collated["recolouring"] = torch.stack([item["recolouring"] for item in items])

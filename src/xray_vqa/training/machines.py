@@ -2,17 +2,18 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.training.memory import GIB, Demand
 
 MFU = {"compiled": 0.39, "eager": 0.3, "cpu": 0.2}
 """Share of a device's arithmetic that training uses while it is busy. Compiled: 66 ms for each further image of 978
-tokens on one H200 with the shape of Qwen2.5-VL-7B (4, 8 and 12 images in benchmarks/results/train_throughput.json), taken
-for other GPUs too. Eager: assumed, of 582 ms for four images. CPU: nano on two shared cores, of what a large product
-reaches there."""
+tokens on one H200 with the shape of Qwen2.5-VL-7B (4, 8 and 12 images in benchmarks/results/train_throughput.json),
+taken for other GPUs too. Eager: assumed, of 582 ms for four images. CPU: nano on two shared cores, of what a large
+product reaches there."""
 PASS_S = {"compiled": 0.11, "eager": 0.24, "cpu": 0.0}
 """What a pass takes besides, however small; from the same rows."""
 CHECKPOINTING_SPEED = 0.72
@@ -119,30 +120,30 @@ class Speed:
         return (tokens * self.token_s + passes * self.pass_s) / (CHECKPOINTING_SPEED if checkpointing else 1.0)
 
 
-def speed_of(base: Any, machine: Machine, demand: Demand, *, compiled: bool) -> Speed:
-    """Return how fast a machine trains.
+def speed_of(loaded: LoadedModel, machine: Machine, demand: Demand, *, compiled: bool) -> Speed:
+    """Return how fast a machine trains a model.
 
     Args:
-        base: The model, adapters inside it.
+        loaded: The model, with its adapter in it.
         machine: Which.
         demand: Of all images, for the share of the vision tower.
         compiled: Whether the layers are.
     """
     how = ("compiled" if compiled else "eager") if machine.is_gpu else "cpu"
     flops = machine.flops or UNKNOWN_FLOPS
-    return Speed(_work(base, demand) / max(1, demand.tokens) / (flops * MFU[how]), PASS_S[how])
+    return Speed(_work(loaded, demand) / max(1, demand.tokens) / (flops * MFU[how]), PASS_S[how])
 
 
-def _work(base: Any, demand: Demand) -> float:
+def _work(loaded: LoadedModel, demand: Demand) -> float:
     """Return operations as MFU counts them: of the layers, attention and output layer aside.
 
     Two a weight and token on the way forward, two for the gradients of what a layer is given, two for those of its
     weights where they are trained. A frozen vision tower is left out, as in the measured shares.
     """
-    visual = base.model.visual
-    is_trained = any(weight.requires_grad for weight in visual.parameters())
-    work = _operations(base.model.language_model.layers) * demand.tokens
-    return work + (_operations(visual.blocks) * demand.patches if is_trained else 0)
+    layers = loaded.base.get_submodule(f"{loaded.spec.language_model}.layers")
+    blocks = loaded.base.get_submodule(f"{loaded.spec.vision_tower}.blocks")
+    is_trained = any(weight.requires_grad for weight in blocks.parameters())
+    return _operations(layers) * demand.tokens + (_operations(blocks) * demand.patches if is_trained else 0)
 
 
 def _operations(layers: torch.nn.Module) -> float:

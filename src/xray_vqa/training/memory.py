@@ -99,7 +99,7 @@ def pass_cost(model_config: Any, element_bytes: int, settings: PassSettings, *, 
         checkpointing: Whether layers keep their input alone and are computed again, one by one, on the way back.
     """
     text, vision = model_config.text_config, model_config.vision_config
-    head_dim = text.hidden_size // text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layer, workspace = _layer_bytes(
         text.hidden_size, text.num_key_value_heads * head_dim, text.intermediate_size, element_bytes, settings
     )

@@ -11,6 +11,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from xray_vqa.errors import ConfigError
-from xray_vqa.training.collator import collate
 from xray_vqa.training.machines import CudaMemory, DeviceMemory
 from xray_vqa.training.memory import ADAM_STATES, GIB, Demand, Item, MemoryPlan, advice, parts_of, usable_bytes
 
@@ -75,7 +75,7 @@ class Budget:
             return False
         if len(self._costs) == 1:
             raise ConfigError(
-                f"{items[0]['image_path']}: out of memory at this one image of {demand.tokens:,} tokens "
+                f"{items[0]['image']}: out of memory at this one image of {demand.tokens:,} tokens "
                 f"({demand.patches // 4:,} of them visual; {told}); {advice(self.checkpointing)}"
             )
         self._costs.pop(0)
@@ -110,6 +110,25 @@ class Budget:
         return f"{text}; {self.num_overflows} ran out of memory and {verb} done again" if self.num_overflows else text
 
 
+class KeepingItems:
+    """A collator that also hands on what it has packed, in case that it has to be packed again in parts."""
+
+    KEY = "unpacked"
+
+    def __init__(self, pack: Callable[[Sequence[Item]], dict[str, Any]]) -> None:
+        self.pack = pack
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        return self.pack(items) | {self.KEY: _Unmoved(items)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmoved:
+    """Hides trees from those who move a batch to its device."""
+
+    items: Sequence[Item]
+
+
 class PartsTrainer(Trainer):
     """transformers' Trainer for batches of packed trees, taken in parts where memory is short."""
 
@@ -131,6 +150,8 @@ class PartsTrainer(Trainer):
             **named: As for transformers' own.
         """
         super().__init__(*arguments, **named)
+        self._pack: Callable[[Sequence[Item]], dict[str, Any]] = self.data_collator
+        self.data_collator = KeepingItems(self._pack)
         self.budget = budget
         self._longest = longest
         self._memory = memory or (CudaMemory() if torch.cuda.is_available() else None)
@@ -145,7 +166,7 @@ class PartsTrainer(Trainer):
         Raises:
             ConfigError: Not even one image fits into memory, or the batch cannot be divided.
         """
-        items = inputs.pop("unpacked").items
+        items = inputs.pop(KeepingItems.KEY).items
         if self.budget is None:
             return super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
@@ -174,7 +195,7 @@ class PartsTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
         """Return what transformers' own does."""
-        inputs.pop("unpacked")
+        inputs.pop(KeepingItems.KEY)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def _accumulate(
@@ -191,7 +212,7 @@ class PartsTrainer(Trainer):
             parts = budget.parts_of(items)
             losses = []
             for part in parts:
-                loss = self._pass(model, inputs if len(parts) == 1 else _packed(part), count)
+                loss = self._pass(model, inputs if len(parts) == 1 else self._pack(part), count)
                 if isinstance(loss, str):
                     self._overflow(model, budget, part, loss)
                     return None
@@ -256,19 +277,13 @@ class PartsTrainer(Trainer):
         for _ in range(2):  # the first one compiles, and fetches what libraries keep
             before = memory.allocated()
             memory.reset_peak()
-            loss = self._pass(model, _packed(part), Demand.of(part).answers)
+            loss = self._pass(model, self._pack(part), Demand.of(part).answers)
             model.zero_grad()
             if isinstance(loss, str):
                 self._overflow(model, budget, part, loss)
                 return None
             measured = memory.peak() - before
         return measured
-
-
-def _packed(items: Sequence[Item]) -> dict[str, Any]:
-    inputs = collate(items)
-    del inputs["unpacked"]
-    return inputs
 
 
 def average_gradients(model: torch.nn.Module) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.modeling.fused_lora import FusedLoraLinear
 from xray_vqa.modeling.loading import LoadedModel, is_nano
 from xray_vqa.training.collator import ScanDataset
 from xray_vqa.training.machines import REFERENCES, Machine, Speed, machine_here, speed_of
@@ -71,14 +73,13 @@ def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> Run
     per_update = config.per_device_train_batch_size * config.gradient_accumulation_steps * ranks
     updates_per_epoch = max(1, -(-len(train) // per_update))
     updates = config.max_steps if config.max_steps > 0 else math.ceil(updates_per_epoch * config.num_train_epochs)
-    of_scans, num_left_out = train.demands()
-    demands = [of_scans[train.number_of(index)] for index in range(len(train))]
+    demands = [train.demand_of(index) for index in range(len(train))]
     by_length = sorted(range(len(train)), key=lambda index: demands[index], reverse=True)
     return RunPlan(
         num_images=len(train),
         num_pairs=sum(len(train.scans[train.number_of(index)].pairs) for index in range(len(train))),
         num_development=len(data.development),
-        num_left_out=num_left_out,
+        num_left_out=train.num_left_out(),
         num_not_mirrored=train.num_not_mirrored(),
         images_per_update=per_update,
         num_updates=updates,
@@ -106,12 +107,13 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
         machine: Where.
     """
     element = next(loaded.base.parameters()).element_size()
-    is_adapted = config.method != "full"
+    adapters = [module for module in loaded.base.modules() if isinstance(module, LoraLinear)]
+    tower = loaded.base.get_submodule(f"{loaded.spec.vision_tower}.blocks")
     settings = PassSettings(
-        dropout=config.lora.dropout if is_adapted else 0.0,
-        trains_vision=any(weight.requires_grad for weight in loaded.base.model.visual.parameters()),
+        dropout=config.lora.dropout if adapters else 0.0,
+        trains_vision=any(weight.requires_grad for weight in tower.parameters()),
         compiled=is_worth_compiling(config, plan, machine),
-        fused=config.deepspeed is None or not is_adapted,
+        fused=all(isinstance(adapter, FusedLoraLinear) for adapter in adapters),
     )
     model_config: Any = loaded.base.config
     plain, again = (pass_cost(model_config, element, settings, checkpointing=wanted) for wanted in (False, True))
@@ -129,7 +131,7 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
 
 
 def _speed(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> Speed:
-    return speed_of(loaded.base, machine, plan.seen, compiled=is_worth_compiling(config, plan, machine))
+    return speed_of(loaded, machine, plan.seen, compiled=is_worth_compiling(config, plan, machine))
 
 
 def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str]:

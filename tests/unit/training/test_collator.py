@@ -49,7 +49,7 @@ def test_a_tree_that_is_too_long_loses_whole_branches_and_says_how_many(tmp_path
     scan = make_scan(tmp_path / "a.png")
     whole = make_dataset(scan, encoder)[0]["row"]
     cut = make_dataset(scan, encoder, max_seq_length=whole.input_ids.numel() - 1)
-    assert cut.demands()[1] == 1
+    assert cut.num_left_out() == 1
     row = cut[0]["row"]
     assert row.input_ids.numel() < whole.input_ids.numel()
     assert (row.input_ids == encoder.image_pad_id).sum() == (whole.input_ids == encoder.image_pad_id).sum()

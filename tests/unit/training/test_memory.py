@@ -1,6 +1,5 @@
 """What fits is known before it is tried, and what does not is divided fairly."""
 
-
 import pytest
 import torch
 from hypothesis import given
