@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.modeling.fused_lora import FusedLoraLinear
@@ -107,7 +107,8 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
         machine: Where.
     """
     element = next(loaded.base.parameters()).element_size()
-    adapters = [module for module in loaded.base.modules() if isinstance(module, LoraLinear)]
+    decoder = loaded.base.get_submodule(loaded.spec.language_model)
+    adapters = [module for module in decoder.modules() if isinstance(module, LoraLayer)]
     tower = loaded.base.get_submodule(f"{loaded.spec.vision_tower}.blocks")
     settings = PassSettings(
         dropout=config.lora.dropout if adapters else 0.0,
