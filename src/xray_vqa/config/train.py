@@ -63,8 +63,8 @@ class TrainConfig(Strict):
     num_train_epochs: float = Field(default=3, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=2, ge=1)
-    """Images a step and device, each with all its branches. What memory does not hold at once goes through in parts,
-    with the same result."""
+    """Images a batch and device, each with all its branches. With `gradient_accumulation_steps` it says how many an
+    update is made of; on a GPU, how many of these go through at once is up to memory."""
     per_device_eval_batch_size: int = Field(default=2, ge=1)
     gradient_accumulation_steps: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)

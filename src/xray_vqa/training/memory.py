@@ -1,8 +1,8 @@
 """How much memory a pass forward and backward takes, and how many images therefore go through at once.
 
-A batch is counted in images and stays what the configuration says. What does not fit goes through in parts whose
-losses and gradients add up to those of the whole. The prediction counts what autograd keeps of a layer; where there
-is a GPU, a probe with the longest images corrects it before the first update.
+An update is counted in images and stays what the configuration says. How many of them share a pass is up to memory.
+The prediction counts what autograd keeps of a layer; where there is a GPU, a probe with the longest images corrects it
+before the first update.
 """
 
 import math
@@ -166,7 +166,7 @@ class MemoryPlan:
     checkpointing: bool
     """How the run begins."""
     longest: tuple[Demand, ...]
-    """Of the images of the largest possible batch."""
+    """Of the images of the largest possible update of one process, as far as they may share a pass."""
 
     @property
     def limit(self) -> float:
@@ -180,12 +180,12 @@ class MemoryPlan:
 
     @property
     def parts(self) -> list[Sequence[Demand]]:
-        """The parts that the largest batch goes through in."""
+        """The parts that they go through in."""
         return parts_of(self.longest, self._cost_of, self.limit)
 
     @property
     def peak(self) -> float:
-        """Bytes at the peak of a step with the largest batch."""
+        """Bytes at the peak of an update with them."""
         return self.state + max(map(self._cost_of, self.parts))
 
     def _cost_of(self, images: Sequence[Demand]) -> float:
@@ -194,7 +194,7 @@ class MemoryPlan:
     def describe(self) -> str:
         """Return the prediction in words."""
         number = len(self.longest)
-        how = f"the largest batch ({number} images, {Demand.total(self.longest).tokens:,} tokens) in "
+        how = f"the {number} longest images ({Demand.total(self.longest).tokens:,} tokens) in "
         how += f"{len(self.parts)} passes" if len(self.parts) > 1 else "one pass"
         text = (
             f"predicted peak {self.peak / GIB:.1f} GiB{_of(self.capacity)}, {self.state / GIB:.1f} of them weights, "
@@ -222,8 +222,8 @@ def plan_memory(
         state: Bytes of weights, gradients and optimizer.
         capacity: Bytes of the device.
         costs: Of a pass without checkpointing, and with it.
-        longest: Of the images of the largest possible batch, the largest first.
-        seconds: Returns what the largest batch takes by a plan.
+        longest: See `MemoryPlan`; the largest first.
+        seconds: Returns what these images take by a plan.
     """
     plain = MemoryPlan(state, capacity, costs, checkpointing=False, longest=tuple(longest))
     again = replace(plain, costs=costs[1:], checkpointing=True)

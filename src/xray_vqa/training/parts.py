@@ -1,10 +1,11 @@
-"""Batches that go through in as many parts as memory asks for, with the result of one that goes through whole.
+"""The images of an update go through the model in as few passes as memory allows.
 
-A batch that runs out of memory is done again in smaller parts. The gradients of the whole update are dropped first and
-made anew, so that nothing of the failed pass stays in them; apart from dropout the update is the one that it would have
+Losses and gradients are sums over the answers of the update, so it does not matter how its images are put together:
+small batches share a pass, large ones are divided. An update that runs out of memory is begun anew in smaller parts, so
+that nothing of the failed pass stays in its gradients; apart from dropout's draws it is the update that it would have
 been. Several processes join their gradients once, behind the last part, so each takes as many parts as it needs and
-none waits for another in the middle. Where weights are sharded (DeepSpeed, FSDP) every pass is done together, and a
-batch cannot be divided.
+none waits for another in the middle. Where weights are sharded (DeepSpeed, FSDP) every pass is done together, and
+batches stay as they are.
 """
 
 import gc
@@ -39,26 +40,21 @@ class Budget:
         self.limit = plan.limit
         self.checkpointing = plan.checkpointing
         self.num_overflows = 0
-        self.num_batches = 0
-        self.num_batches_in_parts = 0
-
-    @property
-    def num_longest(self) -> int:
-        """Images of the largest batch."""
-        return len(self._plan.longest)
+        self.num_updates = 0
+        self.num_passes = 0
 
     def cost_of(self, items: Sequence[Item]) -> float:
         """Return the bytes that a pass with some trees takes."""
         return self._costs[0].bytes_of(Demand.of(items))
 
     def parts_of(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """Return the trees of a batch in parts that each fit, in order."""
+        """Return the trees of an update in parts that each fit, in order."""
         return parts_of(items, self.cost_of, self.limit)
 
     def count(self, num_parts: int) -> None:
-        """Note in how many parts a batch went through."""
-        self.num_batches += 1
-        self.num_batches_in_parts += num_parts > 1
+        """Note in how many parts an update went through."""
+        self.num_updates += 1
+        self.num_passes += num_parts
 
     def overflow(self, items: Sequence[Item], told: str) -> bool:
         """Make later passes smaller after one did not fit; return whether the model has to turn to checkpointing.
@@ -71,7 +67,7 @@ class Budget:
         found = f"out of memory at {len(items)} images of {demand.tokens:,} tokens"
         if len(items) > 1:
             self.limit = AFTER_OVERFLOW * self.cost_of(items)
-            logger.warning("%s; they are done again in halves, later ones too (%s)", found, told)
+            logger.warning("%s; the update is done again in halves, later ones too (%s)", found, told)
             return False
         if len(self._costs) == 1:
             raise ConfigError(
@@ -105,9 +101,8 @@ class Budget:
 
     def describe(self) -> str:
         """Return what became of it, at the end of a run."""
-        text = f"{self.num_batches_in_parts} of {self.num_batches} batches went through in parts"
-        verb = "was" if self.num_overflows == 1 else "were"
-        return f"{text}; {self.num_overflows} ran out of memory and {verb} done again" if self.num_overflows else text
+        text = f"{self.num_updates} updates in {self.num_passes} passes"
+        return f"{text}, besides {self.num_overflows} that ran out of memory" if self.num_overflows else text
 
 
 class KeepingItems:
@@ -130,7 +125,7 @@ class _Unmoved:
 
 
 class PartsTrainer(Trainer):
-    """transformers' Trainer for batches of packed trees, taken in parts where memory is short."""
+    """transformers' Trainer for packed trees, whose passes are as large as memory allows."""
 
     def __init__(
         self,
@@ -145,7 +140,7 @@ class PartsTrainer(Trainer):
         Args:
             *arguments: As for transformers' own.
             budget: What a pass may take; without it every batch is one pass.
-            longest: Returns the trees of the largest batch, with which the first step begins by measuring a pass.
+            longest: Returns the trees of the largest update, with which the first step begins by measuring a pass.
             memory: Where that is measured; by default nowhere but on a CUDA device.
             **named: As for transformers' own.
         """
@@ -155,36 +150,36 @@ class PartsTrainer(Trainer):
         self.budget = budget
         self._longest = longest
         self._memory = memory or (CudaMemory() if torch.cuda.is_available() else None)
-        self._update: list[tuple[Sequence[Item], dict[str, Any]]] = []
-        """The batches of this update so far."""
+        self._update: list[Item] = []
+        """The images of this update so far."""
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Return the loss of a batch, its gradients added to those of its update.
+        """Return the loss of an update at its last batch, with its gradients made, and zero before.
 
         Raises:
-            ConfigError: Not even one image fits into memory, or the batch cannot be divided.
+            ConfigError: Not even one image fits into memory, or a batch cannot be divided.
         """
         items = inputs.pop(KeepingItems.KEY).items
         if self.budget is None:
             return super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
             return self._undivided(model, self.budget, items, inputs, num_items_in_batch)
+        self._update += items
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        images, self._update = self._update, []
         is_replica = isinstance(model, DistributedDataParallel)
         with model.no_sync() if is_replica else nullcontext():
             if self._longest is not None and self._memory is not None:
                 self._probe(model, self.budget, self._memory, self._longest())
                 self._longest = None
-            self._update.append((items, inputs))
-            loss = self._accumulate(model, self.budget, self._update[-1:], num_items_in_batch)
-            while loss is None:
+            packed = inputs if len(images) == len(items) else None
+            while (loss := self._accumulate(model, self.budget, images, packed, num_items_in_batch)) is None:
                 model.zero_grad()
-                loss = self._accumulate(model, self.budget, self._update, num_items_in_batch)
-        if self.accelerator.sync_gradients:
-            self._update.clear()
-            if is_replica:
-                average_gradients(model)
+        if is_replica:
+            average_gradients(model)
         return loss
 
     def prediction_step(
@@ -202,22 +197,29 @@ class PartsTrainer(Trainer):
         self,
         model: torch.nn.Module,
         budget: Budget,
-        batches: Sequence[tuple[Sequence[Item], dict[str, Any]]],
+        images: Sequence[Item],
+        packed: dict[str, Any] | None,
         count: torch.Tensor | int | None,
     ) -> torch.Tensor | None:
-        """Add the gradients of some batches; return the loss of the last, or None where memory ran out."""
-        assert count is not None  # without it a part would count as much as a whole batch
-        losses: list[torch.Tensor] = []
-        for items, inputs in batches:
-            parts = budget.parts_of(items)
-            losses = []
-            for part in parts:
-                loss = self._pass(model, inputs if len(parts) == 1 else self._pack(part), count)
-                if isinstance(loss, str):
-                    self._overflow(model, budget, part, loss)
-                    return None
-                losses.append(loss)
-        budget.count(len(losses))
+        """Make the gradients of an update; return its loss, or None where memory ran out.
+
+        Args:
+            model: Whose.
+            budget: Of a pass.
+            images: All trees of the update.
+            packed: The same in one sequence, if there is one.
+            count: Answer tokens of the update, over all processes.
+        """
+        assert count is not None  # without it a part would count as much as the whole
+        parts, losses = budget.parts_of(images), []
+        for part in parts:
+            inputs = packed if packed is not None and len(parts) == 1 else self._pack(part)
+            loss = self._pass(model, inputs, count)
+            if isinstance(loss, str):
+                self._overflow(model, budget, part, loss)
+                return None
+            losses.append(loss)
+        budget.count(len(parts))
         return torch.stack(losses).sum()
 
     def _pass(

@@ -37,7 +37,7 @@ class RunPlan:
     demands: tuple[Demand, ...]
     """Of each item of the first epoch."""
     longest: tuple[int, ...]
-    """The items of the largest possible batch of one process, the longest first."""
+    """The items of the largest possible update of one process, the longest first."""
     num_epochs: float
 
     @property
@@ -85,7 +85,7 @@ def plan_run(config: TrainConfig, data: TrainingData, train: ScanDataset) -> Run
         num_updates=updates,
         num_ranks=ranks,
         demands=tuple(demands),
-        longest=tuple(by_length[: config.per_device_train_batch_size]),
+        longest=tuple(by_length[: per_update // ranks]),
         num_epochs=updates * per_update / len(train) if config.max_steps > 0 else config.num_train_epochs,
     )
 
@@ -124,11 +124,17 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
         state_bytes(loaded.model, num_ranks=plan.num_ranks),
         machine.capacity,
         (plain, again),
-        [plan.demands[index] for index in plan.longest],
+        [plan.demands[index] for index in plan.longest[: _images_together(config, machine)]],
         lambda some: speed.seconds(
             Demand.total(some.longest).tokens, len(some.parts), checkpointing=some.checkpointing
         ),
     )
+
+
+def _images_together(config: TrainConfig, machine: Machine) -> int:
+    """Return how many images of an update may share a pass, if memory allows it."""
+    is_joined = machine.is_gpu and config.deepspeed is None
+    return config.per_device_train_batch_size * (config.gradient_accumulation_steps if is_joined else 1)
 
 
 def _speed(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> Speed:
@@ -146,13 +152,13 @@ def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str
 
 
 def _hours(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine, memory: MemoryPlan) -> str:
-    """Return what the run is predicted to take, with batches of the usual image."""
+    """Return what the run is predicted to take, with updates of the usual image."""
     if machine.flops is None:
         return "hours not predicted for this GPU"
-    batch = config.per_device_train_batch_size
+    together = _images_together(config, machine)
     cost = memory.costs[0].bytes_of(Demand.total(plan.demands)) / max(1, plan.num_images)
-    num_parts = len(parts_of(range(batch), lambda images: cost * len(images), memory.limit))
-    num_passes = plan.num_updates * config.gradient_accumulation_steps * num_parts
+    num_parts = len(parts_of(range(together), lambda images: cost * len(images), memory.limit))
+    num_passes = plan.num_updates * num_parts * plan.images_per_update / plan.num_ranks / together
     speed = _speed(config, loaded, plan, machine)
     seconds = speed.seconds(plan.seen.tokens / plan.num_ranks, num_passes, checkpointing=memory.checkpointing)
     return f"predicted {seconds / 3600:.1f} hours" if seconds >= 3600 else f"predicted {seconds / 60:.1f} minutes"

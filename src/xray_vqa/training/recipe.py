@@ -90,7 +90,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     arguments = training_arguments(
         config, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
     )
-    budget = Budget(memory)
+    budget = Budget(memory) if machine.is_gpu else None
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
@@ -104,7 +104,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    logger.info("memory: %s", budget.describe())
+    if budget is not None:
+        logger.info("memory: %s", budget.describe())
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)
     return config.output_dir

@@ -1,4 +1,4 @@
-"""Batches that memory does not hold at once end as those that it does; a fake runs out of it at a number of tokens."""
+"""Updates that memory does not hold at once end as those that it does; a fake runs out of it at a number of tokens."""
 
 import logging
 import os
@@ -134,32 +134,38 @@ def assert_same(run: Run, whole: Run) -> None:
         torch.testing.assert_close(run.weights[name], weight, atol=2e-5, rtol=0)
 
 
-def test_parts_within_a_budget_end_as_the_whole(make_run, whole):
-    budget = Budget(plan_of(200))
-    assert len(budget.parts_of([whole.data[index] for index in range(4)])) > 1
+def test_an_update_divided_by_a_budget_ends_as_one_divided_into_batches(make_run, whole):
+    budget = Budget(plan_of(300))  # two images
     assert_same(make_run(budget).train(), whole)
-    assert budget.describe() == "4 of 4 batches went through in parts"
+    assert budget.describe() == "2 updates in 8 passes"
+
+
+def test_small_batches_share_a_pass_where_memory_allows(make_run, whole):
+    budget = Budget(plan_of(ROOMY))
+    assert_same(make_run(budget).train(), whole)
+    assert budget.describe() == "2 updates in 2 passes"
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_batch_that_runs_out_of_memory_is_done_again_in_halves(make_run, whole, caplog, backward):
+def test_an_update_that_runs_out_of_memory_is_done_again_in_halves(make_run, whole, caplog, backward):
     budget = Budget(plan_of(ROOMY))
     with caplog.at_level(logging.WARNING, "xray_vqa"):
         run = make_run(budget).run_out_of_memory(above=300, backward=backward).train()
     assert_same(run, whole)
-    assert budget.num_overflows == 1  # later batches are divided before they fail
+    assert "out of memory at 8 images of" in caplog.text
     assert "out of memory at 4 images of" in caplog.text
     assert "Tried to allocate" in caplog.text
-    assert "1 ran out of memory and was done again" in budget.describe()
+    # The second update is divided before it fails.
+    assert budget.describe() == "2 updates in 8 passes, besides 2 that ran out of memory"
 
 
 def test_running_out_of_memory_late_in_an_update_leaves_nothing_of_the_failed_pass(make_run, whole):
     passes = []
-    run = make_run(Budget(plan_of(ROOMY)))
+    run = make_run(Budget(plan_of(300)))
 
     def fail_once(*_: Any) -> None:
         passes.append(1)
-        if len(passes) == 2:  # the second batch of the first update, when the first batch's gradients are there
+        if len(passes) == 2:  # when the gradients of the first part are there
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     run.base.model.visual.merger.register_full_backward_hook(fail_once)
@@ -205,7 +211,7 @@ class ScriptedMemory:
 
 
 def test_a_probe_measures_and_changes_nothing(make_run, caplog):
-    plain = make_run(dropout=0.2).train()
+    plain = make_run(Budget(plan_of(ROOMY)), dropout=0.2).train()
     budget = Budget(plan_of(ROOMY))
     run = make_run(budget, dropout=0.2, memory=ScriptedMemory(), longest=lambda: [run.data[index] for index in (2, 5)])
     with caplog.at_level(logging.INFO, "xray_vqa"):
