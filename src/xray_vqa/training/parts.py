@@ -35,8 +35,8 @@ class Budget:
     """What one pass may take, in a run: at first as predicted, then as probed, and less after each overflow."""
 
     def __init__(self, plan: MemoryPlan) -> None:
-        self._plan = plan
         self._costs = list(plan.costs)
+        self._left = plan.limit
         self.limit = plan.limit
         self.checkpointing = plan.checkpointing
         self.num_overflows = 0
@@ -49,7 +49,12 @@ class Budget:
 
     def parts_of(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Return the trees of an update in parts that each fit, in order."""
-        return parts_of(items, self.cost_of, self.limit)
+        demands = [Demand.of([item]) for item in items]  # once: what is divided again and again are numbers
+
+        def cost_of(numbers: Sequence[int]) -> float:
+            return self._costs[0].bytes_of(Demand.total(demands[number] for number in numbers))
+
+        return [[items[number] for number in part] for part in parts_of(range(len(items)), cost_of, self.limit)]
 
     def count(self, num_parts: int) -> None:
         """Note in how many parts an update went through."""
@@ -76,7 +81,7 @@ class Budget:
             )
         self._costs.pop(0)
         self.checkpointing = True
-        self.limit = self._plan.limit
+        self.limit = self._left
         logger.warning("%s; going on with gradient checkpointing, a third slower (%s)", found, told)
         return True
 
@@ -90,7 +95,7 @@ class Budget:
         """
         predicted = self.cost_of(items)
         self._costs = [cost.scaled(measured / predicted) for cost in self._costs]
-        self.limit = min(left, self.limit) if self.num_overflows else left
+        self._left, self.limit = left, min(left, self.limit) if self.num_overflows else left
         tokens = Demand.of(items).tokens
         logger.info(
             "memory: a pass with the %d longest images (%s tokens) takes %.1f GiB (predicted %.1f); passes may take "
