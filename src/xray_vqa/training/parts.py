@@ -94,8 +94,9 @@ class Budget:
             left: Bytes that any pass may take.
         """
         predicted = self.cost_of(items)
-        self._costs = [cost.scaled(measured / predicted) for cost in self._costs]
-        self._left, self.limit = left, min(left, self.limit) if self.num_overflows else left
+        ratio = measured / predicted
+        self._costs = [cost.scaled(ratio) for cost in self._costs]
+        self._left, self.limit = left, min(left, self.limit * ratio) if self.num_overflows else left
         tokens = Demand.of(items).tokens
         logger.info(
             "memory: a pass with the %d longest images (%s tokens) takes %.1f GiB (predicted %.1f); passes may take "

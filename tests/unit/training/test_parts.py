@@ -222,6 +222,13 @@ def test_a_probe_measures_and_changes_nothing(make_run, caplog):
     assert budget.cost_of([run.data[2], run.data[5]]) == pytest.approx(300)
 
 
+def test_a_probe_that_runs_out_of_memory_spares_the_updates_from_it(make_run, whole):
+    budget = Budget(plan_of(ROOMY))
+    run = make_run(budget, memory=ScriptedMemory(), longest=lambda: [run.data[index] for index in range(8)])
+    assert_same(run.run_out_of_memory(above=300).train(), whole)
+    assert budget.describe() == "2 updates in 8 passes, besides 2 that ran out of memory"
+
+
 def train_as_rank(rank: int, port: int, model_dir: Path, scans: list[TrainingScan], folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
