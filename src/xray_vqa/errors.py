@@ -9,6 +9,7 @@
     ├── ModelUnavailable    weights cannot be loaded, do not fit together, or the engine is not running
     ├── Overloaded          more is asked for than can be answered in time
     ├── Incomplete          stopped before the end; the same command goes on from here
+    ├── GateFailed          a result was made and is not as it has to be, so it is not put in its place
     └── IntegrityError      a digest or the audit chain does not match what was recorded
 
 Exit codes are given to them in `cli/main.py`, status codes in `serving/errors.py`.
@@ -57,6 +58,10 @@ class Overloaded(XrayVqaError):
 
 class Incomplete(XrayVqaError):
     """Stopped before the end (budget, network, full disk); the same command goes on from here."""
+
+
+class GateFailed(XrayVqaError):
+    """A result was made and is not as it has to be, so it is not put in its place."""
 
 
 class IntegrityError(XrayVqaError):

@@ -10,19 +10,22 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.jsonl import disk_errors, make_readable
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
 from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
+from xray_vqa.training.image_cache import ImageCache
 from xray_vqa.training.machines import machine_here
 from xray_vqa.training.parts import Budget
-from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict
+from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict, usable
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
@@ -40,6 +43,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
+        Incomplete: The disk is full when the result is written; the same command goes on from the last checkpoint.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
     """
@@ -51,6 +55,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     load = outline_model if dry_run else load_model
     loaded = load(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
+    cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
+
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
             scans,
@@ -60,9 +66,11 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
             probes=config.probes,
             boxes=config.boxes,
             probe_weight=config.probe_weight,
+            cache=cache,
             **more,
         )
 
+    data = usable(config, data, dataset(data.scans), None if dry_run else cache)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
     train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
@@ -84,9 +92,6 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     if is_worth_compiling(config, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
-    if config.images_in_memory:
-        train.keep_frames()
-        development.keep_frames()
     arguments = training_arguments(
         config, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
     )
@@ -107,7 +112,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     if budget is not None:
         logger.info("memory: %s", budget.describe())
     if trainer.is_world_process_zero():
-        export(config, loaded, data, trainer)
+        with disk_errors(config.output_dir):
+            export(config, loaded, data, trainer)
     return config.output_dir
 
 
@@ -128,7 +134,13 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":
-        loaded.base.config.save_pretrained(output_dir)
+        embed_base(loaded.weights_dir, output_dir)
+        if config.lora.vision:
+            logger.warning(
+                "vLLM and AutoModel leave out the vision tower's adapter; for them: xray-vqa merge %s --output-dir DIR",
+                output_dir,
+            )
+    make_readable(output_dir)
     # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
     covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
     write_card(
