@@ -181,6 +181,7 @@ class Bench:
             "grid_thw": torch.tensor([1, row.frame_hw[0] // patch, row.frame_hw[1] // patch]),
             "row": tree,
             "weights": torch.ones(tree.labels.shape),
+            "image": "noise",
         }
 
     def stock_item(self, row: Row, processor: Processor) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -194,6 +195,27 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(tiny_model_dir, pairs_path,
     done = run(*command(tiny_model_dir, pairs_path, output, "--dry-run"))
     assert done.returncode == 0, done.stderr
     assert "learning_rate" in done.stdout
-    assert "8 updates" in done.stdout
+    assert "8 updates; tokens an image: " in done.stdout
+    assert re.search(r"# this CPU: predicted [\d.]+ minutes, predicted peak [\d.]+ GiB", done.stdout)
     assert not (output / "run.json").exists()
     assert os.environ.get("WORLD_SIZE") is None
+
+
+def test_a_dry_run_of_a_large_model_needs_neither_its_weights_nor_a_gpu(tiny_model_dir, pairs_path, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU the plan is for that one")
+    folder = tmp_path / "large"
+    shutil.copytree(tiny_model_dir, folder, ignore=shutil.ignore_patterns("*.safetensors", "xray_vqa.json"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "layer_types": None,
+    }  # fmt: skip
+    config["text_config"]["rope_parameters"]["mrope_section"] = [16, 24, 24]
+    config["vision_config"] |= {"out_hidden_size": 3584}
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    done = run(*command(folder, pairs_path, tmp_path / "out", "lora.r=64", "lora.vision=false", "--dry-run"))
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"# ([\w ]+): predicted .*predicted peak ([\d.]+) GiB", done.stdout))
+    assert {"H100", "A100", "RTX 4090"} <= found.keys()
+    assert 15 < float(found["RTX 4090"]) < 22  # 14.2 GiB of decoder, 2.4 of adapter, gradients and optimizer

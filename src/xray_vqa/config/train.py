@@ -63,7 +63,8 @@ class TrainConfig(Strict):
     num_train_epochs: float = Field(default=3, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=2, ge=1)
-    """Images a step and device, each with all its branches."""
+    """Images a batch and device, each with all its branches. With `gradient_accumulation_steps` it says how many an
+    update is made of; on a GPU, how many of these go through at once is up to memory."""
     per_device_eval_batch_size: int = Field(default=2, ge=1)
     gradient_accumulation_steps: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -73,7 +74,9 @@ class TrainConfig(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     bf16: bool = True
     """Where the GPU has it; older GPUs get fp16 and CPUs fp32, said aloud."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
+    """Compute layers again on the way back instead of keeping what they made: far less memory, a third slower. Unset:
+    only where the longest image does not fit without."""
     compile: bool | None = None
     """Compile the layers of the model: two minutes at the start, a third off each update. Unset: for long runs on a
     GPU without DeepSpeed."""

@@ -162,6 +162,39 @@ def load_model(
     return loaded
 
 
+def outline_model(name: str, *, precision: str = "auto", max_pixels: int | None = None) -> LoadedModel:
+    """Return a model without weights, on torch's device `meta`: all that a plan needs, out of a few small files.
+
+    Args:
+        name: See `load_model`.
+        precision: See `load_model`; where there is no GPU, the format that the plan's GPUs would be given.
+        max_pixels: See `load_model`.
+
+    Raises:
+        ModelUnavailable: The files are missing, broken or of an unknown family.
+    """
+    model_dir = resolve_model_dir(name, weights=False)
+    wanted = "fp32" if is_nano(model_dir) and precision == "auto" else precision
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
+    chosen = choose_precision(wanted, capability)
+    config: Any = AutoConfig.from_pretrained(model_dir)
+    with torch.device("meta"):
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    card = read_card(model_dir)
+    return LoadedModel(
+        model=model.to(DTYPES[chosen.name]),
+        encoder=PromptEncoder(_load_tokenizer(model_dir)),
+        processor=read_processor(model_dir / PROCESSOR_NAME, max_pixels),
+        spec=spec_of(config.model_type),
+        name=_short_name(name),
+        model_digest="",
+        adapter_digest="",
+        precision=chosen,
+        covered_categories=tuple(card.covered_categories) if card else (),
+        weights_dir=model_dir,
+    )
+
+
 def is_nano(model_dir: Path) -> bool:
     """Return whether a folder holds a model small enough to be exact everywhere."""
     return model_dir == NANO_DIR or (model_dir / QUANTIZED_NAME).is_file() or _hidden_size(model_dir) <= 512
@@ -172,8 +205,12 @@ def _hidden_size(model_dir: Path) -> int:
     return int((config.get("text_config") or config).get("hidden_size", 1 << 20))
 
 
-def resolve_model_dir(name: str) -> Path:
-    """Return the folder of a model: nano's, a local one, or the hub's snapshot. Raises ModelUnavailable."""
+def resolve_model_dir(name: str, *, weights: bool = True) -> Path:
+    """Return the folder of a model: nano's, a local one, or the hub's snapshot, without weights where none are wanted.
+
+    Raises:
+        ModelUnavailable: There is no such model.
+    """
     if name == "nano":
         return NANO_DIR
     if Path(name).is_dir():
@@ -189,7 +226,8 @@ def resolve_model_dir(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja"]))
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelUnavailable(
             f"{name}: neither a local folder nor to be had from the hub ({type(error).__name__}). With no network, "

@@ -13,8 +13,10 @@ from xray_vqa.modeling.loading import LoadedModel
 logger = logging.getLogger(__name__)
 
 
-def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_development: bool) -> TrainingArguments:
-    """Return transformers' own arguments."""
+def training_arguments(
+    config: TrainConfig, loaded: LoadedModel, *, has_development: bool, checkpointing: bool
+) -> TrainingArguments:
+    """Return transformers' own arguments; whether layers are computed again is what the memory plan says."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(config.output_dir / "logs"))
     evaluation: dict[str, Any] = {"eval_strategy": "no"}
     if has_development:
@@ -27,7 +29,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         }
     warmup = {"warmup_steps": config.warmup_ratio} if config.warmup_ratio else {}
     # Said only where it is wanted: newer versions of transformers warn of the name even for its default.
-    checkpointing = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
+    again = {"gradient_checkpointing": True} if checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         num_train_epochs=config.num_train_epochs,
@@ -56,7 +58,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False,  # every trained weight takes part in every step
         **warmup,
-        **checkpointing,
+        **again,
         **evaluation,
     )
     if arguments.n_gpu > 1:

@@ -20,6 +20,7 @@ from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_sca
 from xray_vqa.training.dense import UNKNOWN, owners_of
 from xray_vqa.training.faulty import LeftOut, ScanFaulty
 from xray_vqa.training.image_cache import ImageCache, read_frame
+from xray_vqa.training.memory import Demand
 from xray_vqa.training.scans import Mix, TrainingScan
 
 
@@ -103,6 +104,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
             "grid_thw": self.processor.grid_thw([pixels])[0],
             "row": row,
             "weights": self._weights(row, branches),
+            "image": str(scan.image_path),
         }
         if self.augmentation.jitter:
             item["recolouring"] = draw_recolouring(1, generator)[0]
@@ -198,19 +200,25 @@ class ScanDataset(Dataset[dict[str, Any]]):
         return LeftOut(kind="cut", path=str(scan.image_path), reason=reason, pairs=len(pairs))
 
     def num_tokens(self, index: int) -> int:
-        """Return how long an item's tree is in this epoch, mirrored or not, without opening its image."""
-        return self._lengths[self.number_of(index)]
+        """Return how long an item's tree is in this epoch."""
+        return self.demand_of(index).tokens
+
+    def demand_of(self, index: int) -> Demand:
+        """Return what an item demands of a pass in this epoch, mirrored or not, without opening its image."""
+        return self._demands[self.number_of(index)]
 
     @cached_property
-    def _lengths(self) -> list[int]:
-        """The tokens of each scan's tree."""
-        lengths: list[int] = []
+    def _demands(self) -> list[Demand]:
+        """Of each scan."""
+        found: list[Demand] = []
         for scan in self.scans:
             rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
             prefix, _ = self.encoder.prefix(rows * columns)
-            fitting = self.fitting(scan, len(prefix))
-            lengths.append(len(prefix) + sum(len(branch.prompt) + len(branch.answer) - 1 for branch in fitting))
-        return lengths
+            branches = self.fitting(scan, len(prefix))
+            answers = sum(len(branch.answer) for branch in branches)
+            tokens = len(prefix) + answers + sum(len(branch.prompt) - 1 for branch in branches)
+            found.append(Demand(tokens, rows * columns * self.processor.merge_size**2, answers))
+        return found
 
     def num_not_mirrored(self) -> int:
         """Return how many pairs, over all scans, are left out where their scan is mirrored."""

@@ -17,7 +17,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.export import embed_base
-from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
+from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import LogFile, ProgressLine
 from xray_vqa.training.checkpoints import (
@@ -29,7 +29,9 @@ from xray_vqa.training.checkpoints import (
 )
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.image_cache import ImageCache
-from xray_vqa.training.planning import RunPlan, plan_run, usable
+from xray_vqa.training.machines import machine_here
+from xray_vqa.training.parts import Budget
+from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict, usable
 from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.sampling import DealtBatches
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
@@ -38,9 +40,6 @@ from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 logger = logging.getLogger(__name__)
-
-UPDATES_WORTH_COMPILING = 500
-"""At which the two minutes that it takes come back on an H200, a third of each update's time saved."""
 
 
 def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
@@ -51,7 +50,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     Args:
         config: The run.
         checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
-        dry_run: Say what would be done, load nothing heavy onto a GPU, and stop.
+        dry_run: Say what would be done, with predicted hours and GiB, and stop; weights are not loaded.
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
@@ -60,7 +59,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         Incomplete: SIGTERM came, or the disk is full. The same call goes on from the newest checkpoint.
         KeyboardInterrupt: SIGINT came; likewise.
     """
-    _check_machine(config)
+    if not dry_run:
+        _check_machine(config)
     ranks = Ranks.join()
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         told = [LogFile(config.output_dir / "train.log"), ProgressLine()]
     else:
         logging.getLogger("xray_vqa").setLevel(logging.WARNING)
-    loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
+    load = outline_model if dry_run else load_model
+    loaded = load(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
     cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
 
@@ -102,20 +103,28 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         rank=ranks.rank,
         num_ranks=num_ranks,
     )
-    plan = plan_run(config, data, train, batches.images_per_update)
+    plan = plan_run(config, data, train, batches.images_per_update, num_ranks)
     logger.info("%s", plan.describe())
     if dry_run:
+        loaded.model = make_trainable(config, loaded)
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
-        print(f"# {plan.describe()}")
+        for line in (plan.describe(), *predict(config, loaded, plan)):
+            print(f"# {line}")
         return None
     remember_run(config, data, checkpoint, batches.images_per_update, ranks)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = make_trainable(config, loaded)
-    if _is_worth_compiling(config, plan):
+    machine = machine_here()
+    memory = plan_memory_of(config, loaded, plan, machine)
+    logger.info("%s: %s", machine.name, memory.describe())
+    if is_worth_compiling(config, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
     accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
-    arguments = training_arguments(accumulating, loaded, has_development=bool(data.development))
+    arguments = training_arguments(
+        accumulating, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
+    )
+    budget = Budget(memory) if machine.is_gpu else None
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
@@ -123,11 +132,15 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[*told, StopWithCheckpoint(ranks)],
+        budget=budget,
+        longest=lambda: [train[index] for index in plan.longest],
     )
     trainer.batches, trainer.num_checkpoints = batches, config.save_total_limit
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if budget is not None:
+        logger.info("memory: %s", budget.describe())
     if ranks.is_first:
         with disk_errors(config.output_dir):
             export(config, loaded, data, trainer)
@@ -143,12 +156,6 @@ def _check_machine(config: TrainConfig) -> None:
         )
     if config.deepspeed is not None:
         require("deepspeed", extra="deepspeed")
-
-
-def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:
-    if config.compile is not None:
-        return config.compile
-    return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:

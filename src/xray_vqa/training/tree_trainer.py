@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from accelerate.data_loader import prepare_data_loader
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from xray_vqa.core.jsonl import disk_errors
 from xray_vqa.errors import DatasetError
@@ -25,6 +24,7 @@ from xray_vqa.training.checkpoints import drop_oldest, load_trained, mark_whole,
 from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.faulty import ScanFaulty
+from xray_vqa.training.parts import PartsTrainer
 from xray_vqa.training.sampling import DealtBatches, WithSpares
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class TreeModel(torch.nn.Module):
         return {"loss": loss}
 
 
-class TreeTrainer(Trainer):
+class TreeTrainer(PartsTrainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
     vision_learning_rate: float | None = None
