@@ -55,4 +55,4 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a file in it may still be mapped into memory
