@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from xray_vqa.core.jsonl import first_error
@@ -26,8 +34,9 @@ from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
+from xray_vqa.modeling.prompt_tree import prefix_positions
 from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
-from xray_vqa.modeling.registry import ModelSpec, spec_of
+from xray_vqa.modeling.registry import SPECS, ModelSpec, spec_of
 
 logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # of weights being read; a second here, and noise beside our own bars
@@ -63,7 +72,7 @@ class LoadedModel:
     """A model with everything that has to go with it."""
 
     model: Any
-    """Qwen2_5_VLForConditionalGeneration, or a PEFT model around one."""
+    """Of one of transformers' classes that answer with text about images, or a PEFT model around one."""
     encoder: PromptEncoder
     processor: Processor
     spec: ModelSpec
@@ -76,7 +85,7 @@ class LoadedModel:
     """Where the weights (the adapter's, if there is one) lie; calibration and card stand beside them."""
 
     @property
-    def base(self) -> Qwen2_5_VLForConditionalGeneration:
+    def base(self) -> Any:
         """The model itself, adapters inside it."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
@@ -122,8 +131,9 @@ def load_model(
     check_digests(card, model_dir)
     model: Any
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
-    use_patch_products(model)
-    encoder = PromptEncoder(_load_tokenizer(model_dir))
+    if spec.has_own_vision:
+        use_patch_products(model)
+    encoder = PromptEncoder(_load_tokenizer(model_dir), spec.answer_opening)
     digest = digest_of(model_dir)
     if adapter is not None:
         weights_dir = Path(adapter)
@@ -141,7 +151,8 @@ def load_model(
             model = model.merge_and_unload()
     # An adapter may have been trained at another image size than its base; its own file says so.
     own = weights_dir / PROCESSOR_NAME
-    processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels)
+    processor_path = own if own.is_file() else model_dir / PROCESSOR_NAME
+    processor = read_processor(processor_path, max_pixels, spec.box_frame)
     _check_card(card, processor, weights_dir, other_size=max_pixels is not None)
     model.to(target).eval()
     loaded = LoadedModel(
@@ -156,7 +167,9 @@ def load_model(
         covered_categories=tuple(card.covered_categories) if card else (),
         weights_dir=weights_dir,
     )
-    use_segment_attention(loaded.base)
+    if spec.has_own_vision:
+        use_segment_attention(loaded.base)
+    _check_family(loaded, processor_path)
     return loaded
 
 
@@ -247,11 +260,12 @@ def _base_of(adapter_dir: Path) -> str:
 
 
 def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
-    """The Qwen2_5_VLForConditionalGeneration in a folder. transformers' decorators hide `to` from type checkers."""
-    config: Any = AutoConfig.from_pretrained(model_dir)
+    """The model in a folder. transformers' decorators hide `to` from type checkers."""
+    config = _load_config(model_dir)
     spec = spec_of(config.model_type)
+    model_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     if (model_dir / QUANTIZED_NAME).is_file():
-        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+        model: Any = model_class(config)
         model.to(dtype)
         try:
             missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
@@ -262,9 +276,19 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
         model.tie_weights()
         return model, spec
     try:
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
+        return model_class.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
+
+
+def _load_config(model_dir: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(model_dir)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"{model_dir / 'config.json'}: no configuration that this transformers ({transformers_version}) can read: "
+            f"{error}"
+        ) from error
 
 
 def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
@@ -274,7 +298,7 @@ def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
         raise ModelUnavailable(f"{model_dir}: tokenizer cannot be loaded: {error}") from error
 
 
-def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) -> Any:
+def _load_adapter(model: PreTrainedModel, adapter_dir: Path) -> Any:
     from peft import PeftModel
 
     # PEFT 0.21 still asks for a property by the name that transformers 5.23 has given up; nothing for a user to mend.
@@ -315,6 +339,49 @@ def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path,
     unknown = set(card.covered_categories) - set(CATEGORIES)
     if unknown:
         raise ModelUnavailable(f"{weights_dir / CARD_NAME} covers unknown categories {sorted(unknown)}")
+
+
+def _check_family(loaded: LoadedModel, processor_path: Path) -> None:
+    """Say aloud what is off and what the licence forbids, and refuse a model that would be fed what it cannot read.
+
+    Raises:
+        ModelUnavailable: The model's image tokens, patches or positions are not made the way that ours are.
+    """
+    config, spec, processor = loaded.base.config, loaded.spec, loaded.processor
+    if loaded.encoder.image_pad_id != config.image_token_id:
+        raise ModelUnavailable(
+            f"{loaded.name}: an image's place is token {loaded.encoder.image_pad_id} in the tokenizer, but "
+            f"{config.image_token_id} in config.json; copy both from one checkpoint"
+        )
+    vision = config.vision_config
+    wanted = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    if wanted != (processor.patch_size, processor.merge_size, processor.temporal_patch_size):
+        raise ModelUnavailable(
+            f"{processor_path}: its patch, merge and temporal sizes are not {wanted} as in config.json; copy both from "
+            "one checkpoint"
+        )
+    if note := spec.licence_note(config.get_text_config().hidden_size):
+        logger.warning("licence of %s: %s", spec.title, note)
+    if not spec.is_known:
+        _check_unknown(loaded, processor_path)
+    if spec.limits:
+        logger.warning("%s runs without %s", spec.title, "; without ".join(spec.limits))
+
+
+def _check_unknown(loaded: LoadedModel, processor_path: Path) -> None:
+    """Refuse a model of an unknown family that does not cut images and count their places as Qwen's do."""
+    refusal = f"{loaded.name}: family {loaded.spec.model_type!r} is not known (known: {', '.join(sorted(SPECS))}), and"
+    found = json.loads(processor_path.read_text()).get("image_processor_type", "none")
+    if not found.startswith("Qwen2VLImageProcessor"):
+        raise ModelUnavailable(f"{refusal} its images are cut by {found}, not the way Qwen's are")
+    prefix, start = loaded.encoder.prefix(6)
+    ids, size = torch.tensor([prefix]), loaded.processor.merge_size
+    kinds = (ids == loaded.encoder.image_pad_id).int()
+    place = getattr(loaded.base.model, "get_rope_index", None)
+    expected = prefix_positions(len(prefix), start, (2, 3))[:, None]
+    grid = torch.tensor([[1, 2 * size, 3 * size]])
+    if place is None or not torch.equal(place(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0], expected):
+        raise ModelUnavailable(f"{refusal} it counts the places of an image's tokens in another way than Qwen's do")
 
 
 def _short_name(name: str) -> str:

@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from xray_vqa.modeling.prompt_tree import PREFIX_SEGMENT, TreeRow
+from xray_vqa.modeling.registry import spec_of
 
 PACKED_ATTENTION = "xray_vqa_packed_trees"
 """The name under which transformers finds it."""
@@ -156,7 +157,8 @@ def packed_attention(
 def use_packed_attention(model: torch.nn.Module) -> None:
     """Switch the model's decoder to `packed_attention`; for batches that are no packed trees nothing changes."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-    decoder = model.get_submodule("model.language_model")
+    config: Any = model.config
+    decoder = model.get_submodule(spec_of(config.model_type).language_model)
     decoder.config._attn_implementation_internal = PACKED_ATTENTION  # type: ignore[union-attr]
 
 

@@ -19,7 +19,7 @@ from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
 from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
-from xray_vqa.training.collator import Augmentation, ScanDataset, collate
+from xray_vqa.training.collator import Augmentation, ScanDataset, collate, collate_rows
 from xray_vqa.training.planning import RunPlan, plan_run
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
 from xray_vqa.training.trainable import make_trainable
@@ -75,7 +75,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     remember_run(config, data, checkpoint)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = make_trainable(config, loaded)
-    if _is_worth_compiling(config, plan):
+    if _is_worth_compiling(config, plan, loaded):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
     if config.images_in_memory:
@@ -85,7 +85,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
-        data_collator=collate,
+        data_collator=collate if loaded.spec.has_tree else collate_rows,
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
@@ -108,9 +108,11 @@ def _check_machine(config: TrainConfig) -> None:
         require("deepspeed", extra="deepspeed")
 
 
-def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:
+def _is_worth_compiling(config: TrainConfig, plan: RunPlan, loaded: LoadedModel) -> bool:
     if config.compile is not None:
         return config.compile
+    if not loaded.spec.has_tree:
+        return False
     return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
 
 

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
-from xray_vqa.modeling.prompt_tree import as_attention_mask
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
 from xray_vqa.training.dense import DenseHeads
@@ -33,10 +33,11 @@ class TreeModel(torch.nn.Module):
         self._dense_weight = dense_weight
         self.heads: DenseHeads | None = None
         self._visual = torch.empty(0)
-        use_packed_attention(loaded.base)
+        if loaded.spec.has_tree:
+            use_packed_attention(loaded.base)
         if dense_weight:
             self.heads = DenseHeads(loaded.base.lm_head.in_features)
-            loaded.base.model.visual.register_forward_hook(self._keep_visual)
+            loaded.base.get_submodule(loaded.spec.vision_tower).register_forward_hook(self._keep_visual)
 
     def _keep_visual(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
         self._visual = output.pooler_output
@@ -54,10 +55,11 @@ class TreeModel(torch.nn.Module):
         labels: torch.Tensor,
         supervised: torch.Tensor,
         position_ids: torch.Tensor,
-        trees: TreeLayout,
         image_grid_thw: torch.Tensor,
         frames: list[torch.Tensor],
         weights: torch.Tensor,
+        trees: TreeLayout | None = None,
+        attention_mask: torch.Tensor | None = None,
         recolouring: torch.Tensor | None = None,
         owner: torch.Tensor | None = None,
         objects: torch.Tensor | None = None,
@@ -67,14 +69,15 @@ class TreeModel(torch.nn.Module):
         """Return the loss on the answer tokens.
 
         Args:
-            input_ids: (1, length) int64.
-            labels: (1, length) int64, at the positions that predict them.
-            supervised: (n,) int64, where a label stands; the rest never meets the wide output layer.
-            position_ids: (3, 1, length) int64.
-            trees: Where in the sequence the trees stand.
+            input_ids: (rows, length) int64; packed trees are one row.
+            labels: (rows, length) int64, at the positions that predict them.
+            supervised: (n,) int64, where in any row a label stands; the rest never meets the wide output layer.
+            position_ids: (3, rows, length) int64.
             image_grid_thw: (images, 3) int64, as transformers wants it.
             frames: One (height, width, 3) uint8 tensor an image.
-            weights: (1, length) float32, what each prediction counts.
+            weights: (rows, length) float32, what each prediction counts.
+            trees: Where in the one row the trees stand.
+            attention_mask: (rows, length) int64, 0 on the padding of rows that are no trees.
             recolouring: (images, RECOLOURING), in which colours each image is shown.
             owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
@@ -82,32 +85,36 @@ class TreeModel(torch.nn.Module):
             num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
         """
         base = self._loaded.base
-        dtype = next(base.model.visual.parameters()).dtype
+        dtype = next(base.get_submodule(self._loaded.spec.vision_tower).parameters()).dtype
         frames = [frame.to(input_ids.device) for frame in frames]
         if recolouring is not None:
             frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
         processor = self._loaded.processor
         patches = processor.patches_of(frames, dtype)[0]
+        layout: dict[str, Any] = {}
+        if trees is not None:
+            longest = max(frame.shape[0] * frame.shape[1] for frame in frames) // processor.patch_size**2
+            layout = {"trees": trees, "longest_image": longest, "num_images": len(frames)}
         logits = self.model(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=as_attention_mask(None),
-            trees=trees,
-            longest_image=max(frame.shape[0] * frame.shape[1] for frame in frames) // processor.patch_size**2,
-            num_images=len(frames),
+            attention_mask=attention_mask,
+            **layout,
             pixel_values=patches,
             image_grid_thw=image_grid_thw,
             use_cache=False,
             logits_to_keep=supervised,
         ).logits
-        each = F.cross_entropy(logits[0].float(), labels[0, supervised], reduction="none")
-        count = num_items_in_batch if num_items_in_batch is not None else len(supervised)
-        loss = (each * weights[0, supervised]).sum() / count
+        wanted = labels[:, supervised].flatten()
+        each = F.cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=IGNORE_INDEX, reduction="none")
+        num_wanted = (wanted != IGNORE_INDEX).sum()
+        count = num_items_in_batch if num_items_in_batch is not None else num_wanted
+        loss = (each * weights[:, supervised].flatten()).sum() / count
         if self.heads is not None and owner is not None and objects is not None:
             sizes = (image_grid_thw.prod(dim=1) // processor.merge_size**2).tolist()
             visual = pad_sequence(list(self._visual.split(sizes)), batch_first=True)
             # Counted by the answers, so that batches of one accumulation window add up to their mean.
-            share = len(supervised) / count
+            share = num_wanted / count
             loss = loss + self._dense_weight * share * self.heads.loss(visual, owner, objects, named)
         return {"loss": loss}
 
