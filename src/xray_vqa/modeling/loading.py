@@ -364,8 +364,8 @@ def _check_family(loaded: LoadedModel, processor_path: Path) -> None:
         logger.warning("licence of %s: %s", spec.title, note)
     if not spec.is_known:
         _check_unknown(loaded, processor_path)
-    if spec.limits:
-        logger.warning("%s runs without %s", spec.title, "; without ".join(spec.limits))
+    for limit in spec.limits:
+        logger.warning("off for %s: %s", spec.title, limit)
 
 
 def _check_unknown(loaded: LoadedModel, processor_path: Path) -> None:

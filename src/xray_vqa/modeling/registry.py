@@ -16,6 +16,8 @@ BoxFrame = Literal["pixels", "thousandths"]
 """What a box's numbers count: pixels of the resized image, or thousandths of its width and height."""
 
 _USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Of Gated DeltaNet layers the wide ones; in_proj_a and in_proj_b are as narrow as an adapter.
+_DELTA_NET = ("in_proj_qkv", "in_proj_z", "out_proj")
 _NO_THINKING = "<think>\n\n</think>\n\n"
 
 
@@ -106,8 +108,7 @@ QWEN3_5 = ModelSpec(
     "qwen3_5",
     "Qwen3.5",
     box_frame="thousandths",
-    # Of the Gated DeltaNet layers the wide ones; in_proj_a and in_proj_b are as narrow as an adapter.
-    projections=(*_USUAL, "in_proj_qkv", "in_proj_z", "out_proj"),
+    projections=(*_USUAL, *_DELTA_NET),
     answer_opening=_NO_THINKING,
     has_tree=False,
     unquantized=("lm_head", "model.visual", "in_proj_a", "in_proj_b"),
@@ -130,5 +131,11 @@ def spec_of(model_type: str) -> ModelSpec:
             f"known: {', '.join(sorted(SPECS))}"
         )
     return ModelSpec(
-        model_type, model_type, box_frame="thousandths", has_tree=False, has_own_vision=False, is_known=False
+        model_type,
+        model_type,
+        box_frame="thousandths",
+        projections=(*_USUAL, *_DELTA_NET),
+        has_tree=False,
+        has_own_vision=False,
+        is_known=False,
     )
