@@ -8,6 +8,7 @@ padding behind it. In serving the prefix is run once and what the model remember
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -127,6 +128,6 @@ def _of_one_length(branches: Sequence[Branch]) -> list[list[int]]:
 
 def _copied(cache: DynamicCache, count: int) -> DynamicCache:
     """What is remembered of a prefix, once for each of some branches, which then change their own copy alone."""
-    copies = deepcopy(cache)
-    copies.reorder_cache(torch.zeros(count, dtype=torch.int64))
+    copies: Any = deepcopy(cache)
+    copies.reorder_cache(torch.zeros(count, dtype=torch.int64))  # unlike batch_repeat_interleave for any layer
     return copies

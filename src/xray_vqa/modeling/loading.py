@@ -151,8 +151,7 @@ def load_model(
             model = model.merge_and_unload()
     # An adapter may have been trained at another image size than its base; its own file says so.
     own = weights_dir / PROCESSOR_NAME
-    processor_path = own if own.is_file() else model_dir / PROCESSOR_NAME
-    processor = read_processor(processor_path, max_pixels, spec.box_frame)
+    processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels, spec.box_frame)
     _check_card(card, processor, weights_dir, other_size=max_pixels is not None)
     model.to(target).eval()
     loaded = LoadedModel(
@@ -169,7 +168,7 @@ def load_model(
     )
     if spec.has_own_vision:
         use_segment_attention(loaded.base)
-    _check_family(loaded, processor_path)
+    _check_family(loaded)
     return loaded
 
 
@@ -263,6 +262,8 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
     """The model in a folder. transformers' decorators hide `to` from type checkers."""
     config = _load_config(model_dir)
     spec = spec_of(config.model_type)
+    if not spec.is_known:
+        _check_cutting(spec, model_dir)
     model_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     if (model_dir / QUANTIZED_NAME).is_file():
         model: Any = model_class(config)
@@ -341,7 +342,20 @@ def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path,
         raise ModelUnavailable(f"{weights_dir / CARD_NAME} covers unknown categories {sorted(unknown)}")
 
 
-def _check_family(loaded: LoadedModel, processor_path: Path) -> None:
+def _check_cutting(spec: ModelSpec, model_dir: Path) -> None:
+    """Raise ModelUnavailable where a model of an unknown family gets its images in another way than Qwen's do."""
+    try:
+        found = json.loads((model_dir / PROCESSOR_NAME).read_text()).get("image_processor_type")
+    except (OSError, ValueError):
+        found = None
+    if not str(found).startswith("Qwen2VLImageProcessor"):
+        raise ModelUnavailable(
+            f"{model_dir}: its family {spec.model_type!r} is not known, and its images are not cut the way Qwen's are "
+            f"(image_processor_type {found} in {PROCESSOR_NAME}); known: {', '.join(sorted(SPECS))}"
+        )
+
+
+def _check_family(loaded: LoadedModel) -> None:
     """Say aloud what is off and what the licence forbids, and refuse a model that would be fed what it cannot read.
 
     Raises:
@@ -355,33 +369,33 @@ def _check_family(loaded: LoadedModel, processor_path: Path) -> None:
         )
     vision = config.vision_config
     wanted = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-    if wanted != (processor.patch_size, processor.merge_size, processor.temporal_patch_size):
+    found = (processor.patch_size, processor.merge_size, processor.temporal_patch_size)
+    if wanted != found:
         raise ModelUnavailable(
-            f"{processor_path}: its patch, merge and temporal sizes are not {wanted} as in config.json; copy both from "
-            "one checkpoint"
+            f"{loaded.name}: patch, merge and temporal size are {found} in {PROCESSOR_NAME}, but {wanted} in "
+            "config.json; copy both from one checkpoint"
+        )
+    if not spec.is_known and not _counts_like_qwen(loaded):
+        raise ModelUnavailable(
+            f"{loaded.name}: its family {spec.model_type!r} is not known, and it counts the places of an image's "
+            f"tokens in another way than Qwen's do; known: {', '.join(sorted(SPECS))}"
         )
     if note := spec.licence_note(config.get_text_config().hidden_size):
         logger.warning("licence of %s: %s", spec.title, note)
-    if not spec.is_known:
-        _check_unknown(loaded, processor_path)
     for limit in spec.limits:
         logger.warning("off for %s: %s", spec.title, limit)
 
 
-def _check_unknown(loaded: LoadedModel, processor_path: Path) -> None:
-    """Refuse a model of an unknown family that does not cut images and count their places as Qwen's do."""
-    refusal = f"{loaded.name}: family {loaded.spec.model_type!r} is not known (known: {', '.join(sorted(SPECS))}), and"
-    found = json.loads(processor_path.read_text()).get("image_processor_type", "none")
-    if not found.startswith("Qwen2VLImageProcessor"):
-        raise ModelUnavailable(f"{refusal} its images are cut by {found}, not the way Qwen's are")
+def _counts_like_qwen(loaded: LoadedModel) -> bool:
+    """Whether a model gives the tokens of an image the positions that we give them."""
+    count = getattr(loaded.base.model, "get_rope_index", None)
+    if count is None:
+        return False
     prefix, start = loaded.encoder.prefix(6)
     ids, size = torch.tensor([prefix]), loaded.processor.merge_size
     kinds = (ids == loaded.encoder.image_pad_id).int()
-    place = getattr(loaded.base.model, "get_rope_index", None)
-    expected = prefix_positions(len(prefix), start, (2, 3))[:, None]
-    grid = torch.tensor([[1, 2 * size, 3 * size]])
-    if place is None or not torch.equal(place(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0], expected):
-        raise ModelUnavailable(f"{refusal} it counts the places of an image's tokens in another way than Qwen's do")
+    theirs = count(ids, mm_token_type_ids=kinds, image_grid_thw=torch.tensor([[1, 2 * size, 3 * size]]))[0]
+    return torch.equal(theirs[:, 0], prefix_positions(len(prefix), start, (2, 3)))
 
 
 def _short_name(name: str) -> str:

@@ -18,6 +18,8 @@ BoxFrame = Literal["pixels", "thousandths"]
 _USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Of Gated DeltaNet layers the wide ones; in_proj_a and in_proj_b are as narrow as an adapter.
 _DELTA_NET = ("in_proj_qkv", "in_proj_z", "out_proj")
+_VISION = ("qkv", "proj", "linear_fc1", "linear_fc2")
+_GATED_VISION = ("qkv", "proj", "gate_proj", "up_proj", "down_proj")
 _NO_THINKING = "<think>\n\n</think>\n\n"
 
 
@@ -36,7 +38,7 @@ class ModelSpec:
     merger: str = "model.visual.merger"
     projections: tuple[str, ...] = _USUAL
     """Last parts of the names of the decoder's linear layers that an adapter is worth putting around."""
-    vision_projections: tuple[str, ...] = ("qkv", "proj", "linear_fc1", "linear_fc2")
+    vision_projections: tuple[str, ...] = _VISION
     """The same in the blocks of the vision tower."""
     answer_opening: str = ""
     """What the family's chat template writes before an answer that is given without thinking aloud."""
@@ -97,7 +99,7 @@ QWEN2_5_VL = ModelSpec(
     "qwen2_5_vl",
     "Qwen2.5-VL",
     box_frame="pixels",
-    vision_projections=("qkv", "proj", "gate_proj", "up_proj", "down_proj"),
+    vision_projections=_GATED_VISION,
     licences=(
         (2048, "the 3B is under the Qwen research licence: no commercial use"),
         (8192, "the 72B is under the Qwen licence: over 100 million users a month need a licence of their own"),
@@ -135,6 +137,7 @@ def spec_of(model_type: str) -> ModelSpec:
         model_type,
         box_frame="thousandths",
         projections=(*_USUAL, *_DELTA_NET),
+        vision_projections=tuple(dict.fromkeys(_VISION + _GATED_VISION)),
         has_tree=False,
         has_own_vision=False,
         is_known=False,
