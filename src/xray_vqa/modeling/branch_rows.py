@@ -115,7 +115,7 @@ class RowDecoder:
 
 def decoder_of(loaded: LoadedModel) -> Decoder:
     """Return what reads answers out of a model: through the prompt tree where its family has one."""
-    return TreeDecoder(loaded) if loaded.spec.has_tree else RowDecoder(loaded)
+    return TreeDecoder(loaded) if loaded.spec.serves_tree else RowDecoder(loaded)
 
 
 def _of_one_length(branches: Sequence[Branch]) -> list[list[int]]:

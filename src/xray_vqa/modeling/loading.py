@@ -131,7 +131,7 @@ def load_model(
     check_digests(card, model_dir)
     model: Any
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
-    if spec.has_own_vision:
+    if spec.is_known:
         use_patch_products(model)
     encoder = PromptEncoder(_load_tokenizer(model_dir), spec.answer_opening)
     digest = digest_of(model_dir)
@@ -166,7 +166,7 @@ def load_model(
         covered_categories=tuple(card.covered_categories) if card else (),
         weights_dir=weights_dir,
     )
-    if spec.has_own_vision:
+    if spec.is_known:
         use_segment_attention(loaded.base)
     _check_family(loaded)
     return loaded

@@ -138,6 +138,10 @@ def packed_attention(
         (1, length, heads, head_dim), and None for the weights that are not made.
     """
     if trees is None:
+        new, seen = query.shape[2], key.shape[2]
+        if attention_mask is None and 1 < new < seen:
+            # transformers makes none for an attention that is not its own, and sdpa's own would begin with the cache.
+            attention_mask = torch.ones(new, seen, dtype=torch.bool, device=query.device).tril(seen - new)[None, None]
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     if query.is_cuda and torch.is_autocast_enabled("cuda"):
         # The rotary embedding of fp32 weights has widened what autocast had narrowed.

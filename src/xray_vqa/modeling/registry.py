@@ -42,30 +42,46 @@ class ModelSpec:
     """The same in the blocks of the vision tower."""
     answer_opening: str = ""
     """What the family's chat template writes before an answer that is given without thinking aloud."""
-    has_tree: bool = True
-    """Whether branches may share a prefix in one sequence, told apart by what they attend to alone. A layer that
-    carries a state from token to token would carry it from branch to branch."""
-    has_own_vision: bool = True
-    """Whether the vision tower runs our attention and our patch product, which were tried with this family."""
-    unquantized: tuple[str, ...] = ("lm_head", "model.visual")
-    """Parts of names of modules that keep their precision where the others are quantised."""
+    unquantized: tuple[str, ...] = ()
+    """Last parts of the names of the decoder's linear layers that keep their precision where others are quantised."""
     licences: tuple[tuple[int, str], ...] = ()
     """Width of the decoder of sizes that are not free for any use, and what holds for them."""
+    is_recurrent: bool = False
+    """Whether some layers carry a state from token to token. A mask cannot keep it from going from branch to branch."""
     is_known: bool = True
-    """Whether the conformance suite covers the family."""
+    """Whether the conformance suite covers the family. Others run in the safe mode."""
+
+    @property
+    def trains_packed(self) -> bool:
+        """Whether the trees of a batch are trained in one sequence; else every branch has a padded row of its own."""
+        return self.is_known
+
+    @property
+    def serves_tree(self) -> bool:
+        """Whether all branches are read in one pass; else each from a copy of what is remembered of the prefix."""
+        return self.is_known and not self.is_recurrent
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether long runs compile the layers unasked."""
+        return self.is_known and not self.is_recurrent
 
     def lora_targets(self, projections: list[str] | None = None, *, vision: bool = False) -> str:
         """Return the pattern of module names that get an adapter.
+
+        It does not ask for what stands before the decoder's own name, so that the same saved adapter fits the model
+        that `AutoModel` makes, whose modules have no `model.` in front, as well as the one with an output layer.
 
         Args:
             projections: Last parts of the names; by default the family's own.
             vision: Whether the vision tower's linear layers are adapted too.
         """
-        decoder = rf".*{re.escape(self.language_model)}\..*\.{_any_of(projections or self.projections)}"
+        module = re.escape(self.language_model.rpartition(".")[2])
+        decoder = rf".*{module}\..*\.{_any_of(projections or self.projections)}"
         if not vision:
             return decoder
         # The patch embedding too: another scanner's colours are undone best where they come in.
-        visual = re.escape(self.vision_tower)
+        visual = re.escape(self.vision_tower.rpartition(".")[2])
         tower = rf".*{visual}\.(patch_embed\.proj|blocks\..*\.{_any_of(self.vision_projections)})"
         return rf"({decoder}|{tower})"
 
@@ -77,15 +93,20 @@ class ModelSpec:
     def limits(self) -> tuple[str, ...]:
         """What is off for this family, in words for a user; empty where nothing is."""
         limits: list[str] = []
-        if not self.has_tree:
+        if not self.trains_packed:
             limits.append(
-                "packed training and the prompt tree: every branch is trained in a padded row of its own, its image "
-                "with it, and branches are served from copies of the prefix's cache; the same results, slower"
+                "packed training: every branch has a padded row of its own with its image in it; the same results, "
+                "several times slower, so think of gradient_checkpointing"
             )
-            limits.append("compiling the layers, unless `compile: true` asks for it")
-        if not self.has_own_vision:
-            limits.append("our vision attention and patch product: transformers' own are used")
+        if not self.serves_tree:
+            limits.append(
+                "reading all branches in one pass: they go on from copies of what is remembered of the image; the same "
+                "results, slower"
+            )
+        if not self.is_compiled:
+            limits.append("compiling the layers in long runs, unless `compile: true` asks for it")
         if not self.is_known:
+            limits.append("our vision attention and patch product: transformers' own are used")
             limits.append("the conformance suite: nobody has tried this family here")
             limits.append("knowledge of how it names places: boxes are told in thousandths of width and height")
         return tuple(limits)
@@ -112,8 +133,8 @@ QWEN3_5 = ModelSpec(
     box_frame="thousandths",
     projections=(*_USUAL, *_DELTA_NET),
     answer_opening=_NO_THINKING,
-    has_tree=False,
-    unquantized=("lm_head", "model.visual", "in_proj_a", "in_proj_b"),
+    unquantized=("in_proj_a", "in_proj_b"),
+    is_recurrent=True,
 )
 
 SPECS = {spec.model_type: spec for spec in (QWEN2_5_VL, QWEN3_VL, QWEN3_5)}
@@ -138,7 +159,5 @@ def spec_of(model_type: str) -> ModelSpec:
         box_frame="thousandths",
         projections=(*_USUAL, *_DELTA_NET),
         vision_projections=tuple(dict.fromkeys(_VISION + _GATED_VISION)),
-        has_tree=False,
-        has_own_vision=False,
         is_known=False,
     )

@@ -85,7 +85,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
-        data_collator=collate if loaded.spec.has_tree else collate_rows,
+        data_collator=collate if loaded.spec.trains_packed else collate_rows,
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
@@ -111,7 +111,7 @@ def _check_machine(config: TrainConfig) -> None:
 def _is_worth_compiling(config: TrainConfig, plan: RunPlan, loaded: LoadedModel) -> bool:
     if config.compile is not None:
         return config.compile
-    if not loaded.spec.has_tree:
+    if not loaded.spec.is_compiled:
         return False
     return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
 

@@ -13,6 +13,7 @@ from transformers import Trainer
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
+from xray_vqa.modeling.recurrent_tree import use_recurrent_trees
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
 from xray_vqa.training.dense import DenseHeads
@@ -33,8 +34,9 @@ class TreeModel(torch.nn.Module):
         self._dense_weight = dense_weight
         self.heads: DenseHeads | None = None
         self._visual = torch.empty(0)
-        if loaded.spec.has_tree:
+        if loaded.spec.trains_packed:
             use_packed_attention(loaded.base)
+            use_recurrent_trees(loaded.base)
         if dense_weight:
             self.heads = DenseHeads(loaded.base.lm_head.in_features)
             loaded.base.get_submodule(loaded.spec.vision_tower).register_forward_hook(self._keep_visual)

@@ -153,7 +153,7 @@ def test_a_training_step_has_the_loss_and_gradients_of_separate_sequences(family
     expected = total / count
     family.reference.zero_grad()
     expected.backward()
-    batch = (collate if loaded.spec.has_tree else collate_rows)(items)
+    batch = (collate if loaded.spec.trains_packed else collate_rows)(items)
     loss = TreeModel(loaded)(**batch)["loss"]
     loss.backward()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
@@ -164,6 +164,15 @@ def test_a_training_step_has_the_loss_and_gradients_of_separate_sequences(family
             continue
         error = (gradients[name] - weight.grad).norm()
         assert error <= 1e-3 * weight.grad.norm() + 1e-6, name
+
+
+@torch.no_grad()
+def test_a_model_in_training_answers_as_before(family: Family):
+    loaded = load_model(str(family.model_dir), device="cpu")
+    TreeModel(loaded)
+    frame, branches = family.frame(SIZES[0], 0), [Branch(branch.prompt) for branch in family.branches()]
+    (found,), (expected,) = (decoder_of(model).open([frame], [branches])[1] for model in (loaded, family.loaded))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_adapter_sits_on_exactly_the_layers_that_the_family_names(family: Family):
