@@ -54,7 +54,10 @@ class TreeGatedDeltaNet(Qwen3_5GatedDeltaNet):
         trees: TreeLayout | None = None,
         **more: Any,
     ) -> Tensor:
-        """Return (1, length, width) for packed trees of the same shape; without `trees` what transformers returns."""
+        """Return (1, length, width) for packed trees of the same shape; without `trees` what transformers returns.
+
+        Every prefix is at least as long as the convolution reaches back, three tokens; the system text alone is longer.
+        """
         if trees is None:
             return super().forward(hidden_states, cache_params=cache_params, attention_mask=attention_mask, **more)
         length = hidden_states.shape[1]

@@ -75,8 +75,19 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Family(model_dir, load_model(str(model_dir), device="cpu"), reference)
 
 
-def test_every_supported_family_is_tried_here():
+def test_every_supported_family_is_tried_here_and_told_in_the_documents():
     assert set(SPECS) <= set(CONFIGS)
+    document = (Path(__file__).parents[3] / "docs" / "MODELS.md").read_text()
+    frames = {"pixels": "pixels of the resized image", "thousandths": "thousandths of width and height"}
+    for spec in SPECS.values():
+        served = "prompt tree" if spec.serves_tree else "copies of the prefix's state"
+        trained = "packed trees" if spec.trains_packed else "padded rows"
+        row = f"| {spec.title} | `{spec.model_type}` | {frames[spec.box_frame]} | {trained} | {served} |"
+        assert row in document
+        names = ", ".join(f"`{name}`" for name in spec.projections)
+        assert f"| {spec.title} | {names} |" in document
+        for _, note in spec.licences:
+            assert note in " ".join(document.split())
 
 
 def test_patches_equal_those_of_the_familys_own_processor(family: Family):
@@ -131,7 +142,8 @@ def test_answers_equal_greedy_decoding_of_separate_sequences(family: Family):
         assert token == max(allowed, key=lambda one: float(logits[one]))
 
 
-def test_a_training_step_has_the_loss_and_gradients_of_separate_sequences(family: Family):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_step_has_the_loss_and_gradients_of_separate_sequences(family: Family, checkpointing: bool):
     loaded = load_model(str(family.model_dir), device="cpu")  # training changes how a model attends
     frames = [family.frame(size, seed) for seed, size in enumerate(SIZES)]
     items, total, count = [], torch.zeros(()), 0
@@ -154,7 +166,10 @@ def test_a_training_step_has_the_loss_and_gradients_of_separate_sequences(family
     family.reference.zero_grad()
     expected.backward()
     batch = (collate if loaded.spec.trains_packed else collate_rows)(items)
-    loss = TreeModel(loaded)(**batch)["loss"]
+    model = TreeModel(loaded).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    loss = model(**batch)["loss"]
     loss.backward()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     gradients = {name: weight.grad for name, weight in loaded.base.named_parameters()}
