@@ -1,8 +1,9 @@
-"""Branches in sequences of their own, for models that cannot tell them apart behind one prefix.
+"""Branches in sequences of their own, for models that a mask does not keep from mixing them up.
 
 A recurrent layer carries a state from token to token, and would carry it from one branch of a tree to the next; of a
-family that nobody has tried we cannot know. In training each branch stands in a row with the prefix before it and
-padding behind it. In serving the prefix is run once and what the model remembers of it is copied for each branch.
+family that nobody has tried we cannot know. In serving the prefix is run once, and what the model remembers of it is
+copied for each branch. In training a family that nobody has tried gets each branch as a row with its prefix before it;
+for recurrent layers that we know there is `recurrent_tree`.
 """
 
 from collections.abc import Sequence

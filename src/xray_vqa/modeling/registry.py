@@ -36,6 +36,7 @@ class ModelSpec:
     """Module path of the decoder."""
     vision_tower: str = "model.visual"
     merger: str = "model.visual.merger"
+    """What makes visual tokens of patches. DeepStack's further mergers count as parts of the vision tower."""
     projections: tuple[str, ...] = _USUAL
     """Last parts of the names of the decoder's linear layers that an adapter is worth putting around."""
     vision_projections: tuple[str, ...] = _VISION
