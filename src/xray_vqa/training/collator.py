@@ -229,7 +229,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_rows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give each branch a row of its own, with its image, padded on the right; for models that are not trained packed."""
+    """Give each branch a row of its own, with its image, padded on the right; where trees are not packed."""
     shown = [(item, seen) for item in items for seen in rows_of(item["row"])]
 
     def padded(values: Iterable[torch.Tensor], filling: int) -> torch.Tensor:
