@@ -18,10 +18,9 @@ class LoraSettings(Strict):
     alpha: int = Field(default=128, ge=1)
     """Scale of the update; alpha / r multiplies it."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    target_modules: list[str] = [
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    ]  # fmt: skip
-    """Last parts of the decoder's module names that get an adapter."""
+    target_modules: list[str] | None = None
+    """Last parts of the decoder's module names that get an adapter. Unset: those that docs/MODELS.md lists for the
+    model's family."""
     vision: bool = False
     """Adapt the vision tower too. vLLM ignores such adapters unless they are merged."""
 

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.core.prompts import DIGITS_PER_NUMBER, NUMBERS_PER_BOX
+from xray_vqa.core.prompts import BOX_FRAME_LIMIT, DIGITS_PER_NUMBER, NUMBERS_PER_BOX
 from xray_vqa.core.taxonomy import CATEGORIES, names_of
 from xray_vqa.errors import AnswerUnreadable
 
@@ -78,8 +78,10 @@ def parse_box_digits(digits: str, frame_wh: tuple[int, int]) -> Box:
 def format_box_digits(box: Box) -> str:
     """Return the twelve digits that name a box given in the model's frame; the inverse of `parse_box_digits`.
 
-    A box thinner than a pixel is told one pixel wide, so that it can be read back.
+    A box thinner than a unit of the frame is told one unit wide, so that it can be read back. What lies beyond the last
+    number that three digits can name is told as that number: the right edge of a frame of 1000 thousandths is 999.
     """
-    x0, y0, x1, y1 = (round(value) for value in box.as_xyxy())
+    x0, y0, x1, y1 = (min(round(value), BOX_FRAME_LIMIT) for value in box.as_xyxy())
+    x0, y0 = min(x0, BOX_FRAME_LIMIT - 1), min(y0, BOX_FRAME_LIMIT - 1)
     corners = (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
     return "".join(f"{value:0{DIGITS_PER_NUMBER}d}" for value in corners)

@@ -6,10 +6,13 @@ this one serves it with torch alone: the varlen kernel on a GPU, one batched cal
 """
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
+
+from xray_vqa.modeling.registry import spec_of
 
 SEGMENT_ATTENTION = "xray_vqa_flash_segments"
 """The name under which transformers finds it; "flash" in it selects the branch without the loop."""
@@ -88,5 +91,6 @@ def _grouped(
 def use_segment_attention(model: torch.nn.Module) -> None:
     """Switch the model's vision tower to `segment_attention`; the language model keeps its own."""
     AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
-    visual = model.get_submodule("model.visual")
+    config: Any = model.config
+    visual = model.get_submodule(spec_of(config.model_type).vision_tower)
     visual.config._attn_implementation_internal = SEGMENT_ATTENTION  # type: ignore[union-attr]

@@ -17,12 +17,17 @@ MAX_PROBE_TOKENS = 6
 class PromptEncoder:
     """Token ids of prefixes and branches.
 
+    Args:
+        tokenizer: The model's.
+        answer_opening: What stands before every answer to a free question; see `ModelSpec`.
+
     Raises:
         ModelUnavailable: The tokenizer splits what has to be one token: yes, no, a digit or one of Qwen's marks.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer_opening: str = "") -> None:
         self.tokenizer = tokenizer
+        self._answer_opening = answer_opening
         self.yes_id = self._single(prompts.YES)
         self.no_id = self._single(prompts.NO)
         self.digit_ids = tuple(self._single(str(digit)) for digit in range(10))
@@ -83,7 +88,7 @@ class PromptEncoder:
 
     def question(self, question: str, answer: str | None = None) -> Branch:
         """Return the branch of a free question, with its answer where it is known."""
-        prompt = self._encode(prompts.question_text(question))
+        prompt = self._encode(prompts.question_text(question) + self._answer_opening)
         if answer is None:
             return Branch(prompt)
         return Branch(prompt, (*self._encode(answer), self.end_id))

@@ -6,7 +6,7 @@ prefix and themselves alone, and end when their grammar says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from transformers import DynamicCache
@@ -18,7 +18,6 @@ from xray_vqa.modeling.prompt_tree import (
     PADDING_SEGMENT,
     Branch,
     TreeRow,
-    as_attention_mask,
     build_row,
     continuation_mask,
     stack_rows,
@@ -90,6 +89,21 @@ class TextGrammar:
             self.tokens.append(token)
 
 
+class Decoder(Protocol):
+    """Encodes images with their branches and reads answers; `TreeDecoder` says how, `RowDecoder` for other models."""
+
+    loaded: LoadedModel
+    encoder: PromptEncoder
+
+    def open(
+        self, frames: Sequence[torch.Tensor], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[Any, list[torch.Tensor]]: ...
+
+    def extend(
+        self, state: Any, branches: Sequence[Sequence[Branch]], grammars: Sequence[Sequence[Grammar]]
+    ) -> None: ...
+
+
 @dataclass(slots=True)
 class TreeState:
     """What is cached for a batch of images."""
@@ -136,7 +150,7 @@ class TreeDecoder:
         states = self.loaded.base.model(
             input_ids=batch.input_ids.to(device),
             position_ids=batch.position_ids.to(device),
-            attention_mask=as_attention_mask(tree_mask(segments)),
+            attention_mask=tree_mask(segments),
             pixel_values=patches,
             image_grid_thw=grid,
             past_key_values=cache,
@@ -169,7 +183,7 @@ class TreeDecoder:
             fed = [(image, at) for image, row in enumerate(tokens) for at, step in enumerate(row) if step]
             logits = self._feed(state, tokens, offsets, first)
             tokens = [[[] for _ in row] for row in branches]
-            chosen = self._choose(logits, [grammars[image][at].allowed for image, at in fed])
+            chosen = choose(logits, [grammars[image][at].allowed for image, at in fed])
             for (image, at), token in zip(fed, chosen, strict=True):
                 offsets[image][at] += lengths[image][at]
                 lengths[image][at] = 1
@@ -212,7 +226,7 @@ class TreeDecoder:
         states = self.loaded.base.model(
             input_ids=torch.tensor(ids, device=device),
             position_ids=positions.expand(3, -1, -1),
-            attention_mask=as_attention_mask(mask),
+            attention_mask=mask,
             past_key_values=state.cache,
             use_cache=True,
         ).last_hidden_state
@@ -222,15 +236,20 @@ class TreeDecoder:
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.loaded.base.lm_head(states).float()
 
-    @staticmethod
-    def _choose(logits: torch.Tensor, allowed: Sequence[tuple[int, ...] | None]) -> list[int]:
-        """Return the likeliest allowed id of each row, fetched from the device together."""
-        chosen = torch.zeros(len(allowed), dtype=torch.int64, device=logits.device)
-        for ids in set(allowed):
-            rows = torch.tensor([at for at, each in enumerate(allowed) if each == ids], device=logits.device)
-            if ids is None:
-                chosen[rows] = logits[rows].argmax(dim=-1)
-            else:
-                among = torch.tensor(ids, device=logits.device)
-                chosen[rows] = among[logits[rows][:, among].argmax(dim=-1)]
-        return chosen.tolist()
+
+def choose(logits: torch.Tensor, allowed: Sequence[tuple[int, ...] | None]) -> list[int]:
+    """Return the likeliest allowed id of each row, fetched from the device together.
+
+    Args:
+        logits: (rows, vocabulary).
+        allowed: For each row the ids to choose from, or None for any.
+    """
+    chosen = torch.zeros(len(allowed), dtype=torch.int64, device=logits.device)
+    for ids in set(allowed):
+        rows = torch.tensor([at for at, each in enumerate(allowed) if each == ids], device=logits.device)
+        if ids is None:
+            chosen[rows] = logits[rows].argmax(dim=-1)
+        else:
+            among = torch.tensor(ids, device=logits.device)
+            chosen[rows] = among[logits[rows][:, among].argmax(dim=-1)]
+    return chosen.tolist()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xray_vqa.modeling.registry import spec_of
+
 
 class InPart:
     """In front of a decoder layer's class, whose parts it calls."""
@@ -24,7 +26,9 @@ class InPart:
 
 def use_last_layer_in_part(model: torch.nn.Module) -> None:
     """Let the last layer of a model's decoder take `kept`, in place."""
-    layers: Any = model.get_submodule("model.language_model.layers")
+    config: Any = model.config
+    layers: Any = model.get_submodule(f"{spec_of(config.model_type).language_model}.layers")
     last = layers[-1]
+    assert hasattr(last, "self_attn"), "decoders with recurrent layers end with one of attention"
     if not isinstance(last, InPart):
         last.__class__ = type(f"{type(last).__name__}InPart", (InPart, type(last)), {})

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from xray_vqa.core.jsonl import first_error
@@ -28,8 +36,9 @@ from xray_vqa.modeling.compressed import read_compressed
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
+from xray_vqa.modeling.prompt_tree import prefix_positions
 from xray_vqa.modeling.quantized import QUANTIZED_NAME, load_quantized
-from xray_vqa.modeling.registry import ModelSpec, spec_of
+from xray_vqa.modeling.registry import SPECS, ModelSpec, spec_of
 
 logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # of weights being read; a second here, and noise beside our own bars
@@ -65,7 +74,7 @@ class LoadedModel:
     """A model with everything that has to go with it."""
 
     model: Any
-    """Qwen2_5_VLForConditionalGeneration, or a PEFT model around one."""
+    """Of one of transformers' classes that answer with text about images, or a PEFT model around one."""
     encoder: PromptEncoder
     processor: Processor
     spec: ModelSpec
@@ -78,7 +87,7 @@ class LoadedModel:
     """Where the weights (the adapter's, if there is one) lie; calibration and card stand beside them."""
 
     @property
-    def base(self) -> Qwen2_5_VLForConditionalGeneration:
+    def base(self) -> Any:
         """The model itself, adapters inside it."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
@@ -124,8 +133,9 @@ def load_model(
     check_digests(card, model_dir)
     model: Any
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
-    use_patch_products(model)
-    encoder = PromptEncoder(_load_tokenizer(model_dir))
+    if spec.is_known:
+        use_patch_products(model)
+    encoder = PromptEncoder(_load_tokenizer(model_dir), spec.answer_opening)
     digest = digest_of(model_dir)
     if adapter is not None:
         weights_dir = Path(adapter)
@@ -143,7 +153,7 @@ def load_model(
             model = model.merge_and_unload()
     # An adapter may have been trained at another image size than its base; its own file says so.
     own = weights_dir / PROCESSOR_NAME
-    processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels)
+    processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels, spec.box_frame)
     _check_card(card, processor, weights_dir, other_size=max_pixels is not None)
     model.to(target).eval()
     loaded = LoadedModel(
@@ -158,7 +168,9 @@ def load_model(
         covered_categories=tuple(card.covered_categories) if card else (),
         weights_dir=weights_dir,
     )
-    use_segment_attention(loaded.base)
+    if spec.is_known:
+        use_segment_attention(loaded.base)
+    _check_family(loaded)
     return loaded
 
 
@@ -177,15 +189,15 @@ def outline_model(name: str, *, precision: str = "auto", max_pixels: int | None 
     wanted = "fp32" if is_nano(model_dir) and precision == "auto" else precision
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
     chosen = choose_precision(wanted, capability)
-    config: Any = AutoConfig.from_pretrained(model_dir)
+    config, spec, model_class = _family_of(model_dir)
     with torch.device("meta"):
-        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+        model: Any = model_class(config)
     card = read_card(model_dir)
     return LoadedModel(
         model=model.to(DTYPES[chosen.name]),
-        encoder=PromptEncoder(_load_tokenizer(model_dir)),
-        processor=read_processor(model_dir / PROCESSOR_NAME, max_pixels),
-        spec=spec_of(config.model_type),
+        encoder=PromptEncoder(_load_tokenizer(model_dir), spec.answer_opening),
+        processor=read_processor(model_dir / PROCESSOR_NAME, max_pixels, spec.box_frame),
+        spec=spec,
         name=_short_name(name),
         model_digest="",
         adapter_digest="",
@@ -287,11 +299,10 @@ def _base_of(adapter_dir: Path) -> str:
 
 
 def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
-    """The Qwen2_5_VLForConditionalGeneration in a folder. transformers' decorators hide `to` from type checkers."""
-    config: Any = AutoConfig.from_pretrained(model_dir)
-    spec = spec_of(config.model_type)
+    """The model in a folder. transformers' decorators hide `to` from type checkers."""
+    config, spec, model_class = _family_of(model_dir)
     if (model_dir / QUANTIZED_NAME).is_file():
-        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+        model: Any = model_class(config)
         model.to(dtype)
         try:
             missing, unexpected = model.load_state_dict(load_quantized(model_dir, dtype), strict=False)
@@ -301,19 +312,37 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
             raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")
         model.tie_weights()
         return model, spec
-    family: Any = Qwen2_5_VLForConditionalGeneration
     source: dict[str, Any] = {"pretrained_model_name_or_path": model_dir, "use_safetensors": True}
     try:
         if quantization := getattr(config, "quantization_config", None):
             del config.quantization_config  # or transformers would ask for a package and keep the short form
             state = read_compressed(model_dir, quantization, dtype)
             source = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}
-        model, report = family.from_pretrained(**source, dtype=dtype, output_loading_info=True)
+        model, report = model_class.from_pretrained(**source, dtype=dtype, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
     if report["missing_keys"]:  # which transformers fills with random numbers
         raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {_some(report['missing_keys'])}")
     return model, spec
+
+
+def _family_of(model_dir: Path) -> tuple[PreTrainedConfig, ModelSpec, Any]:
+    """The configuration in a folder, its family, and the family's class."""
+    config = _load_config(model_dir)
+    spec = spec_of(config.model_type)
+    if not spec.is_known:
+        _check_cutting(spec, model_dir)
+    return config, spec, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+
+
+def _load_config(model_dir: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(model_dir)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"{model_dir / 'config.json'}: no configuration that this transformers ({transformers_version}) can read: "
+            f"{error}"
+        ) from error
 
 
 def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
@@ -323,7 +352,7 @@ def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
         raise ModelUnavailable(f"{model_dir}: tokenizer cannot be loaded: {error}") from error
 
 
-def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) -> Any:
+def _load_adapter(model: PreTrainedModel, adapter_dir: Path) -> Any:
     from peft import PeftModel
 
     # PEFT 0.21 still asks for a property by the name that transformers 5.23 has given up; nothing for a user to mend.
@@ -378,6 +407,62 @@ def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path,
     unknown = set(card.covered_categories) - set(CATEGORIES)
     if unknown:
         raise ModelUnavailable(f"{weights_dir / CARD_NAME} covers unknown categories {sorted(unknown)}")
+
+
+def _check_cutting(spec: ModelSpec, model_dir: Path) -> None:
+    """Raise ModelUnavailable where a model of an unknown family gets its images in another way than Qwen's do."""
+    try:
+        found = json.loads((model_dir / PROCESSOR_NAME).read_text()).get("image_processor_type")
+    except (OSError, ValueError):
+        found = None
+    if not str(found).startswith("Qwen2VLImageProcessor"):
+        raise ModelUnavailable(
+            f"{model_dir}: its family {spec.model_type!r} is not known, and its images are not cut the way Qwen's are "
+            f"(image_processor_type {found} in {PROCESSOR_NAME}); known: {', '.join(sorted(SPECS))}"
+        )
+
+
+def _check_family(loaded: LoadedModel) -> None:
+    """Say aloud what is off and what the licence forbids, and refuse a model that would be fed what it cannot read.
+
+    Raises:
+        ModelUnavailable: The model's image tokens, patches or positions are not made the way that ours are.
+    """
+    config, spec, processor = loaded.base.config, loaded.spec, loaded.processor
+    if loaded.encoder.image_pad_id != config.image_token_id:
+        raise ModelUnavailable(
+            f"{loaded.name}: an image's place is token {loaded.encoder.image_pad_id} in the tokenizer, but "
+            f"{config.image_token_id} in config.json; copy both from one checkpoint"
+        )
+    vision = config.vision_config
+    wanted = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    found = (processor.patch_size, processor.merge_size, processor.temporal_patch_size)
+    if wanted != found:
+        raise ModelUnavailable(
+            f"{loaded.name}: patch, merge and temporal size are {found} in {PROCESSOR_NAME}, but {wanted} in "
+            "config.json; copy both from one checkpoint"
+        )
+    if not spec.is_known and not _counts_like_qwen(loaded):
+        raise ModelUnavailable(
+            f"{loaded.name}: its family {spec.model_type!r} is not known, and it counts the places of an image's "
+            f"tokens in another way than Qwen's do; known: {', '.join(sorted(SPECS))}"
+        )
+    if note := spec.licence_note(config.get_text_config().hidden_size):
+        logger.warning("licence of %s: %s", spec.title, note)
+    for limit in spec.limits:
+        logger.warning("off for %s: %s", spec.title, limit)
+
+
+def _counts_like_qwen(loaded: LoadedModel) -> bool:
+    """Whether a model gives the tokens of an image the positions that we give them."""
+    count = getattr(loaded.base.model, "get_rope_index", None)
+    if count is None:
+        return False
+    prefix, start = loaded.encoder.prefix(6)
+    ids, size = torch.tensor([prefix]), loaded.processor.merge_size
+    kinds = (ids == loaded.encoder.image_pad_id).int()
+    theirs = count(ids, mm_token_type_ids=kinds, image_grid_thw=torch.tensor([[1, 2 * size, 3 * size]]))[0]
+    return torch.equal(theirs[:, 0], prefix_positions(len(prefix), start, (2, 3)))
 
 
 def _short_name(name: str) -> str:

@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from xray_vqa.modeling.prompt_tree import PREFIX_SEGMENT, TreeRow
+from xray_vqa.modeling.registry import spec_of
 
 PACKED_ATTENTION = "xray_vqa_packed_trees"
 """The name under which transformers finds it."""
@@ -156,6 +157,10 @@ def packed_attention(
         (1, length, heads, head_dim), and None for the weights that are not made.
     """
     if trees is None:
+        new, seen = query.shape[2], key.shape[2]
+        if attention_mask is None and 1 < new < seen:
+            # transformers makes none for an attention that is not its own, and sdpa's own would begin with the cache.
+            attention_mask = torch.ones(new, seen, dtype=torch.bool, device=query.device).tril(seen - new)[None, None]
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     if query.is_cuda and torch.is_autocast_enabled("cuda"):
         # The rotary embedding of fp32 weights has widened what autocast had narrowed.
@@ -171,7 +176,8 @@ def packed_attention(
 def use_packed_attention(model: torch.nn.Module) -> None:
     """Switch the model's decoder to `packed_attention`; for batches that are no packed trees nothing changes."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-    decoder = model.get_submodule("model.language_model")
+    config: Any = model.config
+    decoder = model.get_submodule(spec_of(config.model_type).language_model)
     decoder.config._attn_implementation_internal = PACKED_ATTENTION  # type: ignore[union-attr]
 
 

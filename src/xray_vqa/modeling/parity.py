@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.modeling.decoding import TextGrammar, TreeDecoder
+from xray_vqa.modeling.branch_rows import decoder_of
+from xray_vqa.modeling.decoding import TextGrammar
 from xray_vqa.modeling.loading import LoadedModel
 
 MAX_TOKENS = 24
@@ -98,7 +99,7 @@ class Parity:
 
 def ask(loaded: LoadedModel, trial: Trial) -> Said:
     """Return what a model says, one scan at a time so that any that can be served can be asked."""
-    decoder, encoder = TreeDecoder(loaded), loaded.encoder
+    decoder, encoder = decoder_of(loaded), loaded.encoder
     probes = [encoder.probe(category) for category in CATEGORIES]
     log_odds: list[torch.Tensor] = []
     texts: list[str] = []

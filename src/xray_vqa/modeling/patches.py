@@ -4,8 +4,12 @@ Patches come cut up, so each is one kernel's worth of pixels and `Conv3d` has no
 takes a quarter of the time on a CPU, and on a GPU it stays exact where cuDNN would round to TF32.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+
+from xray_vqa.modeling.registry import spec_of
 
 
 class PatchProjection(torch.nn.Conv3d):
@@ -18,6 +22,7 @@ class PatchProjection(torch.nn.Conv3d):
 
 def use_patch_products(model: torch.nn.Module) -> None:
     """Switch a model's patch embedding to `PatchProjection`, before an adapter is put around it."""
-    projection = model.get_submodule("model.visual.patch_embed.proj")
+    config: Any = model.config
+    projection = model.get_submodule(f"{spec_of(config.model_type).vision_tower}.patch_embed.proj")
     assert isinstance(projection, torch.nn.Conv3d)
     projection.__class__ = PatchProjection

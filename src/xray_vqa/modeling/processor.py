@@ -1,8 +1,8 @@
 """The one way a scan becomes what the model sees: one resize, one normalisation, one patch order.
 
-Equal to transformers' PIL processor for Qwen2.5-VL (a test holds them together), with two differences that a trainer
-and a server need: the resized image stays uint8 until it is on the device, where it is eight times smaller to move
-than float patches; and no side may exceed what a box's three digits can name.
+Equal to transformers' PIL processor for Qwen's families (a test holds them together), with two differences that a
+trainer and a server need: the resized image stays uint8 until it is on the device, where it is eight times smaller to
+move than float patches; and where boxes are told in its pixels, no side may exceed what three digits can name.
 """
 
 import json
@@ -19,10 +19,14 @@ from PIL import Image
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.prompts import BOX_FRAME_LIMIT
 from xray_vqa.errors import ModelUnavailable
+from xray_vqa.modeling.registry import BoxFrame
 
 PROCESSOR_NAME = "preprocessor_config.json"
 MAX_ASPECT = 200
 """Of transformers' `smart_resize`, which throws beyond it; a stripe thinner than that is made as thick."""
+MAX_VISUAL_TOKENS = 768
+"""An image may take. Checkpoints' own configurations would allow 16,384."""
+THOUSANDTHS = 1000
 _VERSION = "pil-bicubic-1"
 
 
@@ -31,18 +35,21 @@ class Processor:
     """How scans are resized and cut into patches for one model."""
 
     min_pixels: int = 56 * 56
-    max_pixels: int = 768 * 28 * 28
-    """The checkpoint's own configuration would allow 12.8 million, 16,384 tokens an image."""
+    max_pixels: int = MAX_VISUAL_TOKENS * 28 * 28
     patch_size: int = 14
     merge_size: int = 2
     temporal_patch_size: int = 2
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    box_frame: BoxFrame = "pixels"
+    processor_class: str = "Qwen2_5_VLProcessor"
+    """transformers' own, for those who load the model with it."""
 
     @property
     def version(self) -> str:
         """Name of everything here that can move a score."""
-        return f"{_VERSION}/{self.min_pixels}-{self.max_pixels}/{self.patch_size}x{self.merge_size}"
+        version = f"{_VERSION}/{self.min_pixels}-{self.max_pixels}/{self.patch_size}x{self.merge_size}"
+        return version if self.box_frame == "pixels" else f"{version}/{self.box_frame}"
 
     @property
     def factor(self) -> int:
@@ -50,10 +57,10 @@ class Processor:
         return self.patch_size * self.merge_size
 
     def frame_wh(self, size_wh: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height that a scan of this size is resized to; boxes are told in this frame."""
+        """Return width and height that a scan of this size is resized to."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-        largest = BOX_FRAME_LIMIT // self.factor * self.factor
+        largest = BOX_FRAME_LIMIT // self.factor * self.factor if self.box_frame == "pixels" else math.inf
         shrink = min(1.0, largest / max(size_wh))
         thinnest = math.ceil(max(size_wh) * shrink / MAX_ASPECT)
         width, height = (max(thinnest, round(side * shrink)) for side in size_wh)
@@ -70,14 +77,23 @@ class Processor:
         resized = image if image.size == frame else image.resize(frame, Image.Resampling.BICUBIC)
         return np.asarray(resized.convert("RGB"))
 
+    def to_resized(self, box: Box, size_wh: tuple[int, int]) -> Box:
+        """Return a box of a scan of this size in pixels of the resized image."""
+        frame = self.frame_wh(size_wh)
+        return box.scaled(frame[0] / size_wh[0], frame[1] / size_wh[1])
+
+    def box_frame_wh(self, size_wh: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height of a scan of this size in the units that boxes are told in."""
+        return self.frame_wh(size_wh) if self.box_frame == "pixels" else (THOUSANDTHS, THOUSANDTHS)
+
     def to_frame(self, box: Box, size_wh: tuple[int, int]) -> Box:
         """Return a box of a scan of this size in the model's frame."""
-        frame = self.frame_wh(size_wh)
+        frame = self.box_frame_wh(size_wh)
         return box.scaled(frame[0] / size_wh[0], frame[1] / size_wh[1])
 
     def from_frame(self, box: Box, size_wh: tuple[int, int]) -> Box:
         """Return a box of the model's frame in pixels of the scan; the inverse of `to_frame`."""
-        frame = self.frame_wh(size_wh)
+        frame = self.box_frame_wh(size_wh)
         return box.scaled(size_wh[0] / frame[0], size_wh[1] / frame[1])
 
     def patchify(self, frames: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -116,7 +132,7 @@ class Processor:
         """Write transformers' `preprocessor_config.json`, which vLLM and others read too."""
         settings = {
             "image_processor_type": "Qwen2VLImageProcessor",
-            "processor_class": "Qwen2_5_VLProcessor",
+            "processor_class": self.processor_class,
             "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
             "min_pixels": self.min_pixels,
             "max_pixels": self.max_pixels,
@@ -135,12 +151,13 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     return torch.tensor(values, device=device)
 
 
-def read_processor(path: Path, max_pixels: int | None = None) -> Processor:
+def read_processor(path: Path, max_pixels: int | None = None, box_frame: BoxFrame = "pixels") -> Processor:
     """Return the processor that a model's `preprocessor_config.json` describes.
 
     Args:
         path: The file.
         max_pixels: Overrides the file's cap, as a training configuration may.
+        box_frame: Of the model's family.
 
     Raises:
         ModelUnavailable: The file is missing or broken.
@@ -151,13 +168,18 @@ def read_processor(path: Path, max_pixels: int | None = None) -> Processor:
         raise ModelUnavailable(f"{path}: no processor configuration: {error}") from error
     defaults = Processor()
     size = settings.get("size") or {}
-    cap = size.get("longest_edge") or settings.get("max_pixels") or defaults.max_pixels
+    patch_size = settings.get("patch_size", defaults.patch_size)
+    merge_size = settings.get("merge_size", defaults.merge_size)
+    largest = MAX_VISUAL_TOKENS * (patch_size * merge_size) ** 2
+    cap = size.get("longest_edge") or settings.get("max_pixels") or largest
     return Processor(
         min_pixels=size.get("shortest_edge") or settings.get("min_pixels") or defaults.min_pixels,
-        max_pixels=max_pixels or min(cap, defaults.max_pixels),
-        patch_size=settings.get("patch_size", defaults.patch_size),
-        merge_size=settings.get("merge_size", defaults.merge_size),
+        max_pixels=max_pixels or min(cap, largest),
+        patch_size=patch_size,
+        merge_size=merge_size,
         temporal_patch_size=settings.get("temporal_patch_size", defaults.temporal_patch_size),
         image_mean=tuple(settings.get("image_mean", defaults.image_mean)),
         image_std=tuple(settings.get("image_std", defaults.image_std)),
+        box_frame=box_frame,
+        processor_class=settings.get("processor_class", defaults.processor_class),
     )

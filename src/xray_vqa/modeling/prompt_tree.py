@@ -38,7 +38,7 @@ class TreeRow:
     segment_ids: torch.Tensor
     """(length,) 0 in the prefix, 1, 2, ... in the branches."""
     position_ids: torch.Tensor
-    """(3, length) temporal, height and width positions of Qwen2.5-VL's rotary embedding."""
+    """(3, length) temporal, height and width positions of the rotary embedding."""
     branch_ends: torch.Tensor
     """(branches,) index of each branch's last token."""
     visual: slice
@@ -68,7 +68,7 @@ def prefix_positions(length: int, image_start: int, grid_hw: tuple[int, int]) ->
     """Return the rotary positions of a prefix with one image in it, (3, length) int64.
 
     Text counts on in all three rows. Visual tokens stand at one time, at their row and column; text goes on behind
-    the largest of them. The same as `Qwen2_5_VLModel.get_rope_index` gives for one image.
+    the largest of them. The same as `get_rope_index` of every Qwen-VL gives for one image.
     """
     rows, columns = grid_hw
     positions = torch.arange(length).repeat(3, 1)
@@ -167,8 +167,3 @@ def _visible(queries: torch.Tensor, keys: torch.Tensor, earlier: torch.Tensor) -
     itself = torch.ones_like(earlier).triu(diagonal=keys.shape[1] - queries.shape[1]) & earlier
     not_padding = (queries != PADDING_SEGMENT)[:, :, None]
     return ((((same & not_padding) | in_prefix) & earlier) | itself)[:, None]
-
-
-def as_attention_mask(mask: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
-    """Return a mask in the form that transformers' decoder takes ready-made; None keeps it from making its own."""
-    return {"full_attention": mask}

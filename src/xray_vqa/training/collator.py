@@ -1,6 +1,6 @@
 """From scans and pairs to packed prompt trees: what the Trainer's workers do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from xray_vqa.core.taxonomy import CATEGORIES
+from xray_vqa.modeling.branch_rows import rows_of
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.packed_tree import pack_rows
 from xray_vqa.modeling.processor import Processor
@@ -132,7 +133,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
     def _dense(self, scan: TrainingScan, grid_hw: tuple[int, int]) -> dict[str, torch.Tensor]:
         """Return what each visual token is asked: see `DenseHeads.loss`, without the batch."""
         placed = [(a.category, a.box) for a in scan.annotations if a.box is not None and a.category in scan.annotated]
-        boxes = [self.processor.to_frame(box, scan.size_wh) for _, box in placed]
+        boxes = [self.processor.to_resized(box, scan.size_wh) for _, box in placed]
         # An item without a box may be anywhere, so that no token can be said to be empty.
         whole = len(placed) == sum(a.category in scan.annotated for a in scan.annotations)
         owner = owners_of(boxes, grid_hw, self.processor.factor) if whole else np.full(grid_hw, UNKNOWN)
@@ -243,6 +244,33 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "frames": [item["frame"] for item in items],
         "weights": torch.cat([item["weights"] for item in items])[packed.order][None],
     }
+    return collated | _beside(items)
+
+
+def collate_rows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give each branch a row of its own, with its image, padded on the right; where trees are not packed."""
+    shown = [(item, seen) for item in items for seen in rows_of(item["row"])]
+
+    def padded(values: Iterable[torch.Tensor], filling: int) -> torch.Tensor:
+        return pad_sequence(list(values), batch_first=True, padding_value=filling)
+
+    labels = padded((item["row"].labels[seen] for item, seen in shown), IGNORE_INDEX)
+    collated = {
+        "image_grid_thw": torch.stack([item["grid_thw"] for item, _ in shown]),
+        "input_ids": padded((item["row"].input_ids[seen] for item, seen in shown), 0),
+        "attention_mask": padded((torch.ones_like(seen) for _, seen in shown), 0),
+        "labels": labels,
+        "supervised": (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1),
+        "position_ids": padded((item["row"].position_ids.T[seen] for item, seen in shown), 0).permute(2, 0, 1),
+        "frames": [item["frame"] for item, _ in shown],
+        "weights": padded((item["weights"][seen] for item, seen in shown), 0),
+    }
+    return collated | _beside([item for item, _ in shown])
+
+
+def _beside(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """What else is known of the image of each item."""
+    collated: dict[str, torch.Tensor] = {}
     if "recolouring" in items[0]:
         collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
     if "owner" in items[0]:

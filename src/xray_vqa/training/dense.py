@@ -91,7 +91,7 @@ def owners_of(boxes: Sequence[Box], grid_hw: tuple[int, int], factor: int) -> ND
     Of several the smallest; a box that is smaller than a token has the one that its own middle lies in.
 
     Args:
-        boxes: In the model's frame.
+        boxes: In pixels of the resized image.
         grid_hw: Rows and columns of visual tokens.
         factor: Pixels a side of one.
     """

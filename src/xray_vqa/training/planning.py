@@ -127,11 +127,16 @@ def plan_run(
     )
 
 
-def is_worth_compiling(config: TrainConfig, plan: RunPlan, machine: Machine) -> bool:
-    """Return whether the layers are compiled: as configured, or in long runs on a GPU."""
+def is_worth_compiling(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> bool:
+    """Return whether the layers are compiled: as configured, or in long runs on a GPU of families that allow it."""
     if config.compile is not None:
         return config.compile
-    return machine.is_gpu and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
+    return (
+        machine.is_gpu
+        and loaded.spec.is_compiled
+        and config.deepspeed is None
+        and plan.num_updates >= UPDATES_WORTH_COMPILING
+    )
 
 
 def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> MemoryPlan:
@@ -150,7 +155,7 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
     settings = PassSettings(
         dropout=config.lora.dropout if adapters else 0.0,
         trains_vision=any(weight.requires_grad for weight in tower.parameters()),
-        compiled=is_worth_compiling(config, plan, machine),
+        compiled=is_worth_compiling(config, loaded, plan, machine),
         fused=all(isinstance(adapter, FusedLoraLinear) for adapter in adapters),
     )
     model_config: Any = loaded.base.config
@@ -175,7 +180,7 @@ def _images_together(config: TrainConfig, machine: Machine) -> int:
 
 
 def _speed(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Machine) -> Speed:
-    return speed_of(loaded, machine, plan.seen, compiled=is_worth_compiling(config, plan, machine))
+    return speed_of(loaded, machine, plan.seen, compiled=is_worth_compiling(config, loaded, plan, machine))
 
 
 def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str]:

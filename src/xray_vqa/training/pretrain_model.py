@@ -13,7 +13,6 @@ from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import (
     IGNORE_INDEX,
     PREFIX_SEGMENT,
-    as_attention_mask,
     prefix_positions,
     tree_mask,
 )
@@ -97,7 +96,7 @@ class PretrainModel:
         states = self.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=positions,
-            attention_mask=as_attention_mask(tree_mask(segments)),
+            attention_mask=tree_mask(segments),
             use_cache=False,
         ).last_hidden_state
         return states[:, length:], visual, whole

@@ -27,7 +27,7 @@ from xray_vqa.training.checkpoints import (
     remember_run,
     save_trained,
 )
-from xray_vqa.training.collator import Augmentation, ScanDataset, collate
+from xray_vqa.training.collator import Augmentation, ScanDataset, collate, collate_rows
 from xray_vqa.training.image_cache import ImageCache
 from xray_vqa.training.machines import machine_here
 from xray_vqa.training.parts import Budget
@@ -117,18 +117,19 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     machine = machine_here()
     memory = plan_memory_of(config, loaded, plan, machine)
     logger.info("%s: %s", machine.name, memory.describe())
-    if is_worth_compiling(config, plan, machine):
+    if is_worth_compiling(config, loaded, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
     accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
     arguments = training_arguments(
         accumulating, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
     )
-    budget = Budget(memory) if machine.is_gpu else None
+    # What rows take is not known to the plan.
+    budget = Budget(memory) if machine.is_gpu and loaded.spec.trains_packed else None
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
-        data_collator=collate,
+        data_collator=collate if loaded.spec.trains_packed else collate_rows,
         train_dataset=train,
         eval_dataset=development if data.development else None,
         callbacks=[*told, StopWithCheckpoint(ranks)],

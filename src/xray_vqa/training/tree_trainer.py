@@ -17,7 +17,8 @@ from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
-from xray_vqa.modeling.prompt_tree import as_attention_mask
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
+from xray_vqa.modeling.recurrent_tree import use_recurrent_trees
 from xray_vqa.modeling.seeing import visual_tokens
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import drop_oldest, load_trained, mark_whole, save_trained, unmark
@@ -45,10 +46,18 @@ class TreeModel(torch.nn.Module):
         self._loaded = loaded
         self._dense_weight = dense_weight
         self.heads: DenseHeads | None = None
-        use_packed_attention(loaded.base)
-        use_last_layer_in_part(loaded.base)
+        self._seen = torch.empty(0)
+        if loaded.spec.trains_packed:
+            use_packed_attention(loaded.base)
+            use_recurrent_trees(loaded.base)
+            use_last_layer_in_part(loaded.base)
         if dense_weight:
             self.heads = DenseHeads(loaded.base.lm_head.in_features)
+            if not loaded.spec.trains_packed:
+                loaded.base.get_submodule(loaded.spec.vision_tower).register_forward_hook(self._keep_seen)
+
+    def _keep_seen(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        self._seen = output.pooler_output
 
     @property
     def config(self) -> Any:
@@ -63,11 +72,12 @@ class TreeModel(torch.nn.Module):
         labels: torch.Tensor,
         supervised: torch.Tensor,
         position_ids: torch.Tensor,
-        visual: torch.Tensor,
-        trees: TreeLayout,
         image_grid_thw: torch.Tensor,
         frames: list[torch.Tensor],
         weights: torch.Tensor,
+        visual: torch.Tensor | None = None,
+        trees: TreeLayout | None = None,
+        attention_mask: torch.Tensor | None = None,
         recolouring: torch.Tensor | None = None,
         owner: torch.Tensor | None = None,
         objects: torch.Tensor | None = None,
@@ -77,46 +87,66 @@ class TreeModel(torch.nn.Module):
         """Return the loss on the answer tokens.
 
         Args:
-            input_ids: (1, length) int64.
-            labels: (1, length) int64, at the positions that predict them.
-            supervised: (n,) int64, where a label stands; the rest never meets the wide output layer.
-            position_ids: (3, 1, length) int64.
-            visual: (visual tokens,) int64, where the images' tokens stand.
-            trees: Where in the sequence the trees stand.
+            input_ids: (rows, length) int64; packed trees are one row.
+            labels: (rows, length) int64, at the positions that predict them.
+            supervised: (n,) int64, where in any row a label stands; the rest never meets the wide output layer.
+            position_ids: (3, rows, length) int64.
             image_grid_thw: (images, 3) int64. Only its length counts, as the batch's; the frames say the rest.
             frames: One (height, width, 3) uint8 tensor an image.
-            weights: (1, length) float32, what each prediction counts.
+            weights: (rows, length) float32, what each prediction counts.
+            visual: (visual tokens,) int64, where in the one row the images' tokens stand.
+            trees: Where in the one row the trees stand; without it rows are branches.
+            attention_mask: (rows, length) int64, 0 on the padding of rows that are branches.
             recolouring: (images, RECOLOURING), in which colours each image is shown.
             owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
             named: See `DenseHeads.loss`.
             num_items_in_batch: Supervised tokens of the whole update, over all ranks; the loss is divided by it.
         """
-        base, processor = self._loaded.base, self._loaded.processor
-        dtype = next(base.model.visual.parameters()).dtype
+        base, processor, spec = self._loaded.base, self._loaded.processor, self._loaded.spec
+        dtype = next(base.get_submodule(spec.vision_tower).parameters()).dtype
         frames = [frame.to(input_ids.device) for frame in frames]
         if recolouring is not None:
             frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
         grid = processor.grid_thw(frames)
         patches = torch.cat([processor.patchify(frame[None], dtype) for frame in frames])
-        seen = visual_tokens(base, patches, grid)
-        embedded = base.get_input_embeddings()(input_ids)
-        logits = self.model(
-            inputs_embeds=embedded.index_copy(1, visual, seen[None].to(embedded.dtype)),
-            position_ids=position_ids,
-            attention_mask=as_attention_mask(None),
-            trees=trees,
-            kept=supervised,
-            use_cache=False,
-        ).logits
-        each = F.cross_entropy(logits[0].float(), labels[0, supervised], reduction="none")
-        count = num_items_in_batch if num_items_in_batch is not None else len(supervised)
-        loss = (each * weights[0, supervised]).sum() / count
+        if trees is not None and visual is not None:
+            seen, deeper = visual_tokens(base, patches, grid)
+            embedded = base.get_input_embeddings()(input_ids)
+            further: dict[str, Any] = {}
+            if deeper:
+                is_visual = torch.zeros_like(input_ids).index_fill(1, visual, 1).bool()
+                further = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deeper}
+            states = base.get_submodule(spec.language_model)(
+                inputs_embeds=embedded.index_copy(1, visual, seen[None].to(embedded.dtype)),
+                position_ids=position_ids,
+                trees=trees,
+                kept=supervised,
+                use_cache=False,
+                **further,
+            ).last_hidden_state
+            logits = base.lm_head(states)
+        else:
+            logits = self.model(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                pixel_values=patches,
+                image_grid_thw=grid.to(patches.device),
+                use_cache=False,
+                logits_to_keep=supervised,
+            ).logits
+            seen = self._seen
+        wanted = labels[:, supervised].flatten()
+        each = F.cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=IGNORE_INDEX, reduction="none")
+        num_wanted = (wanted != IGNORE_INDEX).sum()
+        count = num_items_in_batch if num_items_in_batch is not None else num_wanted
+        loss = (each * weights[:, supervised].flatten()).sum() / count
         if self.heads is not None and owner is not None and objects is not None:
             sizes = (grid.prod(dim=1) // processor.merge_size**2).tolist()
             by_image = pad_sequence(list(seen.split(sizes)), batch_first=True)
             # Counted by the answers, so that batches of one accumulation window add up to their mean.
-            share = len(supervised) / count
+            share = num_wanted / count
             loss = loss + self._dense_weight * share * self.heads.loss(by_image, owner, objects, named)
         return {"loss": loss}
 

@@ -50,6 +50,13 @@ def test_a_question_ends_with_the_mark_that_ends_answers(encoder: PromptEncoder)
     assert encoder.decode(branch.answer) == "A gun."
 
 
+def test_what_opens_an_answer_is_given_and_not_learnt(encoder: PromptEncoder):
+    opened = PromptEncoder(encoder.tokenizer, "<think>\n\n</think>\n\n").question("What?", "A gun.")
+    plain = encoder.question("What?", "A gun.")
+    assert encoder.decode(opened.prompt) == encoder.decode(plain.prompt) + "\n<think>\n\n</think>"
+    assert opened.answer == plain.answer
+
+
 def test_a_tokenizer_that_splits_yes_is_refused():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

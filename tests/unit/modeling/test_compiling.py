@@ -7,7 +7,7 @@ from test_prompt_tree import make_branches, make_frame
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.loading import load_model
 from xray_vqa.modeling.packed_tree import pack_rows, use_packed_attention
-from xray_vqa.modeling.prompt_tree import as_attention_mask, build_row
+from xray_vqa.modeling.prompt_tree import build_row
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_compiled_layers_give_the_same_logits_and_gradients(tiny_model_dir):
         packed = pack_rows([build_row(*loaded.encoder.prefix(grid[0] * grid[1]), grid, branches)] * 2)
         patches, grid_thw = loaded.processor.patches_of([frame, frame])
         logits = loaded.base(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=as_attention_mask(None),
+            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=None,
             trees=packed.layout, pixel_values=patches, image_grid_thw=grid_thw,
         ).logits  # fmt: skip
         return logits.detach(), torch.autograd.grad(logits.square().mean(), layer.mlp.up_proj.weight)[0]

@@ -6,7 +6,7 @@ from test_prompt_tree import make_branches, make_frame
 from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import load_model
 from xray_vqa.modeling.packed_tree import pack_rows, use_packed_attention
-from xray_vqa.modeling.prompt_tree import as_attention_mask, build_row
+from xray_vqa.modeling.prompt_tree import build_row
 from xray_vqa.modeling.seeing import visual_tokens
 
 
@@ -23,7 +23,7 @@ def test_kept_places_have_the_logits_and_gradients_of_the_whole(tiny_model_dir):
 
     def run(**more):
         logits = loaded.base(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=as_attention_mask(None),
+            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=None,
             trees=packed.layout, pixel_values=patches, image_grid_thw=grid_thw, **more,
         ).logits  # fmt: skip
         return logits.detach(), torch.autograd.grad(logits.square().mean(), [early, late])
@@ -42,7 +42,7 @@ def test_visual_tokens_are_those_of_transformers(tiny_model_dir):
     frames = [make_frame(loaded, (392, 308), 1), make_frame(loaded, (224, 336), 2)]
     patches, grid = loaded.processor.patches_of(frames)
     expected = torch.cat(list(loaded.base.model.get_image_features(patches, grid).pooler_output))
-    assert torch.equal(visual_tokens(loaded.base, patches, loaded.processor.grid_thw(frames)), expected)
+    assert torch.equal(visual_tokens(loaded.base, patches, loaded.processor.grid_thw(frames))[0], expected)
 
 
 def test_a_frozen_tower_keeps_nothing_for_a_backward_pass(tiny_model_dir):
@@ -51,6 +51,6 @@ def test_a_frozen_tower_keeps_nothing_for_a_backward_pass(tiny_model_dir):
     patches, grid = loaded.processor.patches_of(frames)
     loaded.base.requires_grad_(requires_grad=False)
     loaded.base.enable_input_require_grads()  # as gradient checkpointing does
-    assert not visual_tokens(loaded.base, patches, grid).requires_grad
+    assert not visual_tokens(loaded.base, patches, grid)[0].requires_grad
     loaded.base.model.visual.merger.requires_grad_()
-    assert visual_tokens(loaded.base, patches, grid).requires_grad
+    assert visual_tokens(loaded.base, patches, grid)[0].requires_grad

@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from stand_ins.families import WIDTH, write_family
 
 from xray_vqa.errors import IntegrityError, ModelUnavailable
 from xray_vqa.modeling.loading import CARD_NAME, NANO_DIR, digest_of, load_model, read_card, write_card
 from xray_vqa.modeling.precision import choose_precision
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.quantized import load_quantized, save_quantized
+from xray_vqa.modeling.registry import QWEN2_5_VL, SPECS
 
 
 def copy_of(model_dir: Path, target: Path) -> Path:
@@ -132,6 +135,52 @@ def test_an_unknown_family_names_the_known_ones(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 64}))
     with pytest.raises(ModelUnavailable, match="qwen2_5_vl"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("preprocessor_config.json", {"image_processor_type": "SiglipImageProcessor"}, "cut the way"),
+        ("preprocessor_config.json", {"patch_size": 16}, "patch"),
+        ("config.json", {"image_token_id": 5}, "image's place"),
+    ],
+)
+def test_an_unknown_family_that_gets_its_images_otherwise_is_refused(tmp_path: Path, file, change, message):
+    model_dir = write_family("qwen2_vl", tmp_path)
+    path = model_dir / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelUnavailable, match=message):
+        load_model(str(model_dir), device="cpu")
+
+
+def test_an_unknown_family_that_counts_places_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+
+    def flat(self, ids, **_):
+        return torch.arange(ids.shape[1]).expand(3, 1, -1), None
+
+    monkeypatch.setattr(Qwen2VLModel, "get_rope_index", flat)
+    with pytest.raises(ModelUnavailable, match="counts the places"):
+        load_model(str(write_family("qwen2_vl", tmp_path)), device="cpu")
+
+
+def test_an_unknown_family_says_everything_that_is_off(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    loaded = load_model(str(write_family("qwen2_vl", tmp_path)), device="cpu")
+    told = [record.getMessage() for record in caplog.records if "off for qwen2_vl" in record.getMessage()]
+    words = ("packed training", "one pass", "compiling", "vision attention", "conformance", "thousandths")
+    assert len(told) == len(words) == len(loaded.spec.limits)
+    for word, line in zip(words, told, strict=True):
+        assert word in line
+
+
+def test_a_size_that_is_not_free_for_any_use_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    assert "no commercial use" in (QWEN2_5_VL.licence_note(2048) or "")  # the 3B
+    assert QWEN2_5_VL.licence_note(3584) is None  # the 7B
+    monkeypatch.setitem(SPECS, "qwen2_5_vl", replace(QWEN2_5_VL, licences=((WIDTH, "not for sale"),)))
+    load_model(str(write_family("qwen2_5_vl", tmp_path)), device="cpu")
+    assert "not for sale" in caplog.text
 
 
 def test_a_folder_without_a_model_and_a_wrong_path_are_told_apart(tmp_path: Path):

@@ -10,7 +10,7 @@ from test_prompt_tree import make_branches, make_frame, run_tree
 
 from xray_vqa.modeling.loading import load_model
 from xray_vqa.modeling.packed_tree import TreeLayout, pack_rows, packed_attention, use_packed_attention
-from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, as_attention_mask, build_row, tree_mask
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row, tree_mask
 
 SHAPES = st.lists(
     st.tuples(st.integers(2, 9), st.lists(st.integers(1, 5), min_size=1, max_size=4)), min_size=1, max_size=4
@@ -106,7 +106,7 @@ def test_a_model_gives_packed_trees_the_logits_and_gradients_of_padded_ones(tiny
     logits = loaded.base(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
-        attention_mask=as_attention_mask(None),
+        attention_mask=None,
         trees=packed.layout,
         pixel_values=patches,
         image_grid_thw=grid_thw,

@@ -15,7 +15,6 @@ from xray_vqa.modeling.prompt_tree import (
     IGNORE_INDEX,
     PADDING_SEGMENT,
     Branch,
-    as_attention_mask,
     build_row,
     continuation_mask,
     prefix_positions,
@@ -55,7 +54,7 @@ def run_tree(loaded: LoadedModel, frames: list[torch.Tensor], branches: list[lis
     logits = loaded.base(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        attention_mask=as_attention_mask(tree_mask(batch.segment_ids)),
+        attention_mask=tree_mask(batch.segment_ids),
         pixel_values=patches,
         image_grid_thw=grid_thw,
     ).logits

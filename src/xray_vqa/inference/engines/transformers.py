@@ -1,4 +1,4 @@
-"""The embedded engine: a Qwen2.5-VL in this process, scored and placed through the prompt tree."""
+"""The embedded engine: a model in this process, scored and placed through the prompt tree."""
 
 import logging
 import time
@@ -17,7 +17,8 @@ from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.inference.engine import Answer, EngineInfo, Reading
-from xray_vqa.modeling.decoding import BoxGrammar, TextGrammar, TreeDecoder
+from xray_vqa.modeling.branch_rows import decoder_of
+from xray_vqa.modeling.decoding import BoxGrammar, Decoder, TextGrammar
 from xray_vqa.modeling.loading import LoadedModel, load_model
 
 logger = logging.getLogger(__name__)
@@ -31,20 +32,20 @@ class TransformersEngine:
 
     def __init__(self, model: str, *, adapter: str | None = None, device: str | None = None) -> None:
         self._name, self._adapter, self._device = model, adapter, device
-        self._decoder: TreeDecoder | None = None
+        self._decoder: Decoder | None = None
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> "TransformersEngine":
         """Return an engine around a model that is loaded already, as training holds one."""
         engine = cls(loaded.name)
-        engine._decoder = TreeDecoder(loaded)
+        engine._decoder = decoder_of(loaded)
         return engine
 
     def start(self) -> EngineInfo:
         """Load the weights and run one blank image through everything. Raises ModelUnavailable."""
         if self._decoder is None:
             loaded = load_model(self._name, adapter=self._adapter, device=self._device, merge=True)
-            self._decoder = TreeDecoder(loaded)
+            self._decoder = decoder_of(loaded)
         loaded = self._decoder.loaded
         blank = Image.new("RGB", (504, 392), "white")
         self.read([blank], CATEGORIES[:2], {CATEGORIES[0]: 0.0})
@@ -103,7 +104,7 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _started(self) -> TreeDecoder:
+    def _started(self) -> Decoder:
         if self._decoder is None:
             raise ModelUnavailable("the model is not loaded")
         return self._decoder
@@ -131,7 +132,7 @@ class TransformersEngine:
         boxes: list[Box] = []
         for digits in grammar.digits:
             try:
-                boxes.append(processor.from_frame(parse_box_digits(digits, processor.frame_wh(size_wh)), size_wh))
+                boxes.append(processor.from_frame(parse_box_digits(digits, processor.box_frame_wh(size_wh)), size_wh))
             except AnswerUnreadable as error:
                 logger.info("a place was not readable: %s", error)
         return tuple(boxes)
