@@ -7,6 +7,7 @@
     ├── ProviderError       a pair writer (an LLM or a local server) failed for good
     ├── AnswerUnreadable    a model answer has no meaning that we may act on
     ├── ModelUnavailable    weights cannot be loaded, do not fit together, or the engine is not running
+    ├── TrainingFailed      a label, loss, gradient or weight is not what it must be; nothing of it was saved
     ├── Overloaded          more is asked for than can be answered in time
     ├── Incomplete          stopped before the end; the same command goes on from here
     └── IntegrityError      a digest or the audit chain does not match what was recorded
@@ -49,6 +50,10 @@ class AnswerUnreadable(XrayVqaError):
 
 class ModelUnavailable(XrayVqaError):
     """Weights cannot be loaded, do not fit together, or the engine is not running."""
+
+
+class TrainingFailed(XrayVqaError):
+    """A label, loss, gradient or weight is not what it must be. What was saved before stands, and nothing after it."""
 
 
 class Overloaded(XrayVqaError):

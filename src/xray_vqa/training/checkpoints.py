@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from xray_vqa.config.train import TrainConfig
@@ -54,6 +56,11 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
         Path(found).rename(Path(found).with_name(f"broken-{Path(found).name}"))
         found = get_last_checkpoint(str(output_dir))
     return Path(found) if found else None
+
+
+def updates_of(checkpoint: Path | None) -> int:
+    """Return after how many updates a checkpoint was made; 0 without one."""
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step if checkpoint else 0
 
 
 def remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | None) -> None:

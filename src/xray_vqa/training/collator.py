@@ -109,6 +109,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
             "grid_thw": torch.tensor([1, frame.shape[0] // patch, frame.shape[1] // patch]),
             "row": row,
             "weights": self._weights(row, branches),
+            "image": str(scan.image_path),
         }
         if self.augmentation.jitter:
             item["recolouring"] = draw_recolouring(1, generator)[0]
@@ -224,6 +225,8 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "frames": [item["frame"] for item in items],
         "weights": torch.cat([item["weights"] for item in items])[packed.order][None],
     }
+    if "image" in items[0]:
+        collated["images"] = [item["image"] for item in items]
     if "recolouring" in items[0]:
         collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
     if "owner" in items[0]:

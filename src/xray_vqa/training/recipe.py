@@ -10,17 +10,21 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
-from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
+from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.training.arguments import training_arguments
+from xray_vqa.training.before_training import preview, trained_tensors, write_before_training
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
-from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
+from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained, updates_of
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
+from xray_vqa.training.gates import GradientGate, PlausibleLoss
+from xray_vqa.training.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
 from xray_vqa.training.planning import RunPlan, plan_run
+from xray_vqa.training.run_card import FinishedRun, write_run_card
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
@@ -31,21 +35,30 @@ UPDATES_WORTH_COMPILING = 500
 """At which the two minutes that it takes come back on an H200, a third of each update's time saved."""
 
 
-def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
+def finetune(
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    *,
+    dry_run: bool = False,
+    find_examiner: FindExaminer | None = None,
+) -> Path | None:
     """Fine-tune as configured and return the output folder; None after a dry run.
 
     Args:
         config: The run.
         checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
         dry_run: Say what would be done, load nothing heavy onto a GPU, and stop.
+        find_examiner: Finds who examines the model at each evaluation; without one the loss alone is measured.
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
+        TrainingFailed: A gate was not passed: labels, gradients, losses or weights are not what they must be.
     """
     _check_machine(config)
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
+    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
@@ -67,9 +80,10 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     development = dataset(data.development)
     plan = plan_run(config, data, train)
     logger.info("%s", plan.describe())
+    shown = preview(train, plan)
     if dry_run:
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
-        print(f"# {plan.describe()}")
+        print("".join(f"# {line}\n" for line in shown.splitlines()), end="")
         return None
     checkpoint = checkpoint or newest_checkpoint(config.output_dir)
     remember_run(config, data, checkpoint)
@@ -82,19 +96,36 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         train.keep_frames()
         development.keep_frames()
     arguments = training_arguments(config, loaded, has_development=bool(data.development))
+    gradients = GradientGate()
+    first_loss = PlausibleLoss(len(loaded.encoder.tokenizer), max(1.0, config.probe_weight) + config.dense_weight)
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
+        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch), gradients, first_loss],
     )
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if examiner is not None:
+        trainer.generation = GenerationEvaluation(examiner, loaded)
+    if trainer.is_world_process_zero():
+        weights = sum(weight.numel() for weight in loaded.model.parameters())
+        write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
+    done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)
+        run = FinishedRun(
+            config=config,
+            plan=plan,
+            manifest=read_manifest(config.output_dir),
+            state=trainer.state,
+            first_update=updates_of(checkpoint),
+            seconds=done.metrics["train_runtime"],
+            gates=[gradients.result, first_loss.result, trainer.loss_watch.result],
+        )
+        write_run_card(run, config.output_dir)
     return config.output_dir
 
 

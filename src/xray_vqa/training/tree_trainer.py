@@ -1,7 +1,7 @@
 """The model and the loop as transformers' Trainer knows them; what is ours about both."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from xray_vqa.modeling.prompt_tree import as_attention_mask
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
 from xray_vqa.training.dense import DenseHeads
+from xray_vqa.training.gates import LossWatch, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class TreeModel(torch.nn.Module):
         image_grid_thw: torch.Tensor,
         frames: list[torch.Tensor],
         weights: torch.Tensor,
+        images: Sequence[str] = (),
         recolouring: torch.Tensor | None = None,
         owner: torch.Tensor | None = None,
         objects: torch.Tensor | None = None,
@@ -75,6 +77,7 @@ class TreeModel(torch.nn.Module):
             image_grid_thw: (images, 3) int64, as transformers wants it.
             frames: One (height, width, 3) uint8 tensor an image.
             weights: (1, length) float32, what each prediction counts.
+            images: What the frames are of, for whoever has to name them.
             recolouring: (images, RECOLOURING), in which colours each image is shown.
             owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
@@ -116,6 +119,33 @@ class TreeTrainer(Trainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
     vision_learning_rate: float | None = None
+    generation: Callable[[int, int], dict[str, float]] | None = None
+    """Metrics beside the loss, from rank and number of ranks; see `GenerationEvaluation`."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.loss_watch = LossWatch()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """Return what transformers returns, and watch that a training loss is a number."""
+        result: Any = super().compute_loss(model, inputs, *arguments, **named)
+        if model.training:
+            loss = result[0] if isinstance(result, tuple) else result
+            self.loss_watch.see(loss, self.state.global_step + 1, inputs.get("images", ()))
+        return result
+
+    def evaluation_loop(self, *arguments: Any, **named: Any) -> Any:
+        """Return the loss on the development scans, and what generating answers to some of them shows."""
+        output = super().evaluation_loop(*arguments, **named)
+        if self.generation is not None and output.metrics is not None:
+            found = self.generation(self.args.process_index, self.args.world_size)
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        return output
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.loss_watch.settle()
+        check_weights(self.accelerator.unwrap_model(self.model), self.state.global_step)
+        super()._save_checkpoint(model, trial)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
         """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
