@@ -12,7 +12,7 @@ Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 LOSS_METRIC = "eval_loss"
 GENERATION_METRICS = (
     "eval_item_f1", "eval_exact_match", "eval_lenient_match", "eval_auc", "eval_category_auc",
-    "eval_recall_at_fpr1", "eval_recall_at_fpr5", "eval_recall_at_fpr10",
+    "eval_recall_at_fpr5", "eval_recall_at_fpr10",
 )  # fmt: skip
 """What `eval_generate_images` measures, all of it the better the greater; `xray-vqa evaluate` measures the same."""
 
@@ -108,7 +108,7 @@ class TrainConfig(Strict):
     load_best_model_at_end: bool = True
     metric_for_best_model: str = LOSS_METRIC
     """`eval_loss`, or with `eval_generate_images` one of `eval_item_f1`, `eval_exact_match`, `eval_lenient_match`,
-    `eval_auc` and `eval_recall_at_fpr1`, `5` or `10` (of bags), `eval_category_auc`."""
+    `eval_auc`, `eval_recall_at_fpr5`, `eval_recall_at_fpr10` (threat bags against clean ones) and `eval_category_auc`."""
     greater_is_better: bool | None = None
     """Unset: as the metric has it, and nothing else is accepted."""
     dataloader_num_workers: int = Field(default=4, ge=0)

@@ -88,5 +88,6 @@ def _metrics(text: TextScores, screening: ScreeningScores) -> dict[str, float | 
         "lenient_match": text.lenient_match.value,
         "auc": bag.auc.value,
         "category_auc": screening.macro_auc,
-        **{f"recall_at_fpr{round(100 * float(level))}": found.value for level, found in bag.pd_at_pfa.items()},
+        "recall_at_fpr5": bag.pd_at_pfa["0.05"].value,
+        "recall_at_fpr10": bag.pd_at_pfa["0.1"].value,
     }

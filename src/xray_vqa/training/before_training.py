@@ -30,6 +30,7 @@ MAX_COUNTED = 1000
 TRIED_FOR_A_THREAT = 200
 BAR_WIDTH = 40
 BINS = 10
+_PARTS = ("visual.merger", "visual", "language_model", "lm_head")
 _PERCENTILES = (0, 5, 50, 95, 100)
 
 
@@ -78,17 +79,15 @@ def write_before_training(output_dir: Path, shown: str, tensors: Sequence[Traine
     """
     total = sum(tensor.count for tensor in tensors)
     share = f"{total:,} of {num_weights:,} weights ({total / num_weights:.2%}) in {len(tensors)} tensors are trained"
-    groups = group_tensors(tensors)
-    logger.info("%s; %s has each, what one tree trains on and how many tokens there are", share, PAGE_NAME)
-    for line in groups:
-        logger.info("trained: %s", line)
+    logger.info("%s: %s", share, ", ".join(f"{count:,} in {part}" for part, count in _by_part(tensors).items()))
+    logger.info("%s lists each, and shows what one tree trains on", output_dir / PAGE_NAME)
     listed = "\n".join(f"{tensor.name} {tensor.shape}" for tensor in tensors)
     page = [
         "# Before the first step\n",
         shown,
         "\n## Trained weights\n",
         f"{share}.\n",
-        *(f"- {line}" for line in groups),
+        *(f"- {line}" for line in group_tensors(tensors)),
         f"\nEach of them:\n\n~~~text\n{listed}\n~~~\n",
     ]
     (output_dir / PAGE_NAME).write_text("\n".join(page), encoding="utf-8")
@@ -197,6 +196,15 @@ def group_tensors(tensors: Sequence[TrainedTensor]) -> list[str]:
         f"{len(group)} x {name} {shape}: {sum(tensor.count for tensor in group):,}"
         for (name, shape), group in groups.items()
     ]
+
+
+def _by_part(tensors: Sequence[TrainedTensor]) -> dict[str, int]:
+    """Weights by the part of the model that they stand in, as far as its name tells."""
+    counts: dict[str, int] = {}
+    for tensor in tensors:
+        part = next((part for part in _PARTS if f".{part}." in f".{tensor.name}"), "the rest")
+        counts[part] = counts.get(part, 0) + tensor.count
+    return counts
 
 
 def _worth_showing(train: ScanDataset) -> int:

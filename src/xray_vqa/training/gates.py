@@ -46,8 +46,8 @@ class GradientGate(TrainerCallback):
                 logger.info(self.result)
         if not self._waiting:
             return
-        norms = _norms(list(trained.values()))
-        broken = [name for name, norm in zip(trained, norms, strict=True) if not math.isfinite(norm)]
+        largest = _largest([weight.grad for weight in trained.values()])
+        broken = [name for name, value in zip(trained, largest, strict=True) if not math.isfinite(value)]
         if broken and args.fp16:
             return  # the scale of the loss is still being found; the optimizer leaves such an update out
         if broken:
@@ -56,7 +56,7 @@ class GradientGate(TrainerCallback):
                 f"first {', '.join(broken[:NAMED])}; lower learning_rate, or look for a scan that is not one"
             )
         self._updates += 1
-        self._waiting -= {name for name, norm in zip(trained, norms, strict=True) if norm > 0}
+        self._waiting -= {name for name, value in zip(trained, largest, strict=True) if value > 0}
         if self._updates == 1:
             first = len(trained) - len(self._waiting)
             logger.info("first update: %d of %d trained tensors have a gradient", first, len(trained))
@@ -151,11 +151,8 @@ class LossWatch:
 def check_weights(model: torch.nn.Module, update: int) -> None:
     """Raise TrainingFailed where a trained weight is no finite number, so that no checkpoint is made of it."""
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    broken = [
-        name
-        for name, norm in zip(trained, _norms(list(trained.values()), "data"), strict=True)
-        if not math.isfinite(norm)
-    ]
+    largest = _largest([weight.detach() for weight in trained.values()])
+    broken = [name for name, value in zip(trained, largest, strict=True) if not math.isfinite(value)]
     if broken:
         raise TrainingFailed(
             f"after update {update} {len(broken)} of {len(trained)} trained tensors are no finite numbers, first "
@@ -173,15 +170,12 @@ def _check(loss: float, update: int, images: Sequence[str], num_seen: int) -> No
         )
 
 
-def _norms(weights: Sequence[torch.nn.Parameter], part: str = "grad") -> list[float]:
-    """Return the norm of each weight or gradient, fetched from the device together; 0 where there is no gradient."""
+def _largest(tensors: Sequence[torch.Tensor | None]) -> list[float]:
+    """Return each tensor's largest absolute value, fetched from the device together; 0 in the place of None."""
     found: list[torch.Tensor] = []
-    for weight in weights:
-        values = weight.grad if part == "grad" else weight.detach()
-        norm: Any = (
-            torch.linalg.vector_norm(values, dtype=torch.float32)
-            if values is not None
-            else torch.zeros((), device=weight.device)
-        )
-        found.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of FSDP's pieces
-    return torch.stack(found).tolist() if found else []
+    for tensor in tensors:
+        if tensor is not None:
+            largest: Any = torch.linalg.vector_norm(tensor, torch.inf, dtype=torch.float32)
+            found.append(largest.full_tensor() if hasattr(largest, "full_tensor") else largest)  # of FSDP's pieces
+    values = iter(torch.stack(found).tolist() if found else [])
+    return [0.0 if tensor is None else next(values) for tensor in tensors]

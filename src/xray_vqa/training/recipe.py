@@ -25,7 +25,7 @@ from xray_vqa.training.gates import GradientGate, PlausibleLoss
 from xray_vqa.training.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
 from xray_vqa.training.planning import RunPlan, plan_run
 from xray_vqa.training.run_card import FinishedRun, write_run_card
-from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
+from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
@@ -123,6 +123,8 @@ def finetune(
             state=trainer.state,
             first_update=updates_of(checkpoint),
             seconds=done.metrics["train_runtime"],
+            base_digest=loaded.model_digest,
+            data_digest=fingerprint(data),
             gates=[gradients.result, first_loss.result, trainer.loss_watch.result],
         )
         write_run_card(run, config.output_dir)
@@ -143,6 +145,10 @@ def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:
     if config.compile is not None:
         return config.compile
     return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
+
+
+def _files_of(config: TrainConfig) -> list[Path]:
+    return [*filter(None, (config.train_file, config.eval_file)), *(mix.file for mix in config.mix_files)]
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
@@ -170,9 +176,7 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
         make_manifest(
             "train",
             config=config.model_dump(mode="json"),
-            inputs={
-                str(path): sha256_file(path) for path in (config.train_file, *(mix.file for mix in config.mix_files))
-            },
+            inputs={str(path): sha256_file(path) for path in _files_of(config)},
             counts={
                 "images": len(data.train),
                 "mixed_in": sum(len(mix.scans) for mix in data.mixes),

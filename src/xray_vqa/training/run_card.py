@@ -41,6 +41,10 @@ class FinishedRun:
     """At which this process began; later than 0 where it went on from a checkpoint."""
     seconds: float
     """Of training in this process, evaluations included."""
+    base_digest: str
+    """Of the weights that it began with."""
+    data_digest: str
+    """Of the scans, annotations and pairs, in order, as `run.json` holds it for a resumed run."""
     gates: Sequence[str]
     """What each gate found, in words."""
 
@@ -71,7 +75,7 @@ def write_run_card(run: FinishedRun, output_dir: Path) -> None:
 
 def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
     """Return the card: the hub's front matter, then what a person wants to know first."""
-    config, state = run.config, run.state
+    config = run.config
     what = f"LoRA adapter of rank {config.lora.r} for" if config.method == "lora" else "full fine-tune of"
     shown = [metric for metric in METRICS if any(metric in entry for entry in run.evaluations)]
     best = run.best
@@ -79,8 +83,8 @@ def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
         f"---\n{_front_matter(run, name)}\n---\n",
         f"# {name}\n",
         f"A {what} `{config.model_name}` on {run.plan.num_images:,} X-ray scans with {run.plan.num_pairs:,} "
-        f"question-answer pairs, made by xray-vqa {package_version()}. The figures here are of development scans, which "
-        "also chose the checkpoint: they are no test. Nothing is cleared by this model before it is calibrated and "
+        f"question-answer pairs, made by xray-vqa {package_version()}. The figures here are of development scans, "
+        "which also chose the checkpoint: they are no test. Nothing is cleared by this model before it is calibrated and "
         "measured on scans of the scanner that it is to serve:\n",
         f"```bash\nxray-vqa evaluate --calibrate --model {name} --test-file PAIRS.jsonl\n```\n",
         "## Evaluations\n",
@@ -101,9 +105,9 @@ def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
         *(f"- {result}" for result in run.gates),
         f"- what was trained on, token by token, and every trained tensor: [{PAGE_NAME}]({PAGE_NAME})\n",
         "## Data\n",
-        _rows({path: f"sha256 `{digest}`" for path, digest in run.manifest.inputs.items()}),
-        f"Updates: {state.global_step}; counts: "
-        f"{', '.join(f'{key} {value:,}' for key, value in run.manifest.counts.items())}.\n",
+        _rows({f"`{path}`": f"sha256 `{digest}`" for path, digest in run.manifest.inputs.items()}),
+        f"What was trained on (image names, annotations and pairs, in order) has the digest `{run.data_digest}`. "
+        f"{', '.join(f'{key}: {value:,}' for key, value in run.manifest.counts.items())}.\n",
         "## Configuration\n",
         f"```yaml\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}```\n",
     ]
@@ -171,6 +175,7 @@ def _facts(run: FinishedRun) -> dict[str, str]:
         "time": f"{run.seconds / 60:.1f} minutes, {evaluating / 60:.1f} of them evaluations",
         "speed without evaluations": f"{pairs / training:.2f} pairs/s, {images / training:.2f} images/s",
         "peak memory": _peak_memory(),
+        "base model": f"`{run.config.model_name}`, digest `{run.base_digest[:12]}`",
         "machine": _machine(),
         "versions": f"xray-vqa {package_version()}, Python {platform.python_version()}, "
         + ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES),
@@ -218,13 +223,13 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, best_step: int
     figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (title, labels) in zip(axes, panels, strict=True):
-        for name, label in labels.items():
+        for number, (name, label) in enumerate(labels.items()):
             points = [(entry["step"], entry[name]) for entry in history if name in entry]
             if points:
-                mark = "o" if name.startswith("eval_") else None
-                axis.plot(*zip(*points, strict=True), label=label, marker=mark, markersize=3)
+                mark, dashes = "o" if name.startswith("eval_") else None, ("-", "--", ":")[number % 3]
+                axis.plot(*zip(*points, strict=True), label=label, linestyle=dashes, marker=mark, markersize=3)
         if best_step is not None:
-            axis.axvline(best_step, color="grey", linestyle=":", linewidth=1, label="weights kept")
+            axis.axvline(best_step, color="grey", linewidth=1, label="weights kept")
         axis.set_ylabel(title)
         axis.grid(alpha=0.25)
         if len(labels) > 1:
