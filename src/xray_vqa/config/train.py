@@ -108,7 +108,8 @@ class TrainConfig(Strict):
     load_best_model_at_end: bool = True
     metric_for_best_model: str = LOSS_METRIC
     """`eval_loss`, or with `eval_generate_images` one of `eval_item_f1`, `eval_exact_match`, `eval_lenient_match`,
-    `eval_auc`, `eval_recall_at_fpr5`, `eval_recall_at_fpr10` (threat bags against clean ones) and `eval_category_auc`."""
+    `eval_category_auc`, and of threat bags against clean ones `eval_auc`, `eval_recall_at_fpr5`,
+    `eval_recall_at_fpr10`."""
     greater_is_better: bool | None = None
     """Unset: as the metric has it, and nothing else is accepted."""
     dataloader_num_workers: int = Field(default=4, ge=0)
