@@ -18,16 +18,8 @@ __all__ = ["pairs_path"]  # a fixture
 
 def watched(model_dir: Path, pairs: Path, output: Path, *more: str) -> list[str]:
     """Twelve development scans, half of them clean; the last word of an option counts."""
-    return command(
-        model_dir,
-        pairs,
-        output,
-        f"eval_file={pairs}",
-        "max_steps=4",
-        "lora.dropout=0.1",
-        "eval_generate_images=6",
-        *more,
-    )
+    options = (f"eval_file={pairs}", "eval_generate_images=6", "max_steps=4", "lora.dropout=0.1")
+    return command(model_dir, pairs, output, *options, *more)
 
 
 def evaluations(output: Path) -> dict[int, dict[str, float]]:
@@ -83,7 +75,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_checkpo
 
 def test_a_metric_that_the_development_scans_cannot_measure_stops_before_training(tiny_model_dir, pairs_path, tmp_path):
     # One scan in twelve is held out, so there are no threat bags beside clean ones.
-    done = run(*command(tiny_model_dir, pairs_path, tmp_path / "out", "metric_for_best_model=eval_recall_at_fpr5"))
+    words = ("metric_for_best_model=eval_recall_at_fpr5", "eval_generate_images=6")
+    done = run(*command(tiny_model_dir, pairs_path, tmp_path / "out", *words))
     assert done.returncode == 2
     assert "cannot be measured on these" in done.stderr
     assert not (tmp_path / "out" / "run.json").exists()
