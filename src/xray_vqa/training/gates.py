@@ -31,21 +31,20 @@ class GradientGate(TrainerCallback):
     def __init__(self) -> None:
         self._waiting: set[str] | None = None
         self._updates = 0
+        self._is_done = False
         self.result = "gradients: not looked at"
         """In words, for the run card."""
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        trained = {name: weight for name, weight in given["model"].named_parameters() if weight.requires_grad}
-        if self._waiting is None:
-            self._waiting = set(trained)
-            if args.deepspeed:
-                self._waiting = set()
-                self.result = "gradients: not looked at, for DeepSpeed keeps them to itself"
-                logger.info(self.result)
-        if not self._waiting:
+        if self._is_done:
             return
+        if args.deepspeed:
+            self._finish("gradients: not looked at, for DeepSpeed keeps them to itself")
+            return
+        trained = {name: weight for name, weight in given["model"].named_parameters() if weight.requires_grad}
+        waiting = set(trained) if self._waiting is None else self._waiting
         largest = _largest([weight.grad for weight in trained.values()])
         broken = [name for name, value in zip(trained, largest, strict=True) if not math.isfinite(value)]
         if broken and args.fp16:
@@ -56,18 +55,21 @@ class GradientGate(TrainerCallback):
                 f"first {', '.join(broken[:NAMED])}; lower learning_rate, or look for a scan that is not one"
             )
         self._updates += 1
-        self._waiting -= {name for name, value in zip(trained, largest, strict=True) if value > 0}
+        self._waiting = waiting - {name for name, value in zip(trained, largest, strict=True) if value > 0}
         if self._updates == 1:
             first = len(trained) - len(self._waiting)
             logger.info("first update: %d of %d trained tensors have a gradient", first, len(trained))
         if not self._waiting:
-            self.result = f"gradients: each of {len(trained)} trained tensors had one within {self._updates} updates"
-            logger.info(self.result)
+            self._finish(f"gradients: each of {len(trained)} trained tensors had one within {self._updates} updates")
         elif self._updates == GRADIENT_UPDATES:
-            self._give_up(len(trained))
+            self._give_up(sorted(self._waiting), len(trained))
 
-    def _give_up(self, total: int) -> None:
-        waiting = sorted(self._waiting or ())
+    def _finish(self, result: str) -> None:
+        self._is_done = True
+        self.result = result
+        logger.info(result)
+
+    def _give_up(self, waiting: Sequence[str], total: int) -> None:
         found = (
             f"{len(waiting)} of {total} trained tensors had no gradient in {GRADIENT_UPDATES} updates, first "
             f"{', '.join(waiting[:NAMED])}"
@@ -77,9 +79,7 @@ class GradientGate(TrainerCallback):
                 f"{found}: they would be saved as they were made; leave their modules out (lora.target_modules, "
                 "lora.vision, train_vision), or look for what cuts them off from the loss"
             )
-        self._waiting = set()
-        self.result = f"gradients: {found}"
-        logger.warning(self.result)
+        self._finish(f"gradients: {found}; auxiliary heads alone, which are not saved")
 
 
 class PlausibleLoss(TrainerCallback):
@@ -171,11 +171,11 @@ def _check(loss: float, update: int, images: Sequence[str], num_seen: int) -> No
 
 
 def _largest(tensors: Sequence[torch.Tensor | None]) -> list[float]:
-    """Return each tensor's largest absolute value, fetched from the device together; 0 in the place of None."""
+    """Return each tensor's largest absolute value, fetched from the device together; 0 for None and for empty ones."""
     found: list[torch.Tensor] = []
     for tensor in tensors:
-        if tensor is not None:
+        if tensor is not None and tensor.numel():  # DeepSpeed leaves empty ones where its third stage took them away
             largest: Any = torch.linalg.vector_norm(tensor, torch.inf, dtype=torch.float32)
             found.append(largest.full_tensor() if hasattr(largest, "full_tensor") else largest)  # of FSDP's pieces
     values = iter(torch.stack(found).tolist() if found else [])
-    return [0.0 if tensor is None else next(values) for tensor in tensors]
+    return [next(values) if tensor is not None and tensor.numel() else 0.0 for tensor in tensors]

@@ -60,7 +60,8 @@ class FinishedRun:
             return None
         if self.state.best_model_checkpoint is None or not self.config.load_best_model_at_end:
             return self.evaluations[-1] if self.evaluations[-1]["step"] == self.state.global_step else None
-        return next((e for e in self.evaluations if e["step"] == self.state.best_global_step), None)
+        kept = int(Path(self.state.best_model_checkpoint).name.rpartition("-")[2])
+        return next((e for e in self.evaluations if e["step"] == kept), None)
 
 
 def write_run_card(run: FinishedRun, output_dir: Path) -> None:
@@ -92,8 +93,7 @@ def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
     if shown:
         lines += [_table(run.evaluations, shown, best["step"] if best else None)]
         if best:
-            lines += [f"The weights here are those of update {best['step']} (bold).\n"]
-        lines += [_chosen(run)]
+            lines += [f"The weights here are those of update {best['step']} (bold): {_why_chosen(run)}.\n"]
     else:
         lines += ["None: the run had no development scans, or ended before its first evaluation.\n"]
     if has_curves:
@@ -154,14 +154,11 @@ def _table(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[str], bes
     return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""])
 
 
-def _chosen(run: FinishedRun) -> str:
-    config = run.config
-    if not config.load_best_model_at_end:
-        return "The last weights were kept (`load_best_model_at_end: false`).\n"
-    metric = config.metric_for_best_model
-    return (
-        f"Chosen by the {'greatest' if config.best_is_greatest else 'smallest'} `{metric}`: {run.state.best_metric}.\n"
-    )
+def _why_chosen(run: FinishedRun) -> str:
+    if not run.config.load_best_model_at_end:
+        return "the last ones (`load_best_model_at_end: false`)"
+    how = "greatest" if run.config.best_is_greatest else "smallest"
+    return f"the {how} `{run.config.metric_for_best_model}` among the checkpoints"
 
 
 def _facts(run: FinishedRun) -> dict[str, str]:

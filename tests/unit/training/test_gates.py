@@ -50,12 +50,11 @@ def test_a_frozen_tensor_is_not_waited_for():
     assert "each of 1" in gate.result
 
 
-def test_an_auxiliary_head_that_waits_for_an_item_is_only_told(caplog):
+def test_an_auxiliary_head_that_waits_for_an_item_is_only_told():
     gate, model = GradientGate(), torch.nn.ModuleDict({"heads": make_model("box"), "model": make_model("a")})
     for _ in range(GRADIENT_UPDATES):
         update(gate, model, **{"model.a": 1.0})
     assert "heads.box" in gate.result
-    assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])

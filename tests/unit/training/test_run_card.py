@@ -57,7 +57,7 @@ def test_the_hub_reads_the_card_with_the_kept_weights_figures(tmp_path: Path):
     results = {result.metric_type: result.metric_value for result in card.data.eval_results or []}
     assert results == {"loss": 2.5, "item_f1": 0.75}
     assert "| **10** | **2.5000** | **0.7500** |" in card.text
-    assert "greatest `eval_item_f1`: 0.75" in card.text
+    assert "update 10 (bold): the greatest `eval_item_f1`" in card.text
     for told in ("ab12", "fedcba", "0123456789ab", "each of 8", "learning_rate: 0.0002"):
         assert told in card.text
 
@@ -86,7 +86,7 @@ def test_last_weights_are_told_as_such(tmp_path: Path):
     write_run_card(make_run(load_best_model_at_end=False), tmp_path)
     text = (tmp_path / CARD_NAME).read_text()
     assert "| **20** |" in text
-    assert "The last weights were kept" in text
+    assert "update 20 (bold): the last ones" in text
 
 
 def test_a_run_without_evaluations_has_a_card_too(tmp_path: Path):
