@@ -32,7 +32,7 @@ class GradientGate(TrainerCallback):
         self._waiting: set[str] | None = None
         self._updates = 0
         self._is_done = False
-        self.result = "gradients: not looked at"
+        self.result = "gradients: not looked at, for want of updates"
         """In words, for the run card."""
 
     def on_pre_optimizer_step(

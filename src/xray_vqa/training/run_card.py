@@ -102,7 +102,8 @@ def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
         "## The run\n",
         _rows(_facts(run)),
         "## Gates\n",
-        *(f"- {result}" for result in run.gates),
+        *(f"- {result}" for result in run.gates if result),
+        *(["- of earlier processes of this run: see `train.log`"] if run.first_update else []),
         f"- what was trained on, token by token, and every trained tensor: [{PAGE_NAME}]({PAGE_NAME})\n",
         "## Data\n",
         _rows({f"`{path}`": f"sha256 `{digest}`" for path, digest in run.manifest.inputs.items()}),
@@ -167,10 +168,13 @@ def _facts(run: FinishedRun) -> dict[str, str]:
     updates = run.state.global_step - run.first_update
     images = updates * run.plan.images_per_update
     pairs = images * run.plan.num_pairs / max(1, run.plan.num_images)
-    facts = {
-        "updates": f"{run.state.global_step}, of {run.plan.images_per_update} images each",
-        "time": f"{run.seconds / 60:.1f} minutes, {evaluating / 60:.1f} of them evaluations",
-        "speed without evaluations": f"{pairs / training:.2f} pairs/s, {images / training:.2f} images/s",
+    facts = {"updates": f"{run.state.global_step}, of {run.plan.images_per_update} images each"}
+    if run.first_update:
+        facts["updates"] += f"; what follows is of the last process, which went on from update {run.first_update}"
+    if updates:
+        facts["time"] = f"{run.seconds / 60:.1f} minutes, {evaluating / 60:.1f} of them evaluations"
+        facts["speed without evaluations"] = f"{pairs / training:.2f} pairs/s, {images / training:.2f} images/s"
+    return facts | {
         "peak memory": _peak_memory(),
         "base model": f"`{run.config.model_name}`, digest `{run.base_digest[:12]}`",
         "machine": _machine(),
@@ -179,9 +183,6 @@ def _facts(run: FinishedRun) -> dict[str, str]:
         "command": f"`{' '.join(run.manifest.command)}`",
         "finished": run.manifest.created,
     }
-    if run.first_update:
-        facts["time"] += f", since this process went on from update {run.first_update}"
-    return facts
 
 
 def _peak_memory() -> str:

@@ -17,7 +17,7 @@ def make_model(*names: str) -> torch.nn.Module:
     return torch.nn.ParameterDict({name: torch.ones(3) for name in names})
 
 
-def update(gate: GradientGate, model: torch.nn.Module, fp16: bool = False, **gradients: float | None) -> None:
+def run_update(gate: GradientGate, model: torch.nn.Module, fp16: bool = False, **gradients: float | None) -> None:
     """One update in which the named weights have the given gradient, and all others none."""
     for name, weight in model.named_parameters():
         value = gradients.get(name)
@@ -29,8 +29,8 @@ def update(gate: GradientGate, model: torch.nn.Module, fp16: bool = False, **gra
 
 def test_an_adapters_a_matrix_may_follow_when_b_has_left_zero():
     gate, model = GradientGate(), make_model("a", "b")
-    update(gate, model, a=0.0, b=1.0)
-    update(gate, model, a=0.5, b=1.0)
+    run_update(gate, model, a=0.0, b=1.0)
+    run_update(gate, model, a=0.5, b=1.0)
     assert gate.result == "gradients: each of 2 trained tensors had one within 2 updates"
 
 
@@ -38,22 +38,22 @@ def test_an_adapters_a_matrix_may_follow_when_b_has_left_zero():
 def test_a_tensor_that_never_learns_stops_the_run_and_is_named(gradient):
     gate, model = GradientGate(), make_model("learns", "cut_off")
     for _ in range(GRADIENT_UPDATES - 1):
-        update(gate, model, learns=1.0, cut_off=gradient)
+        run_update(gate, model, learns=1.0, cut_off=gradient)
     with pytest.raises(TrainingFailed, match=r"1 of 2 trained tensors .* cut_off"):
-        update(gate, model, learns=1.0, cut_off=gradient)
+        run_update(gate, model, learns=1.0, cut_off=gradient)
 
 
 def test_a_frozen_tensor_is_not_waited_for():
     gate, model = GradientGate(), make_model("learns", "frozen")
     model["frozen"].requires_grad = False  # type: ignore[index]
-    update(gate, model, learns=1.0)
+    run_update(gate, model, learns=1.0)
     assert "each of 1" in gate.result
 
 
 def test_an_auxiliary_head_that_waits_for_an_item_is_only_told():
     gate, model = GradientGate(), torch.nn.ModuleDict({"heads": make_model("box"), "model": make_model("a")})
     for _ in range(GRADIENT_UPDATES):
-        update(gate, model, **{"model.a": 1.0})
+        run_update(gate, model, **{"model.a": 1.0})
     assert "heads.box" in gate.result
 
 
@@ -61,11 +61,11 @@ def test_an_auxiliary_head_that_waits_for_an_item_is_only_told():
 def test_a_gradient_that_is_no_number_stops_the_run_but_while_fp16_finds_its_scale(broken):
     model = make_model("a", "b")
     with pytest.raises(TrainingFailed, match=r"update 1: 1 of 2 gradients .* first b"):
-        update(GradientGate(), model, a=1.0, b=broken)
+        run_update(GradientGate(), model, a=1.0, b=broken)
     gate = GradientGate()
     for _ in range(GRADIENT_UPDATES + 1):
-        update(gate, model, fp16=True, a=1.0, b=broken)
-    update(gate, model, fp16=True, a=1.0, b=1.0)
+        run_update(gate, model, fp16=True, a=1.0, b=broken)
+    run_update(gate, model, fp16=True, a=1.0, b=1.0)
     assert "each of 2" in gate.result
 
 
@@ -109,3 +109,14 @@ def test_only_a_first_loss_far_above_guessing_is_warned_of(caplog, loss, warns):
         gate.on_log(arguments, TrainerState(), TrainerControl(), logs={"loss": value})
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * warns
     assert gate.result.startswith(f"first loss: {loss:.3f} (guessing a token: 6.93)")
+
+
+@pytest.mark.gpu
+def test_a_gpus_loss_is_named_before_a_checkpoint_at_the_latest():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    watch = LossWatch()
+    with pytest.raises(TrainingFailed, match=r"update 3: the loss is nan .*broken\.png"):
+        for update, loss in enumerate((1.0, 2.0, math.nan, 1.0), start=1):
+            watch.see(torch.tensor(loss, device="cuda"), update, ["broken.png" if math.isnan(loss) else "sound.png"])
+        watch.settle()

@@ -82,6 +82,13 @@ def test_speed_is_of_training_in_this_process(tmp_path: Path, first_update, spee
     assert ("went on from update 10" in text) == bool(first_update)
 
 
+def test_a_process_that_had_nothing_left_to_do_claims_no_speed(tmp_path: Path):
+    write_run_card(make_run(first_update=20), tmp_path)
+    text = (tmp_path / CARD_NAME).read_text()
+    assert "pairs/s" not in text
+    assert "see `train.log`" in text
+
+
 def test_last_weights_are_told_as_such(tmp_path: Path):
     write_run_card(make_run(load_best_model_at_end=False), tmp_path)
     text = (tmp_path / CARD_NAME).read_text()
