@@ -116,7 +116,11 @@ def test_a_gpus_loss_is_named_before_a_checkpoint_at_the_latest():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     watch = LossWatch()
-    with pytest.raises(TrainingFailed, match=r"update 3: the loss is nan .*broken\.png"):
+
+    def train_and_save() -> None:
         for update, loss in enumerate((1.0, 2.0, math.nan, 1.0), start=1):
             watch.see(torch.tensor(loss, device="cuda"), update, ["broken.png" if math.isnan(loss) else "sound.png"])
         watch.settle()
+
+    with pytest.raises(TrainingFailed, match=r"update 3: the loss is nan .*broken\.png"):
+        train_and_save()
