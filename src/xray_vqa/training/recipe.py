@@ -58,9 +58,9 @@ def finetune(
     """
     _check_machine(config)
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
-    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
+    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
@@ -113,6 +113,7 @@ def finetune(
     if trainer.is_world_process_zero():
         weights = sum(weight.numel() for weight in loaded.model.parameters())
         write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
+    first_update = updates_of(checkpoint)  # now, for the run may delete it
     done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)
@@ -121,7 +122,7 @@ def finetune(
             plan=plan,
             manifest=read_manifest(config.output_dir),
             state=trainer.state,
-            first_update=updates_of(checkpoint),
+            first_update=first_update,
             seconds=done.metrics["train_runtime"],
             base_digest=loaded.model_digest,
             data_digest=fingerprint(data),

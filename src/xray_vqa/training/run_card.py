@@ -133,12 +133,7 @@ def _front_matter(run: FinishedRun, name: str) -> str:
         base_model=config.model_name if is_hub_name else None,
         library_name="peft" if config.method == "lora" else "transformers",
         pipeline_tag="image-text-to-text",
-        tags=[
-            "x-ray",
-            "baggage-screening",
-            "visual-question-answering",
-            *(["lora"] if config.method == "lora" else []),
-        ],
+        tags=["x-ray", "baggage-screening", "visual-question-answering", f"{config.method}-fine-tuning"],
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -225,7 +220,9 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, best_step: int
             points = [(entry["step"], entry[name]) for entry in history if name in entry]
             if points:
                 mark, dashes = "o" if name.startswith("eval_") else None, ("-", "--", ":")[number % 3]
-                axis.plot(*zip(*points, strict=True), label=label, linestyle=dashes, marker=mark, markersize=3)
+                # The first ones on top: two curves that fall together show the dashes of the upper one.
+                style = {"linestyle": dashes, "marker": mark, "markersize": 3, "zorder": 3 - number / 100}
+                axis.plot(*zip(*points, strict=True), label=label, **style)
         if best_step is not None:
             axis.axvline(best_step, color="grey", linewidth=1, label="weights kept")
         axis.set_ylabel(title)
