@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xray_vqa.errors import TrainingFailed
@@ -171,11 +173,19 @@ def _check(loss: float, update: int, images: Sequence[str], num_seen: int) -> No
 
 
 def _largest(tensors: Sequence[torch.Tensor | None]) -> list[float]:
-    """Return each tensor's largest absolute value, fetched from the device together; 0 for None and for empty ones."""
-    found: list[torch.Tensor] = []
-    for tensor in tensors:
-        if tensor is not None and tensor.numel():  # DeepSpeed leaves empty ones where its third stage took them away
-            largest: Any = torch.linalg.vector_norm(tensor, torch.inf, dtype=torch.float32)
-            found.append(largest.full_tensor() if hasattr(largest, "full_tensor") else largest)  # of FSDP's pieces
-    values = iter(torch.stack(found).tolist() if found else [])
-    return [next(values) if tensor is not None and tensor.numel() else 0.0 for tensor in tensors]
+    """Return each tensor's largest absolute value, fetched from the device together; 0 for None and for empty ones.
+
+    Of tensors that FSDP has cut into pieces every process has to ask; NaN is infinity there.
+    """
+    pieces = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    nothing = torch.zeros((), device=next((piece.device for piece in pieces if piece is not None), None))
+    largest = torch.stack(
+        [
+            torch.linalg.vector_norm(piece, torch.inf).float() if piece is not None and piece.numel() else nothing
+            for piece in pieces
+        ]
+    )
+    if any(isinstance(tensor, DTensor) for tensor in tensors):
+        largest.nan_to_num_(nan=torch.inf, posinf=torch.inf)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()

@@ -2,6 +2,9 @@
 
 import logging
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +112,33 @@ def test_only_a_first_loss_far_above_guessing_is_warned_of(caplog, loss, warns):
         gate.on_log(arguments, TrainerState(), TrainerControl(), logs={"loss": value})
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * warns
     assert gate.result.startswith(f"first loss: {loss:.3f} (guessing a token: 6.93)")
+
+
+PIECES = """
+import torch, torch.distributed as dist
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+from xray_vqa.errors import TrainingFailed
+from xray_vqa.training.gates import check_weights
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+def model_of(values):
+    return torch.nn.ParameterDict({"w": torch.nn.Parameter(distribute_tensor(torch.tensor(values), mesh, [Shard(0)]))})
+check_weights(model_of([[1.0, 2.0]]), 1)  # one row: the second process has an empty piece
+try:
+    check_weights(model_of([[1.0], [2.0], [float("nan")]]), 1)  # in the second process's piece
+except TrainingFailed:
+    print("both know")
+"""
+
+
+@pytest.mark.slow
+def test_pieces_of_a_weight_are_judged_together(tmp_path: Path):
+    script = tmp_path / "pieces.py"
+    script.write_text(PIECES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("both know") == 2
 
 
 @pytest.mark.gpu
