@@ -6,7 +6,8 @@ The model has the shape of Qwen2.5-VL-7B and random weights, on which speed does
 tokens, a pair 120 tokens of which 24 are answer, the adapter is of rank 64 on the seven projections of each layer.
 Every row runs through the transformers Trainer, optimizer and data loading included, in this process, one by one.
 MFU counts 4 FLOP a decoder weight and token (forward and input gradients, the base frozen), of the figure that the
-maker gives for dense bf16; `mfu_with_head` adds the output layer for the tokens that meet it.
+maker gives for dense bf16, in the rows with 8-bit products too; `mfu_with_head` adds the output layer for the tokens
+that meet it.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch.utils.data import Dataset
 from transformers import (
+    AutoTokenizer,
     PrinterCallback,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -40,7 +42,7 @@ from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.fp8 import use_fp8_tower
 from xray_vqa.modeling.fused_lora import fuse_adapters, use_fp8_products
-from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.modeling.loading import NANO_DIR, LoadedModel
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision
 from xray_vqa.modeling.processor import Processor
@@ -50,7 +52,6 @@ from xray_vqa.training.collator import collate
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-FRAME_HW = (588, 784)
 PREFIX_TOKENS = 30
 """Beside the image's."""
 PAIR_TOKENS, ANSWER_TOKENS, PROBE_TOKENS = 120, 24, 4
@@ -77,30 +78,34 @@ class Row:
     """An image."""
     probes: int = 0
     stock: bool = False
+    trl: bool = False
+    """Through TRL's SFTTrainer, which has to be installed beside (`pip install trl`)."""
     compiled: bool = False
     fused: bool = False
     fp8: bool = False
     dropout: float = 0.05
     """Of the adapter."""
     checkpointing: bool = False
+    frame_hw: tuple[int, int] = (588, 784)
 
 
 ROWS = (
     Row("stock Trainer, checkpointing", 4, pairs=1, stock=True, checkpointing=True),
     Row("stock Trainer", 2, pairs=1, stock=True),
+    Row("TRL SFTTrainer, checkpointing", 4, pairs=1, stock=True, trl=True, checkpointing=True),
+    Row("TRL SFTTrainer", 2, pairs=1, stock=True, trl=True),
     Row("packed prompt trees", 4),
     Row("packed prompt trees, checkpointing", 4, checkpointing=True),
+    Row("packed, checkpointing, 1,280 visual tokens", 2, checkpointing=True, frame_hw=(896, 1120)),
     Row("compiled layers", 4, compiled=True),
     Row("compiled layers, 8 images", 8, compiled=True),
-    Row("compiled layers, 12 images", 12, compiled=True),
     Row("fused adapters, 8 images", 8, compiled=True, fused=True),
     Row("without dropout, 8 images", 8, compiled=True, fused=True, dropout=0.0),
     Row("without dropout, 12 images", 12, compiled=True, fused=True, dropout=0.0),
-    Row("without dropout, 16 images", 16, compiled=True, fused=True, dropout=0.0),
-    Row("without dropout, 8 images, 20 probes", 8, probes=20, compiled=True, fused=True, dropout=0.0),
-    Row("fp8, 8 images", 8, compiled=True, fused=True, fp8=True, dropout=0.0),
+    Row("without dropout, 12 images, 20 probes", 12, probes=20, compiled=True, fused=True, dropout=0.0),
     Row("fp8, 12 images", 12, compiled=True, fused=True, fp8=True, dropout=0.0),
     Row("fp8, 16 images", 16, compiled=True, fused=True, fp8=True, dropout=0.0),
+    Row("fp8, 12 images, 20 probes", 12, probes=20, compiled=True, fused=True, fp8=True, dropout=0.0),
 )
 
 
@@ -138,6 +143,8 @@ class Bench:
     """A model, and what is asked of it."""
 
     model: Any
+    decoder_weights: int
+    """Frozen ones, in its layers."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def loaded(self, processor: Processor) -> LoadedModel:
@@ -160,7 +167,7 @@ class Bench:
         return tuple(torch.randint(10, 1000, (count,), generator=self.generator).tolist())
 
     def tree_item(self, row: Row, processor: Processor) -> dict[str, Any]:
-        grid = processor.grid_hw((FRAME_HW[1], FRAME_HW[0]))
+        grid = processor.grid_hw((row.frame_hw[1], row.frame_hw[0]))
         image = [self.model.config.image_token_id] * (grid[0] * grid[1])
         half = PREFIX_TOKENS // 2
         asked = [
@@ -170,8 +177,8 @@ class Bench:
         tree = build_row([*self.tokens(half), *image, *self.tokens(half)], half, grid, asked)
         patch = processor.patch_size
         return {
-            "frame": torch.randint(0, 255, (*FRAME_HW, 3), dtype=torch.uint8, generator=self.generator),
-            "grid_thw": torch.tensor([1, FRAME_HW[0] // patch, FRAME_HW[1] // patch]),
+            "frame": torch.randint(0, 255, (*row.frame_hw, 3), dtype=torch.uint8, generator=self.generator),
+            "grid_thw": torch.tensor([1, row.frame_hw[0] // patch, row.frame_hw[1] // patch]),
             "row": tree,
             "weights": torch.ones(tree.labels.shape),
         }
@@ -246,7 +253,14 @@ def _vision_of_7b() -> dict[str, Any]:
 
 def arguments_for(row: Row, steps: int, folder: Path) -> TrainingArguments:
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if row.checkpointing else {}
-    return TrainingArguments(
+    kind: Any = TrainingArguments
+    if row.trl:
+        from trl import SFTConfig
+
+        kind = SFTConfig
+        checkpointing = {"gradient_checkpointing": row.checkpointing}  # which TRL would do by default
+        checkpointing |= {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return kind(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=row.images,
@@ -271,6 +285,7 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
     model, processor = bench.model, Processor()
     base = model.get_base_model()
     base.gradient_checkpointing_disable()
+    base.disable_input_require_grads()  # which checkpointing had asked for, the vision tower's input among them
     make = bench.stock_item if row.stock else bench.tree_item
     items = [make(row, processor) for _ in range(2 * row.images)]
     data = Endless(items, row.images * (warm_up + steps))
@@ -294,7 +309,19 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         arguments = arguments_for(row, warm_up + steps, Path(folder))
         trainer: Trainer
-        if row.stock:
+        if row.trl:
+            from datasets import IterableDataset
+            from trl import SFTTrainer
+
+            trainer = SFTTrainer(
+                model,
+                arguments,
+                data_collator=stock_collate,
+                train_dataset=IterableDataset.from_generator(lambda: (data[index] for index in range(len(data)))),
+                callbacks=[clock],
+                processing_class=AutoTokenizer.from_pretrained(NANO_DIR),  # asked for; the items are tokens already
+            )
+        elif row.stock:
             trainer = Trainer(model, arguments, data_collator=stock_collate, train_dataset=data, callbacks=[clock])
         else:
             trainer = TreeTrainer(
@@ -304,6 +331,8 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
+    if row.trl:  # which leaves a forward of its own on the model
+        vars(model).pop("forward", None)
     first, *_ = all_times = clock.step_times_s()
     times = all_times[warm_up:]
     step_s = statistics.median(times)
@@ -318,19 +347,17 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         "step_ms": round(step_s * 1000, 1),
         "slowest_step_ms": round(max(times) * 1000, 1),
         "first_step_s": round(first, 1),
-        **utilisation(base, sum(lengths) / 2 / step_s, (sum(lengths) / 2 if row.stock else supervised) / step_s),
+        **utilisation(bench, sum(lengths) / 2 / step_s, (sum(lengths) / 2 if row.stock else supervised) / step_s),
     }
 
 
-def utilisation(base: Any, tokens_per_s: float, head_tokens_per_s: float) -> dict[str, Any]:
+def utilisation(bench: Bench, tokens_per_s: float, head_tokens_per_s: float) -> dict[str, Any]:
     """Return MFU without and with the head, and the peak of memory; nothing on a CPU."""
     if not torch.cuda.is_available():
         return {}
     peak = next(flops for name, flops in PEAK_FLOPS.items() if name in torch.cuda.get_device_name())
-    frozen = sum(
-        weight.numel() for name, weight in base.model.language_model.layers.named_parameters() if "lora" not in name
-    )
-    work, head = 4 * frozen * tokens_per_s, 4 * base.lm_head.weight.numel() * head_tokens_per_s
+    head_weights = bench.model.get_base_model().lm_head.weight.numel()
+    work, head = 4 * bench.decoder_weights * tokens_per_s, 4 * head_weights * head_tokens_per_s
     return {
         "mfu": round(work / peak, 3),
         "mfu_with_head": round((work + head) / peak, 3),
@@ -347,7 +374,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bench = Bench(make_model(args.shape, device))
+    model = make_model(args.shape, device)
+    layers = model.get_base_model().model.language_model.layers
+    bench = Bench(model, sum(weight.numel() for name, weight in layers.named_parameters() if "lora" not in name))
     chosen = {row.name: row for row in ROWS}
     rows: list[dict[str, Any]] = []
     for name in args.rows:

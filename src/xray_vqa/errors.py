@@ -7,9 +7,9 @@
     ├── ProviderError       a pair writer (an LLM or a local server) failed for good
     ├── AnswerUnreadable    a model answer has no meaning that we may act on
     ├── ModelUnavailable    weights cannot be loaded, do not fit together, or the engine is not running
-    ├── TrainingFailed      a label, loss, gradient or weight is not what it must be; nothing of it was saved
     ├── Overloaded          more is asked for than can be answered in time
     ├── Incomplete          stopped before the end; the same command goes on from here
+    ├── GateFailed          a result, or a number on the way to it, is not as it has to be; nothing is made of it
     └── IntegrityError      a digest or the audit chain does not match what was recorded
 
 Exit codes are given to them in `cli/main.py`, status codes in `serving/errors.py`.
@@ -52,16 +52,16 @@ class ModelUnavailable(XrayVqaError):
     """Weights cannot be loaded, do not fit together, or the engine is not running."""
 
 
-class TrainingFailed(XrayVqaError):
-    """A label, loss, gradient or weight is not what it must be. What was saved before stands, and nothing after it."""
-
-
 class Overloaded(XrayVqaError):
     """More was asked for than can be answered in time."""
 
 
 class Incomplete(XrayVqaError):
     """Stopped before the end (budget, network, full disk); the same command goes on from here."""
+
+
+class GateFailed(XrayVqaError):
+    """A result, or a number on the way to it, is not as it has to be: what was there before stays in its place."""
 
 
 class IntegrityError(XrayVqaError):

@@ -72,14 +72,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False)
 
 
-def losses(output: Path) -> dict[int, float]:
-    """The loss of each step that `train.log` tells."""
+def logged(output: Path, name: str) -> dict[int, float]:
+    """A figure of each step whose loss `train.log` tells."""
     found = {}
     for line in (output / "train.log").read_text().splitlines():
         if "figures: step" in line and '"loss"' in line:
             step, _, figures = line.split("step ", 1)[1].partition(" ")
-            found[int(step.split("/")[0])] = json.loads(figures)["loss"]
+            found[int(step.split("/")[0])] = json.loads(figures)[name]
     return found
+
+
+def losses(output: Path) -> dict[int, float]:
+    return logged(output, "loss")
 
 
 def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(tiny_model_dir, pairs_path, tmp_path):
@@ -110,6 +114,7 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
     assert done.stdout.strip() == str(output)
     assert list((output / "logs").glob("events.out.tfevents.*"))
     assert sorted(losses(output)) == list(range(1, 9))
+    assert all(0 <= share < 1 for share in logged(output, "data_wait").values())
     assert losses(output)[8] < losses(output)[1]
     card = read_card(output)
     assert card is not None
@@ -125,7 +130,7 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
 
 EVERYTHING = (
     "method=full", "train_vision=true", "vision_learning_rate=1e-4", "mirror=true", "jitter=true", "dense_weight=1",
-    "probe_weight=5", "images_in_memory=true",
+    "probe_weight=5",
 )  # fmt: skip
 
 

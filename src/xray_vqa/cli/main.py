@@ -31,7 +31,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.ConfigError: 2,
     errors.ModelUnavailable: 2,
     errors.Incomplete: 3,
-    errors.TrainingFailed: 4,
+    errors.GateFailed: 4,
     errors.IntegrityError: 5,
     errors.XrayVqaError: 1,
 }

@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and JSON lines whose faults are named and not dropped in silence."""
+"""Files and folders that appear whole or not at all, and JSON lines whose faults are named, not dropped in silence."""
 
 import ctypes
 import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from xray_vqa.core.records import Fault, Strict
-from xray_vqa.errors import ConfigError, DatasetError, Incomplete
+from xray_vqa.errors import ConfigError, DatasetError, Incomplete, XrayVqaError
 
 Record = TypeVar("Record", bound=Strict)
 
@@ -39,6 +41,33 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
 
 
 @contextmanager
+def replacing_folder(folder: Path) -> Generator[Path]:
+    """Give an empty folder beside `folder` that takes its name when the block ends without an error, and goes if not.
+
+    Until then it is hidden and has another name, so nobody takes half a result for a whole one. What a kill left of an
+    earlier one is taken away.
+
+    Raises:
+        Incomplete: The disk is full or broken.
+        ConfigError: The place cannot be written, or `folder` is not empty.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        try:
+            yield partial
+            make_readable(partial)
+            flush_to_disk(partial)
+            partial.replace(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
 def disk_errors(output: Path) -> Generator[None]:
     """Turn what the disk refuses into an error that says how to go on, and what cannot be written at all into another.
 
@@ -48,11 +77,29 @@ def disk_errors(output: Path) -> Generator[None]:
     """
     try:
         yield
-    except OSError as error:
-        place = error.filename or output
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise Incomplete(f"{place}: {error.strerror}; make room and start the same command again") from error
-        raise ConfigError(f"{place}: {error.strerror}") from error
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else _told_by_rust(error)
+        if refused is None:
+            raise
+        place = refused.filename or output
+        if refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise Incomplete(f"{place}: {refused.strerror}; make room and start the same command again") from error
+        raise ConfigError(f"{place}: {refused.strerror}") from error
+
+
+def _told_by_rust(error: Exception) -> OSError | None:
+    """What the disk refused, where safetensors or tokenizers say it in an error of their own; None for any other."""
+    if isinstance(error, XrayVqaError):
+        return None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def make_readable(folder: Path) -> None:
+    """Give the files in a folder the usual rights; safetensors gives 0600, which another user could not serve."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
 
 
 def flush_to_disk(path: Path) -> None:

@@ -38,6 +38,8 @@ class Manifest(Strict):
     """SHA-256 by path of what was read."""
     outputs: dict[str, str] = {}
     counts: dict[str, int] = {}
+    checks: dict[str, Any] = {}
+    """Figures of the gates that the result has passed."""
     seed: int | None = None
     cost_usd: float | None = None
     annotated_categories: list[str] | None = None

@@ -68,7 +68,7 @@ def load_test_set(
         max_samples: At most so many questions.
         max_images: At most so many scans. A limit takes scans in the order of a hash of their path, so that a small
             sample is as mixed as the whole and part of every larger one.
-        only: Leave out scans whose image is not among these, by path below the resolved root.
+        only: Leave out pairs whose image is not among these, by path below the resolved root.
 
     Raises:
         DatasetError: A file is missing, a line is no pair, or a pair's image is not in the split.
@@ -81,7 +81,10 @@ def load_test_set(
         raise DatasetError(f"{test_file}: no question-answer pairs in it; write some with `xray-vqa generate`")
     records = {record.image_path: record for record in read_split(root, split).records}
     questions: dict[str, list[Question]] = {}
+    base = root.resolve()
     for line, pair in enumerate(pairs):
+        if only is not None and base / pair.image_path not in only:
+            continue
         questions.setdefault(pair.image_path, []).append(Question(line, pair))
     strangers = [path for path in questions if path not in records]
     if strangers:
@@ -89,12 +92,7 @@ def load_test_set(
             f"{test_file}: {len(strangers)} images are not in {annotations_path(root, split)}, first {strangers[0]}; "
             "the pairs were written for another dataset or split"
         )
-    base = root.resolve()
-    planned = [
-        PlannedScan(records[path], tuple(entries))
-        for path, entries in questions.items()
-        if only is None or base / path in only
-    ]
+    planned = [PlannedScan(records[path], tuple(entries)) for path, entries in questions.items()]
     return EvaluationSet(
         root=root,
         split=split,

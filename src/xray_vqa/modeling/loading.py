@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import IntegrityError, ModelUnavailable
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
+from xray_vqa.modeling.compressed import read_compressed
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
@@ -261,10 +263,19 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
             raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {missing}, unexpected {unexpected}")
         model.tie_weights()
         return model, spec
+    family: Any = Qwen2_5_VLForConditionalGeneration
+    source: dict[str, Any] = {"pretrained_model_name_or_path": model_dir, "use_safetensors": True}
     try:
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=dtype, use_safetensors=True), spec
+        if quantization := getattr(config, "quantization_config", None):
+            del config.quantization_config  # or transformers would ask for a package and keep the short form
+            state = read_compressed(model_dir, quantization, dtype)
+            source = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}
+        model, report = family.from_pretrained(**source, dtype=dtype, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelUnavailable(f"{model_dir}: weights cannot be loaded: {error}") from error
+    if report["missing_keys"]:  # which transformers fills with random numbers
+        raise ModelUnavailable(f"{model_dir}: weights do not fit: missing {_some(report['missing_keys'])}")
+    return model, spec
 
 
 def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
@@ -281,12 +292,26 @@ def _load_adapter(model: Qwen2_5_VLForConditionalGeneration, adapter_dir: Path) 
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     try:
         loaded = PeftModel.from_pretrained(model, str(adapter_dir))
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        found = loaded.load_adapter(str(adapter_dir), "default")  # again: only this call says what did not fit
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"{adapter_dir}: adapter cannot be loaded on this base: {error}") from error
+    if found.missing_keys or found.unexpected_keys:
+        raise ModelUnavailable(
+            f"{adapter_dir}: the adapter fits this base in part: {_some(found.missing_keys)} missing, "
+            f"{_some(found.unexpected_keys)} without a place. It was trained on another model or saved by a version "
+            "with other names; load it on its own base"
+        )
     matrices = [weight for name, weight in loaded.named_parameters() if "lora_B" in name]
     if not matrices or not any(bool(weight.detach().any()) for weight in matrices):
         raise ModelUnavailable(f"{adapter_dir}: the adapter changes nothing (no weights found, or all zero)")
     return loaded
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of some weights' names, and how many there are."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
+    return f"{len(ordered)} weights ({shown})" if ordered else "none"
 
 
 def check_digests(card: ModelCard | None, weights_dir: Path) -> None:

@@ -22,16 +22,19 @@ class ModelSpec:
     def lora_targets(self, projections: list[str] | None = None, *, vision: bool = False) -> str:
         """Return the pattern of module names that get an adapter.
 
+        It does not ask for what stands before the decoder's own name, so that the same saved adapter fits the model
+        that `AutoModel` makes, whose modules have no `model.` in front, as well as the one with an output layer.
+
         Args:
             projections: Last parts of the names; by default the seven of each decoder layer.
             vision: Whether the vision tower's linear layers are adapted too.
         """
         names = "(" + "|".join(map(re.escape, projections)) + ")" if projections else _PROJECTIONS
-        decoder = rf".*{re.escape(self.language_model)}\..*\.{names}"
+        decoder = rf".*{re.escape(self.language_model.rpartition('.')[2])}\..*\.{names}"
         if not vision:
             return decoder
         # The patch embedding too: another scanner's colours are undone best where they come in.
-        visual = re.escape(self.vision_tower)
+        visual = re.escape(self.vision_tower.rpartition(".")[2])
         tower = rf".*{visual}\.(patch_embed\.proj|blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj))"
         return rf"({decoder}|{tower})"
 

@@ -15,6 +15,8 @@ from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position
 def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> Tensor:
     """Return the visual tokens of some images, (tokens, hidden), as `get_image_features` makes them.
 
+    Of a frozen tower nothing is kept for a backward pass, though gradient checkpointing lets all inputs ask for one.
+
     Args:
         model: Qwen2_5_VLForConditionalGeneration, its tower with segment attention.
         patches: (patches, channels * temporal * height * width).
@@ -31,13 +33,15 @@ def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> Tensor:
         "window_index": window_index,
         "cu_window_seqlens": window_starts,
     }
-    return tower(
-        patches,
-        grid_thw=grid_thw,
-        max_seqlen=int(grid_thw.prod(dim=1).max()),
-        max_window_seqlen=(config.window_size // config.patch_size) ** 2,
-        **{name: send(tensor, device) for name, tensor in made.items()},
-    ).pooler_output
+    is_trained = any(weight.requires_grad for weight in tower.parameters())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+        return tower(
+            patches,
+            grid_thw=grid_thw,
+            max_seqlen=int(grid_thw.prod(dim=1).max()),
+            max_window_seqlen=(config.window_size // config.patch_size) ** 2,
+            **{name: send(tensor, device) for name, tensor in made.items()},
+        ).pooler_output
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from xray_vqa.core.prompts import MAX_BOXES
-from xray_vqa.errors import TrainingFailed
+from xray_vqa.errors import GateFailed
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, TreeRow
 from xray_vqa.training.collator import ScanDataset
@@ -47,7 +47,7 @@ def preview(train: ScanDataset, plan: RunPlan) -> str:
     """Return what can be said without touching the model, as Markdown: what is left out, one tree, the tokens.
 
     Raises:
-        TrainingFailed: The labels of the shown tree are not the tokens that follow.
+        GateFailed: The labels of the shown tree are not the tokens that follow.
         DatasetError: Its image cannot be read.
     """
     number = _worth_showing(train)
@@ -57,7 +57,6 @@ def preview(train: ScanDataset, plan: RunPlan) -> str:
         [
             "## What is trained on, and what is left out\n",
             f"{plan.describe()}.\n",
-            f"- {plan.num_left_out} branches do not fit into max_seq_length ({train.max_seq_length})",
             *(f"- {line}" for line in _left_out(train)),
             f"\n## One tree, of {scan.image_path.name}\n",
             "Tokens between ⟦ and ⟧ are trained on, all others are given. ⏎ is a new line.\n",
@@ -97,7 +96,7 @@ def view_of(row: TreeRow, encoder: PromptEncoder) -> str:
     """Return a tree as text: its prefix and each branch a line, trained tokens between ⟦ and ⟧.
 
     Raises:
-        TrainingFailed: A label is not the token that follows, or stands on the prefix.
+        GateFailed: A label is not the token that follows, or stands on the prefix.
     """
     lines: list[str] = []
     for segment in row.segment_ids.unique().tolist():
@@ -106,7 +105,7 @@ def view_of(row: TreeRow, encoder: PromptEncoder) -> str:
         trained = [label != IGNORE_INDEX for label in labels]
         wrong = [at for at in range(len(ids) - 1) if trained[at] and labels[at] != ids[at + 1]]
         if wrong or (segment == PREFIX_SEGMENT and any(trained)):
-            raise TrainingFailed(
+            raise GateFailed(
                 f"branch {segment} of a tree has a label that is not the next token (at {wrong[:3]}), or one before "
                 "the answers: training would teach something else than the answers. This is a fault of the program"
             )
@@ -175,7 +174,7 @@ def trained_tensors(model: torch.nn.Module) -> list[TrainedTensor]:
     """Return every tensor that is trained, in the model's order.
 
     Raises:
-        TrainingFailed: There is none.
+        GateFailed: There is none.
     """
     found = [
         TrainedTensor(name, tuple(weight.shape), weight.numel())
@@ -183,7 +182,7 @@ def trained_tensors(model: torch.nn.Module) -> list[TrainedTensor]:
         if weight.requires_grad
     ]
     if not found:
-        raise TrainingFailed("no weight of the model would be trained; look at method and lora.target_modules")
+        raise GateFailed("no weight of the model would be trained; look at method and lora.target_modules")
     return found
 
 

@@ -1,7 +1,6 @@
 """From scans and pairs to packed prompt trees: what the Trainer's workers do."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +10,16 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from xray_vqa.core.images import read_image
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.packed_tree import pack_rows
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row
 from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
 from xray_vqa.training.dense import UNKNOWN, owners_of
+from xray_vqa.training.faulty import LeftOut, ScanFaulty
+from xray_vqa.training.image_cache import ImageCache, read_frame
 from xray_vqa.training.scans import Mix, TrainingScan
-
-DECODING_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,13 @@ class ScanDataset(Dataset[dict[str, Any]]):
         dense: bool = False,
         mixes: Sequence[Mix] = (),
         augmentation: Augmentation | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.encoder, self.processor = encoder, processor
         self.max_seq_length, self.probes, self.boxes, self.probe_weight = max_seq_length, probes, boxes, probe_weight
         self.augmentation = augmentation or Augmentation()
         self.dense = dense
+        self.cache = cache
         self.epoch = 0
         self.scans = list(scans)
         self._num_first = len(scans)
@@ -71,7 +70,6 @@ class ScanDataset(Dataset[dict[str, Any]]):
             self._mixes.append((self._length, count, len(self.scans) + rng.permutation(len(mix.scans))))
             self.scans += mix.scans
             self._length += count
-        self._frames: list[NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -79,11 +77,6 @@ class ScanDataset(Dataset[dict[str, Any]]):
     def start_epoch(self, epoch: int) -> None:
         """Say which epoch the next items are of."""
         self.epoch = epoch
-
-    def keep_frames(self) -> None:
-        """Decode and resize every image now and keep it; workers that are forked later share the memory."""
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            self._frames = list(pool.map(self._read_frame, self.scans))
 
     def number_of(self, index: int) -> int:
         """Return which of `scans` an item is about in this epoch."""
@@ -93,20 +86,20 @@ class ScanDataset(Dataset[dict[str, Any]]):
         return index
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = self.number_of(index)
-        frame = self._frames[number] if self._frames is not None else self._read_frame(self.scans[number])
+        scan = self.scans[self.number_of(index)]
+        frame = self.cache.frame(scan) if self.cache is not None else read_frame(scan, self.processor)
         seed = np.random.SeedSequence((self.augmentation.seed, self.epoch, index)).generate_state(1, np.uint32)
         generator = torch.Generator().manual_seed(int(seed[0]))
-        scan, mirroring = self._look_of(self.scans[number], generator)
+        scan, mirroring = self._look_of(scan, generator)
         frame = frame[:: -1 if mirroring[1] else 1, :: -1 if mirroring[0] else 1]
         grid_hw = self.processor.grid_hw((frame.shape[1], frame.shape[0]))
         prefix, image_start = self.encoder.prefix(grid_hw[0] * grid_hw[1])
         branches = self.fitting(scan, len(prefix))
         row = build_row(prefix, image_start, grid_hw, branches)
-        patch = self.processor.patch_size
+        pixels = torch.from_numpy(frame.copy())
         item = {
-            "frame": torch.from_numpy(frame.copy()),
-            "grid_thw": torch.tensor([1, frame.shape[0] // patch, frame.shape[1] // patch]),
+            "frame": pixels,
+            "grid_thw": self.processor.grid_thw([pixels])[0],
             "row": row,
             "weights": self._weights(row, branches),
             "image": str(scan.image_path),
@@ -116,12 +109,6 @@ class ScanDataset(Dataset[dict[str, Any]]):
         if self.dense:
             item |= self._dense(scan, grid_hw)
         return item
-
-    def _read_frame(self, scan: TrainingScan) -> NDArray[np.uint8]:
-        image = read_image(scan.image_path)
-        if image.size != scan.size_wh:
-            raise DatasetError(f"{scan.image_path} is {image.size}, its annotation says {scan.size_wh}")
-        return self.processor.resize(image)
 
     def _look_of(self, scan: TrainingScan, generator: torch.Generator) -> tuple[TrainingScan, tuple[bool, bool]]:
         """Return what is asked about one look of a scan, and how it is mirrored; as it is where nothing would be."""
@@ -162,7 +149,7 @@ class ScanDataset(Dataset[dict[str, Any]]):
         """Return the branches of a scan that fit behind its prefix, in order; the image itself is never cut.
 
         Raises:
-            DatasetError: Not even one fits.
+            ScanFaulty: Not even one fits.
         """
         chosen: list[Branch] = []
         used = prefix_length
@@ -173,9 +160,9 @@ class ScanDataset(Dataset[dict[str, Any]]):
             used += length
             chosen.append(branch)
         if not chosen:
-            raise DatasetError(
-                f"{scan.image_path}: its image alone takes {prefix_length} of {self.max_seq_length} tokens; raise "
-                "max_seq_length or lower image_max_pixels"
+            raise ScanFaulty(
+                f"{scan.image_path}: its image takes {prefix_length} of {self.max_seq_length} tokens; no question fits",
+                kind="too long",
             )
         return chosen
 
@@ -194,14 +181,21 @@ class ScanDataset(Dataset[dict[str, Any]]):
                     branches.append(self.encoder.boxes(category, placed))
         return branches
 
-    def num_left_out(self) -> int:
-        """Return how many branches do not fit into `max_seq_length`, over all scans, without opening an image."""
-        total = 0
-        for scan in self.scans:
-            rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
-            prefix, _ = self.encoder.prefix(rows * columns)
-            total += len(self.branches(scan)) - len(self.fitting(scan, len(prefix)))
-        return total
+    def left_out(self, scan: TrainingScan) -> LeftOut | None:
+        """Return what of a scan does not fit into `max_seq_length`, found without opening its image."""
+        rows, columns = self.processor.grid_hw(self.processor.frame_wh(scan.size_wh))
+        prefix, _ = self.encoder.prefix(rows * columns)
+        try:
+            kept = len(self.fitting(scan, len(prefix)))
+        except ScanFaulty as fault:
+            return LeftOut.of(scan.image_path, fault, len(scan.pairs))
+        missing = len(self.branches(scan)) - kept
+        if not missing:
+            return None
+        pairs = [question for question, _ in scan.pairs[kept:]]
+        told = f"pairs {pairs} and " if pairs else ""
+        reason = f"{told}{missing - len(pairs)} probes and boxes do not fit into {self.max_seq_length} tokens"
+        return LeftOut(kind="cut", path=str(scan.image_path), reason=reason, pairs=len(pairs))
 
     def num_not_mirrored(self) -> int:
         """Return how many pairs, over all scans, are left out where their scan is mirrored."""

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from xray_vqa.errors import TrainingFailed
+from xray_vqa.errors import GateFailed
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class GradientGate(TrainerCallback):
         if broken and args.fp16:
             return  # the scale of the loss is still being found; the optimizer leaves such an update out
         if broken:
-            raise TrainingFailed(
+            raise GateFailed(
                 f"update {state.global_step + 1}: {len(broken)} of {len(trained)} gradients are no finite number, "
                 f"first {', '.join(broken[:NAMED])}; lower learning_rate, or look for a scan that is not one"
             )
@@ -77,7 +77,7 @@ class GradientGate(TrainerCallback):
             f"{', '.join(waiting[:NAMED])}"
         )
         if any(HEADS not in name for name in waiting):
-            raise TrainingFailed(
+            raise GateFailed(
                 f"{found}: they would be saved as they were made; leave their modules out (lora.target_modules, "
                 "lora.vision, train_vision), or look for what cuts them off from the loss"
             )
@@ -126,7 +126,7 @@ class LossWatch:
         return f"losses: all of {self.num_seen:,} batches were finite"
 
     def see(self, loss: torch.Tensor, update: int, images: Sequence[str]) -> None:
-        """Take note of a batch's loss. Raises TrainingFailed for it, or for an earlier one that has arrived by now."""
+        """Take note of a batch's loss. Raises GateFailed for it, or for an earlier one that has arrived by now."""
         self.num_seen += 1
         if not loss.is_cuda:
             _check(float(loss.detach()), update, images, self.num_seen)
@@ -140,7 +140,7 @@ class LossWatch:
             self._take()
 
     def settle(self) -> None:
-        """Wait for all losses that are still on their way, as before a checkpoint. Raises TrainingFailed."""
+        """Wait for all losses that are still on their way, as before a checkpoint. Raises GateFailed."""
         while self._pending:
             self._pending[0].arrived.synchronize()
             self._take()
@@ -151,12 +151,12 @@ class LossWatch:
 
 
 def check_weights(model: torch.nn.Module, update: int) -> None:
-    """Raise TrainingFailed where a trained weight is no finite number, so that no checkpoint is made of it."""
+    """Raise GateFailed where a trained weight is no finite number, so that no checkpoint is made of it."""
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     largest = _largest([weight.detach() for weight in trained.values()])
     broken = [name for name, value in zip(trained, largest, strict=True) if not math.isfinite(value)]
     if broken:
-        raise TrainingFailed(
+        raise GateFailed(
             f"after update {update} {len(broken)} of {len(trained)} trained tensors are no finite numbers, first "
             f"{', '.join(broken[:NAMED])}; no checkpoint was made of them. The same command goes on from the last one; "
             "with the same settings it comes here again: lower learning_rate"
@@ -165,7 +165,7 @@ def check_weights(model: torch.nn.Module, update: int) -> None:
 
 def _check(loss: float, update: int, images: Sequence[str], num_seen: int) -> None:
     if not math.isfinite(loss):
-        raise TrainingFailed(
+        raise GateFailed(
             f"update {update}: the loss is {loss} (batch {num_seen} of this run; all before it were finite) on "
             f"{', '.join(images)}; nothing was saved since. Look at these images and their pairs, or lower "
             "learning_rate; the same command goes on from the last checkpoint"

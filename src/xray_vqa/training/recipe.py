@@ -10,11 +10,13 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.jsonl import disk_errors, make_readable
 from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
 from xray_vqa.training.arguments import training_arguments
 from xray_vqa.training.before_training import preview, trained_tensors, write_before_training
@@ -23,7 +25,8 @@ from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.gates import GradientGate, PlausibleLoss
 from xray_vqa.training.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
-from xray_vqa.training.planning import RunPlan, plan_run
+from xray_vqa.training.image_cache import ImageCache
+from xray_vqa.training.planning import RunPlan, plan_run, usable
 from xray_vqa.training.run_card import FinishedRun, write_run_card
 from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 from xray_vqa.training.trainable import make_trainable
@@ -52,16 +55,18 @@ def finetune(
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
+        Incomplete: The disk is full when the result is written; the same command goes on from the last checkpoint.
         DatasetError: The pairs or scans are missing or broken.
         ModelUnavailable: The base model cannot be loaded.
-        TrainingFailed: A gate was not passed: labels, gradients, losses or weights are not what they must be.
+        GateFailed: A gate was not passed: labels, gradients, losses or weights are not what they must be.
     """
     _check_machine(config)
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
-    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
+
+    cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
 
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
@@ -72,9 +77,12 @@ def finetune(
             probes=config.probes,
             boxes=config.boxes,
             probe_weight=config.probe_weight,
+            cache=cache,
             **more,
         )
 
+    data = usable(config, data, dataset(data.scans), None if dry_run else cache)
+    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
     train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
@@ -92,9 +100,6 @@ def finetune(
     if _is_worth_compiling(config, plan):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
-    if config.images_in_memory:
-        train.keep_frames()
-        development.keep_frames()
     arguments = training_arguments(config, loaded, has_development=bool(data.development))
     gradients = GradientGate()
     first_loss = PlausibleLoss(len(loaded.encoder.tokenizer), max(1.0, config.probe_weight) + config.dense_weight)
@@ -116,19 +121,20 @@ def finetune(
     first_update = updates_of(checkpoint)  # now, for the run may delete it
     done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
-        export(config, loaded, data, trainer)
-        run = FinishedRun(
-            config=config,
-            plan=plan,
-            manifest=read_manifest(config.output_dir),
-            state=trainer.state,
-            first_update=first_update,
-            seconds=done.metrics["train_runtime"],
-            base_digest=loaded.model_digest,
-            data_digest=fingerprint(data),
-            gates=[gradients.result, first_loss.result, trainer.loss_watch.result],
-        )
-        write_run_card(run, config.output_dir)
+        with disk_errors(config.output_dir):
+            export(config, loaded, data, trainer)
+            run = FinishedRun(
+                config=config,
+                plan=plan,
+                manifest=read_manifest(config.output_dir),
+                state=trainer.state,
+                first_update=first_update,
+                seconds=done.metrics["train_runtime"],
+                base_digest=loaded.model_digest,
+                data_digest=fingerprint(data),
+                gates=[gradients.result, first_loss.result, trainer.loss_watch.result],
+            )
+            write_run_card(run, config.output_dir)
     return config.output_dir
 
 
@@ -159,7 +165,13 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":
-        loaded.base.config.save_pretrained(output_dir)
+        embed_base(loaded.weights_dir, output_dir)
+        if config.lora.vision:
+            logger.warning(
+                "vLLM and AutoModel leave out the vision tower's adapter; for them: xray-vqa merge %s --output-dir DIR",
+                output_dir,
+            )
+    make_readable(output_dir)
     # Training every weight on some categories alone unlearns the others; an adapter's base still stands for them.
     covered = set(data.annotated) | (set(loaded.covered_categories) if config.method == "lora" else set[str]())
     write_card(

@@ -2,17 +2,18 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xray_vqa.config.train import MixFile
 from xray_vqa.core.jsonl import read_jsonl
 from xray_vqa.core.manifest import read_manifest
-from xray_vqa.core.records import Annotation, ScanRecord, VQAPair
+from xray_vqa.core.records import SPLITS, Annotation, ScanRecord, Split, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.dataset.layout import annotated_categories, read_split, split_development
+from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split, split_development
 from xray_vqa.errors import DatasetError
+from xray_vqa.training.faulty import LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class TrainingScan:
     """One for each pair."""
     group: str = ""
     """Scans of one bag share it; empty where nobody knows."""
+    sha256: str = ""
+    """Of the image file; empty where the annotation does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,28 @@ class TrainingData:
     annotated: tuple[str, ...]
     """The categories that any of the datasets labels, in the taxonomy's order."""
     mixes: tuple[Mix, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """What the pairs files name and a run does without."""
+
+    @property
+    def scans(self) -> list[TrainingScan]:
+        """Every scan, of whatever part."""
+        return [*self.train, *self.development, *(scan for mix in self.mixes for scan in mix.scans)]
+
+    def without(self, left_out: Sequence[LeftOut]) -> "TrainingData":
+        """Return the data without the scans that are left out whole; all that is left out is noted in it."""
+        paths = {each.path for each in left_out if each.is_whole}
+
+        def rest(scans: list[TrainingScan]) -> list[TrainingScan]:
+            return [scan for scan in scans if str(scan.image_path) not in paths]
+
+        return replace(
+            self,
+            train=rest(self.train),
+            development=rest(self.development),
+            mixes=tuple(Mix(scans, mix.weight) for mix in self.mixes if (scans := rest(mix.scans))),
+            left_out=tuple(dict.fromkeys((*self.left_out, *left_out))),
+        )
 
 
 def read_training_data(
@@ -59,67 +84,103 @@ def read_training_data(
 
     Images without a pair are left out: the pairs file says what a run is about. Without `eval_file` the development
     part of the training split (10 % by group) is held out. Scans of `mix_files` whose group is held out too, as threats
-    projected into held-out bags are, are left out.
+    projected into held-out bags are, are left out. Images that have no usable annotation are named in `left_out`.
 
     Raises:
-        DatasetError: A line is broken, an image has no annotation, or the pairs come from a test split.
+        DatasetError: A line is broken, or the pairs come from a test split.
     """
-    records, scan_of, annotated = _read_train(train_file)
+    first = _read_train(train_file)
     if eval_file is None:
-        train, held_out = split_development(records)
-        development = [scan_of(record) for record in held_out]
+        train, held_out = split_development(first.records)
+        development = [first.scan(record) for record in held_out]
+        files = [first]
     else:
-        train, development = records, _read_eval(eval_file)
+        held = _read_eval(eval_file)
+        train, development = first.records, [held.scan(record) for record in held.records]
+        files = [first, held]
     groups = {scan.group for scan in development} - {""}
-    mixes = [_read_mix(mix, groups) for mix in mix_files]
-    everything = {*annotated, *(name for mix in mixes for scan in mix.scans for name in scan.annotated)}
+    others = [_read_train(mix.file) for mix in mix_files]
+    mixes = [_mix(mix, other, groups) for mix, other in zip(mix_files, others, strict=True)]
+    annotated = {name for file in (first, *others) for name in file.annotated}
     return TrainingData(
-        [scan_of(record) for record in train],
+        [first.scan(record) for record in train],
         development,
-        tuple(category for category in CATEGORIES if category in everything),
+        tuple(category for category in CATEGORIES if category in annotated),
         tuple(mixes),
+        tuple(each for file in (*files, *others) for each in file.left_out),
     )
 
 
-def _read_train(train_file: Path) -> tuple[list[ScanRecord], Callable[[ScanRecord], TrainingScan], tuple[str, ...]]:
-    """Return the records of a file of training pairs, what makes scans of them, and the annotated categories."""
-    pairs, root, split = _read_pairs(train_file)
-    if split != "train":
-        raise DatasetError(f"{train_file} holds pairs of the {split} split; train on the training split")
+@dataclass(frozen=True, slots=True)
+class _PairsFile:
+    """What a pairs file names, with what its dataset knows of it."""
+
+    pairs: dict[str, list[VQAPair]]
+    """By the image's path in the dataset."""
+    root: Path
+    split: Split
+    annotated: tuple[str, ...]
+    records: list[ScanRecord]
+    """Of the images that have pairs."""
+    left_out: list[LeftOut]
+
+    def scan(self, record: ScanRecord) -> TrainingScan:
+        pairs = self.pairs[record.image_path]
+        return TrainingScan(
+            self.root / record.image_path,
+            record.size_wh,
+            record.annotations,
+            self.annotated,
+            tuple((pair.question, pair.answer) for pair in pairs),
+            tuple(pair.metadata.language for pair in pairs),
+            record.group,
+            record.sha256,
+        )
+
+
+def _read_train(train_file: Path) -> _PairsFile:
+    file = _read_pairs_file(train_file)
+    if file.split != "train":
+        raise DatasetError(f"{train_file} holds pairs of the {file.split} split; train on the training split")
+    return file
+
+
+def _read_eval(eval_file: Path) -> _PairsFile:
+    file = _read_pairs_file(eval_file)
+    if file.split == "test":
+        logger.warning("%s comes from the test split: choosing a checkpoint by it spoils it as a test", eval_file)
+    return file
+
+
+def _read_pairs_file(path: Path) -> _PairsFile:
+    pairs, root, split = _read_pairs(path)
     annotated = annotated_categories(root)
-    scans = read_split(root, "train")
+    scans = read_split(root, split)
     for fault in scans.faults:
         logger.warning("%s", fault)
     records = [record for record in scans.records if record.image_path in pairs]
-    missing = sorted(set(pairs) - {record.image_path for record in records})
-    if missing:
-        raise DatasetError(
-            f"{train_file}: {len(missing)} images have no entry in {root}/train/annotations.json, first {missing[0]}; "
-            "generate the pairs again from this dataset"
+    known = {record.image_path for record in records}
+    left_out = [
+        LeftOut(
+            kind="entry", path=str(root / image_path), pairs=len(of_image),
+            reason=f"named by {path}, without a usable entry in {annotations_path(root, split)}",
         )
-    return records, lambda record: _training_scan(root, record, annotated, pairs[record.image_path]), annotated
+        for image_path, of_image in pairs.items()
+        if image_path not in known
+    ]  # fmt: skip
+    return _PairsFile(pairs, root, split, annotated, records, left_out)
 
 
-def _read_mix(mix: MixFile, held_out: Set[str]) -> Mix:
-    records, scan_of, _ = _read_train(mix.file)
-    kept = [record for record in records if record.group not in held_out]
-    if len(kept) < len(records):
-        logger.info("%s: %d scans of held-out bags are left out", mix.file, len(records) - len(kept))
+def _mix(mix: MixFile, file: _PairsFile, held_out: Set[str]) -> Mix:
+    kept = [record for record in file.records if record.group not in held_out]
+    if len(kept) < len(file.records):
+        logger.info("%s: %d scans of held-out bags are left out", mix.file, len(file.records) - len(kept))
     if not kept:
         raise DatasetError(f"{mix.file}: all of its scans are of held-out bags; nothing is left to mix in")
-    return Mix([scan_of(record) for record in kept], mix.weight)
+    return Mix([file.scan(record) for record in kept], mix.weight)
 
 
-def _read_eval(eval_file: Path) -> list[TrainingScan]:
-    pairs, root, split = _read_pairs(eval_file)
-    annotated = annotated_categories(root)
-    if split == "test":
-        logger.warning("%s comes from the test split: choosing a checkpoint by it spoils it as a test", eval_file)
-    records = read_split(root, "test" if split == "test" else "train").records
-    return [_training_scan(root, r, annotated, pairs[r.image_path]) for r in records if r.image_path in pairs]
-
-
-def _read_pairs(path: Path) -> tuple[dict[str, list[VQAPair]], Path, str]:
+def _read_pairs(path: Path) -> tuple[dict[str, list[VQAPair]], Path, Split]:
     pairs, faults = read_jsonl(path, VQAPair)
     if faults:
         shown = "; ".join(str(fault) for fault in faults[:3])
@@ -132,21 +193,10 @@ def _read_pairs(path: Path) -> tuple[dict[str, list[VQAPair]], Path, str]:
     by_image: dict[str, list[VQAPair]] = {}
     for pair in pairs:
         by_image.setdefault(pair.image_path, []).append(pair)
-    return by_image, (path.parent / manifest.dataset_root).resolve(), manifest.split or "train"
-
-
-def _training_scan(
-    root: Path, record: ScanRecord, annotated: tuple[str, ...], pairs: Sequence[VQAPair]
-) -> TrainingScan:
-    return TrainingScan(
-        root / record.image_path,
-        record.size_wh,
-        record.annotations,
-        annotated,
-        tuple((pair.question, pair.answer) for pair in pairs),
-        tuple(pair.metadata.language for pair in pairs),
-        record.group,
-    )
+    split = manifest.split or "train"
+    if split != "train" and split != "test":
+        raise DatasetError(f"the manifest of {path} names the split {split!r}, which is none of {', '.join(SPLITS)}")
+    return by_image, (path.parent / manifest.dataset_root).resolve(), split
 
 
 def fingerprint(data: TrainingData) -> str:

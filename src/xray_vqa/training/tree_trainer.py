@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 
+from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
@@ -17,7 +18,9 @@ from xray_vqa.modeling.prompt_tree import as_attention_mask
 from xray_vqa.modeling.seeing import visual_tokens
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.checkpoints import load_trained, save_trained
+from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
+from xray_vqa.training.faulty import ScanFaulty
 from xray_vqa.training.gates import LossWatch, check_weights
 
 logger = logging.getLogger(__name__)
@@ -123,6 +126,8 @@ class TreeTrainer(Trainer):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.loss_watch = LossWatch()
+        self._data_wait = DataWait()
+        self.add_callback(self._data_wait)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         """Return what transformers returns, and watch that a training loss is a number."""
@@ -144,6 +149,28 @@ class TreeTrainer(Trainer):
         self.loss_watch.settle()
         check_weights(self.accelerator.unwrap_model(self.model), self.state.global_step)
         super()._save_checkpoint(model, trial)
+
+    def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
+        """Return the next batches of an update; the time that it takes is told with the loss.
+
+        Raises:
+            DatasetError: A scan that could be read at the start cannot be any more.
+        """
+        try:
+            return super().get_batch_samples(self._data_wait.watch(epoch_iterator), *arguments)
+        except ScanFaulty as fault:
+            # A worker's error holds its whole traceback; what its user needs is the end.
+            reason = str(fault).rstrip().rpartition("ScanFaulty: ")[2]
+            raise DatasetError(
+                f"{reason}. It could be read when the run began; mend it, and the same command goes on from the newest "
+                "checkpoint"
+            ) from fault
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        """Log figures; with the loss of some updates, which share of their time they waited for data."""
+        if "loss" in logs:
+            logs["data_wait"] = self._data_wait.take_share()
+        super().log(logs, *arguments)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
         """Return the optimizer, the vision tower in groups of its own where it has its own rate."""

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from xray_vqa.core.jsonl import read_json, read_jsonl, replacing, write_json, write_jsonl
+from xray_vqa.core.jsonl import read_json, read_jsonl, replacing, replacing_folder, write_json, write_jsonl
 from xray_vqa.core.records import Strict
-from xray_vqa.errors import DatasetError
+from xray_vqa.errors import ConfigError, DatasetError, Incomplete
 
 
 class Entry(Strict):
@@ -119,3 +119,48 @@ def test_bad_lines_are_named_by_their_number_and_the_rest_is_read(tmp_path):
     assert [record.number for record in records] == [1, 4]
     assert [fault.position for fault in faults] == [3, 4, 5, 7]
     assert str(faults[1]) == f"{path}:4: more: Extra inputs are not permitted"
+
+
+def stop_half_way(path, error):
+    with replacing_folder(path) as folder:
+        (folder / "a").write_text("a")
+        raise error
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "a").write_text("a")
+        assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model" / "a").read_text() == "a"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(28, "No space left on device"), Incomplete),
+        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), Incomplete),  # Rust's
+    ],
+)
+def test_what_stops_a_folder_half_way_leaves_none(tmp_path, raised, expected):
+    with pytest.raises(expected):
+        stop_half_way(tmp_path / "model", raised)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_a_folder_is_not_taken_for_part_of_it(tmp_path):
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.partial" / "old").write_text("half")
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "new").write_text("whole")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine").write_text("mine")
+    with pytest.raises(ConfigError), replacing_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model" / "mine").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

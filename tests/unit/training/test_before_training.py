@@ -12,7 +12,7 @@ from PIL import Image
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import Annotation
-from xray_vqa.errors import TrainingFailed
+from xray_vqa.errors import GateFailed
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, TreeRow, build_row
@@ -60,7 +60,7 @@ def test_the_answers_and_nothing_else_are_marked(pairs):
 def test_labels_that_are_not_the_next_tokens_are_an_error():
     row = make_row([("What is it?", "A gun.")])
     shifted = row.labels.roll(1)  # as where a library shifts once more
-    with pytest.raises(TrainingFailed, match="not the next token"):
+    with pytest.raises(GateFailed, match="not the next token"):
         view_of(dataclasses.replace(row, labels=shifted), ENCODER)
 
 
@@ -68,7 +68,7 @@ def test_a_label_on_the_prefix_is_an_error():
     row = make_row([("What is it?", "A gun.")])
     labels = row.labels.clone()
     labels[0] = row.input_ids[1]
-    with pytest.raises(TrainingFailed, match="before the answers"):
+    with pytest.raises(GateFailed, match="before the answers"):
         view_of(dataclasses.replace(row, labels=labels), ENCODER)
 
 
@@ -93,12 +93,12 @@ def test_every_tree_stands_in_one_bar(lengths):
 
 def test_the_preview_names_what_is_left_out(tmp_path: Path):
     plan = RunPlan(
-        num_images=1, num_pairs=1, num_development=0, num_left_out=3, num_not_mirrored=0, images_per_update=2,
+        num_images=1, num_pairs=1, num_development=0, left_out={"cut": 3}, num_not_mirrored=0, images_per_update=2,
         num_updates=5,
     )  # fmt: skip
     shown = preview(make_dataset(tmp_path), plan)
     assert "5 updates" in shown
-    assert "3 branches do not fit" in shown
+    assert "3 cut" in shown
     assert "2 times a category's places are not asked" in shown
     assert "1 times an item is of a category that the source does not label" in shown
     assert "What is it?<|im_end|>⏎<|im_start|>assistant⏎⟦A gun.<|im_end|>⟧" in shown
@@ -114,5 +114,5 @@ def test_tensors_that_differ_in_their_layer_alone_are_one_line():
 def test_a_model_without_anything_to_train_is_refused():
     model = torch.nn.Linear(2, 3)
     assert [tensor.name for tensor in trained_tensors(model)] == ["weight", "bias"]
-    with pytest.raises(TrainingFailed, match="no weight"):
+    with pytest.raises(GateFailed, match="no weight"):
         trained_tensors(model.requires_grad_(False))

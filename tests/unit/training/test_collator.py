@@ -1,9 +1,11 @@
 """What fine-tuning is fed: only what is known, only what fits, and never a cut image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from xray_vqa.config.train import MixFile
 from xray_vqa.core.geometry import Box
@@ -49,23 +51,39 @@ def test_a_tree_that_is_too_long_loses_whole_branches_and_says_how_many(tmp_path
     scan = make_scan(tmp_path / "a.png")
     whole = make_dataset(scan, encoder)[0]["row"]
     cut = make_dataset(scan, encoder, max_seq_length=whole.input_ids.numel() - 1)
-    assert cut.num_left_out() == 1
+    left_out = cut.left_out(scan)
+    assert left_out is not None
+    assert (left_out.kind, left_out.pairs) == ("cut", 0)
+    assert "1 probes and boxes do not fit into" in left_out.reason
     row = cut[0]["row"]
     assert row.input_ids.numel() < whole.input_ids.numel()
     assert (row.input_ids == encoder.image_pad_id).sum() == (whole.input_ids == encoder.image_pad_id).sum()
 
 
-def test_an_image_that_alone_is_too_long_is_an_error(tmp_path: Path, encoder: PromptEncoder):
-    dataset = make_dataset(make_scan(tmp_path / "a.png"), encoder, max_seq_length=64)
-    with pytest.raises(DatasetError, match="max_seq_length"):
-        dataset[0]
+def test_a_question_that_does_not_fit_is_named_with_its_scan(tmp_path: Path, encoder: PromptEncoder):
+    scan = replace(make_scan(tmp_path / "a.png"), pairs=(("What is it?", "A gun."), ("Where?", "Here. " * 40)))
+    short = make_dataset(scan, encoder, max_seq_length=make_dataset(scan, encoder)[0]["row"].input_ids.numel() // 2)
+    left_out = short.left_out(scan)
+    assert left_out is not None
+    assert (left_out.kind, left_out.path, left_out.pairs) == ("cut", str(scan.image_path), 1)
+    assert "Where?" in left_out.reason
 
 
-def test_an_image_of_another_size_than_its_annotation_is_an_error(tmp_path: Path, encoder: PromptEncoder):
+def test_an_image_that_alone_is_too_long_is_left_out_whole(tmp_path: Path, encoder: PromptEncoder):
+    scan = make_scan(tmp_path / "a.png")
+    left_out = make_dataset(scan, encoder, max_seq_length=64).left_out(scan)
+    assert left_out is not None
+    assert (left_out.kind, left_out.is_whole, left_out.pairs) == ("too long", True, 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_changes_while_it_is_trained_on_is_an_error_for_its_user(
+    tmp_path: Path, encoder: PromptEncoder, num_workers: int
+):
     dataset = make_dataset(make_scan(tmp_path / "a.png"), encoder)
     Image.new("RGB", (50, 60)).save(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match="annotation says"):
-        dataset[0]
+    with pytest.raises(DatasetError, match=r"a\.png: is 50x60, its annotation says 168x112"):
+        next(iter(DataLoader(dataset, collate_fn=collate, num_workers=num_workers)))
 
 
 def make_files(
@@ -121,8 +139,9 @@ def test_a_broken_line_is_named_by_number(tmp_path: Path):
 def test_an_image_without_annotation_is_named(tmp_path: Path):
     pairs = make_files(tmp_path)
     pairs.write_text(pairs.read_text().replace("000007.png", "000077.png"))
-    with pytest.raises(DatasetError, match="000077"):
-        read_training_data(pairs)
+    data = read_training_data(pairs)
+    assert len(data.scans) == 19
+    assert [(each.kind, Path(each.path).name, each.pairs) for each in data.left_out] == [("entry", "000077.png", 1)]
 
 
 def texts_of(dataset: ScanDataset, index: int) -> str:
@@ -195,7 +214,6 @@ def test_an_item_depends_on_index_and_epoch_alone(tmp_path: Path, encoder: Promp
     scan = make_scan(tmp_path / "a.png")
     augmentation = Augmentation(mirror=True, jitter=True, seed=3)
     one, other = (make_dataset(scan, encoder, augmentation=augmentation) for _ in range(2))
-    other.keep_frames()
     for dataset in (one, other):
         dataset.start_epoch(5)
     assert (one[0]["recolouring"] == other[0]["recolouring"]).all()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from xray_vqa.errors import TrainingFailed
+from xray_vqa.errors import GateFailed
 from xray_vqa.training.gates import GRADIENT_UPDATES, GradientGate, LossWatch, PlausibleLoss, check_weights
 
 
@@ -42,7 +42,7 @@ def test_a_tensor_that_never_learns_stops_the_run_and_is_named(gradient):
     gate, model = GradientGate(), make_model("learns", "cut_off")
     for _ in range(GRADIENT_UPDATES - 1):
         run_update(gate, model, learns=1.0, cut_off=gradient)
-    with pytest.raises(TrainingFailed, match=r"1 of 2 trained tensors .* cut_off"):
+    with pytest.raises(GateFailed, match=r"1 of 2 trained tensors .* cut_off"):
         run_update(gate, model, learns=1.0, cut_off=gradient)
 
 
@@ -63,7 +63,7 @@ def test_an_auxiliary_head_that_waits_for_an_item_is_only_told():
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_a_gradient_that_is_no_number_stops_the_run_but_while_fp16_finds_its_scale(broken):
     model = make_model("a", "b")
-    with pytest.raises(TrainingFailed, match=r"update 1: 1 of 2 gradients .* first b"):
+    with pytest.raises(GateFailed, match=r"update 1: 1 of 2 gradients .* first b"):
         run_update(GradientGate(), model, a=1.0, b=broken)
     gate = GradientGate()
     for _ in range(GRADIENT_UPDATES + 1):
@@ -78,7 +78,7 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_update_and_images(lo
     first = next((at for at, loss in enumerate(losses) if not math.isfinite(loss)), None)
     for at, loss in enumerate(losses):
         if at == first:
-            with pytest.raises(TrainingFailed, match=rf"^update {at}: .*batch {at + 1} .*image-{at}\.png"):
+            with pytest.raises(GateFailed, match=rf"^update {at}: .*batch {at + 1} .*image-{at}\.png"):
                 watch.see(torch.tensor(loss), at, [f"image-{at}.png"])
             return
         watch.see(torch.tensor(loss), at, [f"image-{at}.png"])
@@ -91,7 +91,7 @@ def test_weights_that_are_no_numbers_are_named_before_they_are_saved(broken):
     check_weights(model, 7)
     with torch.no_grad():
         model["broken"][1] = broken  # type: ignore[index]
-    with pytest.raises(TrainingFailed, match=r"after update 7 1 of 2 trained tensors .* first broken"):
+    with pytest.raises(GateFailed, match=r"after update 7 1 of 2 trained tensors .* first broken"):
         check_weights(model, 7)
     model["broken"].requires_grad = False  # type: ignore[index]
     check_weights(model, 7)
@@ -117,7 +117,7 @@ def test_only_a_first_loss_far_above_guessing_is_warned_of(caplog, loss, warns):
 PIECES = """
 import torch, torch.distributed as dist
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
-from xray_vqa.errors import TrainingFailed
+from xray_vqa.errors import GateFailed
 from xray_vqa.training.gates import check_weights
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2,))
@@ -126,7 +126,7 @@ def model_of(values):
 check_weights(model_of([[1.0, 2.0]]), 1)  # one row: the second process has an empty piece
 try:
     check_weights(model_of([[1.0], [2.0], [float("nan")]]), 1)  # in the second process's piece
-except TrainingFailed:
+except GateFailed:
     print("both know")
 """
 
@@ -152,5 +152,5 @@ def test_a_gpus_loss_is_named_before_a_checkpoint_at_the_latest():
             watch.see(torch.tensor(loss, device="cuda"), update, ["broken.png" if math.isnan(loss) else "sound.png"])
         watch.settle()
 
-    with pytest.raises(TrainingFailed, match=r"update 3: the loss is nan .*broken\.png"):
+    with pytest.raises(GateFailed, match=r"update 3: the loss is nan .*broken\.png"):
         train_and_save()

@@ -22,7 +22,7 @@ HISTORY = [
     {"step": 20, "eval_loss": 2.25, "eval_item_f1": 0.5, "eval_runtime": 4.0},
 ]
 PLAN = RunPlan(
-    num_images=100, num_pairs=300, num_development=10, num_left_out=0, num_not_mirrored=0, images_per_update=4,
+    num_images=100, num_pairs=300, num_development=10, left_out={}, num_not_mirrored=0, images_per_update=4,
     num_updates=20,
 )  # fmt: skip
 
