@@ -9,7 +9,7 @@
     ├── ModelUnavailable    weights cannot be loaded, do not fit together, or the engine is not running
     ├── Overloaded          more is asked for than can be answered in time
     ├── Incomplete          stopped before the end; the same command goes on from here
-    ├── GateFailed          a result was made and is not as it has to be, so it is not put in its place
+    ├── GateFailed          a result, or a number on the way to it, is not as it has to be; nothing is made of it
     └── IntegrityError      a digest or the audit chain does not match what was recorded
 
 Exit codes are given to them in `cli/main.py`, status codes in `serving/errors.py`.
@@ -61,7 +61,7 @@ class Incomplete(XrayVqaError):
 
 
 class GateFailed(XrayVqaError):
-    """A result was made and is not as it has to be, so it is not put in its place."""
+    """A result, or a number on the way to it, is not as it has to be: what was there before stays in its place."""
 
 
 class IntegrityError(XrayVqaError):

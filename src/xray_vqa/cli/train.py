@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from xray_vqa.core.records import ScanRecord
 from xray_vqa.errors import ConfigError
 
 if TYPE_CHECKING:
+    from xray_vqa.evaluation.examiner import DevelopmentExaminer
     from xray_vqa.modeling.chat import PromptEncoder
     from xray_vqa.modeling.processor import Processor
     from xray_vqa.training.stream import QuestionWriter
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _pretrain(config)
     from xray_vqa.training.recipe import finetune
 
-    output_dir = finetune(config, checkpoint, dry_run=args.dry_run)
+    output_dir = finetune(config, checkpoint, dry_run=args.dry_run, find_examiner=find_examiner)
     if output_dir is not None and os.environ.get("RANK", "0") == "0":
         print(output_dir)
     return 0
@@ -133,6 +134,17 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 def _own_arguments() -> Sequence[str]:
     words = sys.argv[1:]
     return words[1:] if words[:1] == ["train"] else words
+
+
+def find_examiner(config: TrainConfig, images: Collection[Path]) -> "DevelopmentExaminer":
+    """Return the examiner of a run: this command is where training and evaluation meet."""
+    from xray_vqa.config.loading import load_policy
+    from xray_vqa.evaluation.examiner import DevelopmentExaminer
+    from xray_vqa.evaluation.testset import load_test_set
+
+    pairs = config.eval_file or config.train_file
+    data = load_test_set(pairs, max_images=config.eval_generate_images, only=images)
+    return DevelopmentExaminer(data, load_policy())
 
 
 class TemplateQuestions:

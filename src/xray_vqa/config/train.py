@@ -3,11 +3,18 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from xray_vqa.core.records import Strict
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+LOSS_METRIC = "eval_loss"
+GENERATION_METRICS = (
+    "eval_item_f1", "eval_exact_match", "eval_lenient_match", "eval_auc", "eval_category_auc",
+    "eval_recall_at_fpr5", "eval_recall_at_fpr10",
+)  # fmt: skip
+"""What `eval_generate_images` measures, all of it the better the greater; `xray-vqa evaluate` measures the same."""
 
 
 class LoraSettings(Strict):
@@ -95,11 +102,18 @@ class TrainConfig(Strict):
     """Change gamma and colour at random, as in nano's pre-training."""
     logging_steps: int = Field(default=20, ge=1)
     eval_steps: int = Field(default=500, ge=1)
+    eval_generate_images: int = Field(default=64, ge=0)
+    """Development images that the model reads and answers as it would in service, at each evaluation, the same ones
+    each time. 0: only the loss is measured."""
     save_steps: int = Field(default=500, ge=1)
     save_total_limit: int | None = Field(default=3, ge=1)
     load_best_model_at_end: bool = True
-    metric_for_best_model: str = "eval_loss"
-    greater_is_better: bool = False
+    metric_for_best_model: str = LOSS_METRIC
+    """`eval_loss`, or with `eval_generate_images` one of `eval_item_f1`, `eval_exact_match`, `eval_lenient_match`,
+    `eval_category_auc`, and of threat bags against clean ones `eval_auc`, `eval_recall_at_fpr5`,
+    `eval_recall_at_fpr10`."""
+    greater_is_better: bool | None = None
+    """Unset: as the metric has it, and nothing else is accepted."""
     dataloader_num_workers: int = Field(default=4, ge=0)
     image_cache: Path | None = None
     """Folder for images decoded and resized once, shared by runs and processes: 0.6 MB each at 448 pixels square."""
@@ -124,6 +138,34 @@ class TrainConfig(Strict):
         if self.vision_learning_rate and not (self.train_vision or (self.method == "lora" and self.lora.vision)):
             raise ValueError("vision_learning_rate is given, but the vision tower is not trained; set train_vision too")
         return self
+
+    @field_validator("metric_for_best_model")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        name = name if name.startswith("eval_") else f"eval_{name}"
+        known = (LOSS_METRIC, *GENERATION_METRICS)
+        if name not in known:
+            raise ValueError(f"there is no metric {name!r}; known: {', '.join(known)}")
+        return name
+
+    @model_validator(mode="after")
+    def _check_best(self) -> "TrainConfig":
+        if self.metric_for_best_model != LOSS_METRIC and not self.eval_generate_images:
+            raise ValueError(
+                f"metric_for_best_model {self.metric_for_best_model} is measured on generated answers, and "
+                "eval_generate_images is 0; set it to 64 or so"
+            )
+        if self.greater_is_better not in (None, self.best_is_greatest):
+            raise ValueError(
+                f"{self.metric_for_best_model} is better the {'greater' if self.best_is_greatest else 'smaller'}, but "
+                f"greater_is_better is {self.greater_is_better}; set it to {self.best_is_greatest} or leave it out"
+            )
+        return self
+
+    @property
+    def best_is_greatest(self) -> bool:
+        """Whether the best model is the one with the greatest `metric_for_best_model`."""
+        return self.metric_for_best_model != LOSS_METRIC
 
     @property
     def max_pixels(self) -> int | None:

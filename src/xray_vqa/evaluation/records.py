@@ -120,7 +120,11 @@ class OperatingPoint(Strict):
     @classmethod
     def of(cls, info: EngineInfo, policy: Policy, categories: Sequence[str]) -> "OperatingPoint":
         """Return the point that an `Inspector` with this engine and policy works at."""
-        calibration = info.calibration if info.is_calibrated else None
+        return cls.at(policy, categories, info.calibration if info.is_calibrated else None)
+
+    @classmethod
+    def at(cls, policy: Policy, categories: Sequence[str], calibration: Calibration | None = None) -> "OperatingPoint":
+        """Return the point of a policy and a calibration that is known to fit."""
         calibrated = calibration.thresholds if calibration else {}
         origins: dict[str, ThresholdOrigin] = {}
         for name in categories:

@@ -1,7 +1,7 @@
 """Which scans are predicted and which questions are asked: the pairs file joined with its split's annotations."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,13 @@ class EvaluationSet:
         return sum(len(scan.questions) for scan in self.scans)
 
 
-def load_test_set(test_file: Path, max_samples: int | None = None, max_images: int | None = None) -> EvaluationSet:
+def load_test_set(
+    test_file: Path,
+    max_samples: int | None = None,
+    max_images: int | None = None,
+    *,
+    only: Container[Path] | None = None,
+) -> EvaluationSet:
     """Return the scans and questions of a pairs file.
 
     Args:
@@ -62,6 +68,7 @@ def load_test_set(test_file: Path, max_samples: int | None = None, max_images: i
         max_samples: At most so many questions.
         max_images: At most so many scans. A limit takes scans in the order of a hash of their path, so that a small
             sample is as mixed as the whole and part of every larger one.
+        only: Leave out pairs whose image is not among these, by path below the resolved root.
 
     Raises:
         DatasetError: A file is missing, a line is no pair, or a pair's image is not in the split.
@@ -74,7 +81,10 @@ def load_test_set(test_file: Path, max_samples: int | None = None, max_images: i
         raise DatasetError(f"{test_file}: no question-answer pairs in it; write some with `xray-vqa generate`")
     records = {record.image_path: record for record in read_split(root, split).records}
     questions: dict[str, list[Question]] = {}
+    base = root.resolve()
     for line, pair in enumerate(pairs):
+        if only is not None and base / pair.image_path not in only:
+            continue
         questions.setdefault(pair.image_path, []).append(Question(line, pair))
     strangers = [path for path in questions if path not in records]
     if strangers:

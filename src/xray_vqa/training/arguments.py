@@ -25,7 +25,7 @@ def training_arguments(
             "eval_steps": config.eval_steps,
             "load_best_model_at_end": config.load_best_model_at_end,
             "metric_for_best_model": config.metric_for_best_model,
-            "greater_is_better": config.greater_is_better,
+            "greater_is_better": config.best_is_greatest,
         }
     warmup = {"warmup_steps": config.warmup_ratio} if config.warmup_ratio else {}
     # Said only where it is wanted: newer versions of transformers warn of the name even for its default.

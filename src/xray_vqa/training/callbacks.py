@@ -52,7 +52,7 @@ class ProgressLine(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         logs = given.get("logs") or {}
-        shown = {key: f"{logs[key]:.4f}" for key in ("loss", "eval_loss") if key in logs}
+        shown = {key: f"{logs[key]:.4f}" for key in ("loss", "eval_loss", "eval_item_f1") if key in logs}
         if self._bar is not None and shown:
             self._bar.set_postfix(shown)
 

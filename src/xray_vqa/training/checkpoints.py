@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
@@ -109,6 +111,11 @@ def _is_whole(checkpoint: Path) -> bool:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.partition("-")[2])
+
+
+def updates_of(checkpoint: Path | None) -> int:
+    """Return after how many updates a checkpoint was made; 0 without one."""
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step if checkpoint else 0
 
 
 def images_per_update(config: TrainConfig, checkpoint: Path | None, num_ranks: int) -> int:

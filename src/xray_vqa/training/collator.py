@@ -268,9 +268,11 @@ def collate_rows(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return collated | _beside([item for item, _ in shown])
 
 
-def _beside(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _beside(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What else is known of the image of each item."""
-    collated: dict[str, torch.Tensor] = {}
+    collated: dict[str, Any] = {}
+    if "image" in items[0]:
+        collated["images"] = [item["image"] for item in items]
     if "recolouring" in items[0]:
         collated["recolouring"] = torch.stack([item["recolouring"] for item in items])
     if "owner" in items[0]:

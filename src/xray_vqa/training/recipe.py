@@ -11,7 +11,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.core.jsonl import disk_errors, make_readable
-from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
+from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
@@ -19,6 +19,7 @@ from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
 from xray_vqa.training.arguments import training_arguments
+from xray_vqa.training.before_training import preview, trained_tensors, write_before_training
 from xray_vqa.training.callbacks import LogFile, ProgressLine
 from xray_vqa.training.checkpoints import (
     images_per_update,
@@ -26,15 +27,19 @@ from xray_vqa.training.checkpoints import (
     put_aside_broken,
     remember_run,
     save_trained,
+    updates_of,
 )
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate, collate_rows
+from xray_vqa.training.gates import GradientGate, PlausibleLoss
+from xray_vqa.training.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
 from xray_vqa.training.image_cache import ImageCache
 from xray_vqa.training.machines import machine_here
 from xray_vqa.training.parts import Budget
 from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict, usable
 from xray_vqa.training.ranks import Ranks
+from xray_vqa.training.run_card import FinishedRun, write_run_card
 from xray_vqa.training.sampling import DealtBatches
-from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
+from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 from xray_vqa.training.stopping import StopWithCheckpoint
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
@@ -42,7 +47,13 @@ from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 logger = logging.getLogger(__name__)
 
 
-def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bool = False) -> Path | None:
+def finetune(
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    *,
+    dry_run: bool = False,
+    find_examiner: FindExaminer | None = None,
+) -> Path | None:
     """Fine-tune as configured and return the output folder; None after a dry run.
 
     Under torchrun each process does so together with the others, and the first one writes.
@@ -51,6 +62,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         config: The run.
         checkpoint: A checkpoint to go on from; by default the newest whole one in the output folder.
         dry_run: Say what would be done, with predicted hours and GiB, and stop; weights are not loaded.
+        find_examiner: Finds who examines the model at each evaluation; without one the loss alone is measured.
 
     Raises:
         ConfigError: The configuration does not fit the machine, or the checkpoint is of another run.
@@ -58,6 +70,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         ModelUnavailable: The base model cannot be loaded.
         Incomplete: SIGTERM came, or the disk is full. The same call goes on from the newest checkpoint.
         KeyboardInterrupt: SIGINT came; likewise.
+        GateFailed: A gate was not passed: labels, gradients, losses or weights are not what they must be.
     """
     if not dry_run:
         _check_machine(config)
@@ -72,7 +85,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     load = outline_model if dry_run else load_model
     loaded = load(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
 
-    cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache else None
+    cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache and not dry_run else None
 
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
@@ -87,7 +100,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
             **more,
         )
 
-    data = usable(config, data, dataset(data.scans), None if dry_run else cache, ranks)
+    data = usable(config, data, dataset(data.scans), cache, ranks)
+    examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
     train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
     development = dataset(data.development)
@@ -105,10 +119,11 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     )
     plan = plan_run(config, data, train, batches.images_per_update, num_ranks)
     logger.info("%s", plan.describe())
+    shown = preview(train, plan)
     if dry_run:
         loaded.model = make_trainable(config, loaded)
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
-        for line in (plan.describe(), *predict(config, loaded, plan)):
+        for line in (plan.describe(), *predict(config, loaded, plan), *shown.splitlines()):
             print(f"# {line}")
         return None
     remember_run(config, data, checkpoint, batches.images_per_update, ranks)
@@ -126,25 +141,45 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     )
     # What rows take is not known to the plan.
     budget = Budget(memory) if machine.is_gpu and loaded.spec.trains_packed else None
+    gradients = GradientGate()
+    first_loss = PlausibleLoss(len(loaded.encoder.tokenizer), max(1.0, config.probe_weight) + config.dense_weight)
     trainer = TreeTrainer(
         model=TreeModel(loaded, dense_weight=config.dense_weight),
         args=arguments,
         data_collator=collate if loaded.spec.trains_packed else collate_rows,
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[*told, StopWithCheckpoint(ranks)],
+        callbacks=[*told, StopWithCheckpoint(ranks), gradients, first_loss],
         budget=budget,
         longest=lambda: [train[index] for index in plan.longest],
     )
     trainer.batches, trainer.num_checkpoints = batches, config.save_total_limit
     trainer.vision_learning_rate = config.vision_learning_rate
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if examiner is not None:
+        trainer.generation = GenerationEvaluation(examiner, loaded)
+    if ranks.is_first:
+        weights = sum(weight.numel() for weight in loaded.model.parameters())
+        write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
+    first_update = updates_of(checkpoint)  # now, for the run may delete it
+    done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if budget is not None:
         logger.info("memory: %s", budget.describe())
     if ranks.is_first:
         with disk_errors(config.output_dir):
             export(config, loaded, data, trainer)
+            run = FinishedRun(
+                config=config,
+                plan=plan,
+                manifest=read_manifest(config.output_dir),
+                state=trainer.state,
+                first_update=first_update,
+                seconds=done.metrics["train_runtime"],
+                base_digest=loaded.model_digest,
+                data_digest=fingerprint(data),
+                gates=[gradients.result, first_loss.result, trainer.loss_watch.result],
+            )
+            write_run_card(run, config.output_dir)
     ranks.leave()
     return config.output_dir
 
@@ -157,6 +192,10 @@ def _check_machine(config: TrainConfig) -> None:
         )
     if config.deepspeed is not None:
         require("deepspeed", extra="deepspeed")
+
+
+def _files_of(config: TrainConfig) -> list[Path]:
+    return [*filter(None, (config.train_file, config.eval_file)), *(mix.file for mix in config.mix_files)]
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
@@ -190,9 +229,7 @@ def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer
         make_manifest(
             "train",
             config=config.model_dump(mode="json"),
-            inputs={
-                str(path): sha256_file(path) for path in (config.train_file, *(mix.file for mix in config.mix_files))
-            },
+            inputs={str(path): sha256_file(path) for path in _files_of(config)},
             counts={
                 "images": len(data.train),
                 "mixed_in": sum(len(mix.scans) for mix in data.mixes),

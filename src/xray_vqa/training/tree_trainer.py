@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from xray_vqa.training.checkpoints import drop_oldest, load_trained, mark_whole,
 from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.faulty import ScanFaulty
+from xray_vqa.training.gates import LossWatch, check_weights
 from xray_vqa.training.parts import PartsTrainer
 from xray_vqa.training.sampling import DealtBatches, WithSpares
 
@@ -78,6 +79,7 @@ class TreeModel(torch.nn.Module):
         visual: torch.Tensor | None = None,
         trees: TreeLayout | None = None,
         attention_mask: torch.Tensor | None = None,
+        images: Sequence[str] = (),
         recolouring: torch.Tensor | None = None,
         owner: torch.Tensor | None = None,
         objects: torch.Tensor | None = None,
@@ -97,6 +99,7 @@ class TreeModel(torch.nn.Module):
             visual: (visual tokens,) int64, where in the one row the images' tokens stand.
             trees: Where in the one row the trees stand; without it rows are branches.
             attention_mask: (rows, length) int64, 0 on the padding of rows that are branches.
+            images: What the frames are of, for whoever has to name them.
             recolouring: (images, RECOLOURING), in which colours each image is shown.
             owner: (images, visual tokens), with `objects` and `named` what `DenseHeads` are asked.
             objects: See `DenseHeads.loss`.
@@ -159,9 +162,12 @@ class TreeTrainer(PartsTrainer):
     """What each update learns from; without it the Trainer's own shuffling."""
     num_checkpoints: int | None = None
     """How many to keep. The Trainer would remove an old one before the new one is whole."""
+    generation: Callable[[int, int], dict[str, float]] | None = None
+    """Metrics beside the loss, from rank and number of ranks; see `GenerationEvaluation`."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.loss_watch = LossWatch()
         self._data_wait = DataWait()
         self.add_callback(self._data_wait)
 
@@ -183,6 +189,22 @@ class TreeTrainer(PartsTrainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True,
             non_blocking=self.args.dataloader_pin_memory,
         )  # fmt: skip
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """Return what transformers returns, and watch that a training loss is a number."""
+        result: Any = super().compute_loss(model, inputs, *arguments, **named)
+        if model.training:
+            loss = result[0] if isinstance(result, tuple) else result
+            self.loss_watch.see(loss, self.state.global_step + 1, inputs.get("images", ()))
+        return result
+
+    def evaluation_loop(self, *arguments: Any, **named: Any) -> Any:
+        """Return the loss on the development scans, and what generating answers to some of them shows."""
+        output = super().evaluation_loop(*arguments, **named)
+        if self.generation is not None and output.metrics is not None:
+            found = self.generation(self.args.process_index, self.args.world_size)
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        return output
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
         """Return the next batches of an update; the time that it takes is told with the loss.
@@ -220,6 +242,8 @@ class TreeTrainer(PartsTrainer):
         return optimizer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.loss_watch.settle()
+        check_weights(self.accelerator.unwrap_model(self.model), self.state.global_step)
         output_dir = Path(str(self.args.output_dir))
         target = output_dir / f"checkpoint-{self.state.global_step}"
         try:
