@@ -22,7 +22,7 @@ from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.planning import RunPlan, plan_run
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
-from xray_vqa.training.trainable import make_trainable
+from xray_vqa.training.trainable import make_trainable, own_rates
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,12 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
-    loaded = load_model(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
+    loaded = load_model(
+        config.model_name,
+        precision="auto" if config.bf16 else "fp32",
+        max_pixels=config.max_pixels,
+        four_bit=config.quantization == "4bit",
+    )
 
     def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
         return ScanDataset(
@@ -90,7 +95,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         eval_dataset=development if data.development else None,
         callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
     )
-    trainer.vision_learning_rate = config.vision_learning_rate
+    trainer.own_rates = own_rates(config, loaded.spec)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():

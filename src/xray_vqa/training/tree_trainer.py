@@ -1,7 +1,7 @@
 """The model and the loop as transformers' Trainer knows them; what is ours about both."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +115,26 @@ class TreeModel(torch.nn.Module):
 class TreeTrainer(Trainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
-    vision_learning_rate: float | None = None
+    own_rates: Mapping[str, float] = {}
+    """Learning rates by module path, for modules that have their own."""
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
-        """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
+        """Return the optimizer, modules with a learning rate of their own in groups of their own."""
         optimizer: Any = super().create_optimizer(*arguments, **named)
-        if self.vision_learning_rate is not None:
-            tree: Any = self.model
-            vision = {id(weight) for name, weight in tree.named_parameters() if "visual" in name}
-            for group in list(optimizer.param_groups):
-                apart = [weight for weight in group["params"] if id(weight) in vision]
+        tree: Any = self.model
+        paths = {id(weight): _path_of(name, self.own_rates) for name, weight in tree.named_parameters()}
+        for group in list(optimizer.param_groups):
+            weights = group["params"]
+            group["params"] = [weight for weight in weights if paths[id(weight)] is None]
+            for path, rate in self.own_rates.items():
+                apart = [weight for weight in weights if paths[id(weight)] == path]
                 if apart:
-                    group["params"] = [weight for weight in group["params"] if id(weight) not in vision]
-                    optimizer.add_param_group({**group, "params": apart, "lr": self.vision_learning_rate})
+                    optimizer.add_param_group({**group, "params": apart, "lr": rate})
         return optimizer
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the matrices: transformers goes by names, and misses the vision tower's norms and DoRA's lengths."""
+        return [name for name, weight in model.named_parameters() if weight.ndim >= 2]
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         target = Path(output_dir or str(self.args.output_dir))
@@ -151,3 +157,8 @@ class TreeTrainer(Trainer):
         if best is not None:
             logger.info("going back to the best checkpoint %s (%s)", best, self.state.best_metric)
             load_trained(self.accelerator.unwrap_model(self.model).model, Path(best))
+
+
+def _path_of(name: str, paths: Iterable[str]) -> str | None:
+    """Return the first of some module paths within which a weight lies."""
+    return next((path for path in paths if f".{path}." in f".{name}"), None)
