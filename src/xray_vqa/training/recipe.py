@@ -8,7 +8,6 @@ import torch
 import yaml
 from transformers import PrinterCallback, Trainer, set_seed
 
-from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.prompts import PROMPT_VERSION
@@ -16,13 +15,14 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, write_card
-from xray_vqa.training.arguments import training_arguments
+from xray_vqa.training.arguments import check_arguments, early_stopping, training_arguments
+from xray_vqa.training.averaging import WeightAverages
 from xray_vqa.training.callbacks import EpochStart, LogFile, ProgressLine
-from xray_vqa.training.checkpoints import newest_checkpoint, remember_run, save_trained
+from xray_vqa.training.checkpoints import newest_checkpoint, remember_run
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.planning import RunPlan, plan_run
 from xray_vqa.training.scans import TrainingData, TrainingScan, read_training_data
-from xray_vqa.training.trainable import make_trainable, own_rates
+from xray_vqa.training.trainable import is_gathered_by_module, make_trainable, narrow, own_rates
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     """
     _check_machine(config)
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
+    check_arguments(config, has_development=bool(data.development), dry_run=dry_run)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     log_file = LogFile(config.output_dir / "train.log")
     loaded = load_model(
@@ -87,17 +88,24 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
         train.keep_frames()
         development.keep_frames()
     arguments = training_arguments(config, loaded, has_development=bool(data.development))
+    tree = TreeModel(loaded, dense_weight=config.dense_weight)
     trainer = TreeTrainer(
-        model=TreeModel(loaded, dense_weight=config.dense_weight),
+        model=tree,
         args=arguments,
         data_collator=collate,
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch)],
+        callbacks=[log_file, ProgressLine(), EpochStart(train.start_epoch), *early_stopping(config)],
     )
     trainer.own_rates = own_rates(config, loaded.spec)
+    if config.ema_decay is not None:
+        trainer.averages = WeightAverages(tree, config.ema_decay)
+        trainer.add_callback(trainer.averages)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if config.method == "full" and not trainer.is_sharded:
+        narrow(loaded)
+    trainer.write_trained(config.output_dir)
     if trainer.is_world_process_zero():
         export(config, loaded, data, trainer)
     return config.output_dir
@@ -109,20 +117,18 @@ def _check_machine(config: TrainConfig) -> None:
             f"{config.model_name} needs a CUDA GPU (its weights alone take 16.6 GB in bf16) and this machine has none; "
             "with model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
         )
-    if config.deepspeed is not None:
-        require("deepspeed", extra="deepspeed")
 
 
 def _is_worth_compiling(config: TrainConfig, plan: RunPlan) -> bool:
     if config.compile is not None:
         return config.compile
-    return torch.cuda.is_available() and config.deepspeed is None and plan.num_updates >= UPDATES_WORTH_COMPILING
+    is_whole = not is_gathered_by_module(config)
+    return torch.cuda.is_available() and is_whole and plan.num_updates >= UPDATES_WORTH_COMPILING
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
-    """Write the adapter (or the model), tokenizer, processor, card and manifest into the output folder."""
+    """Write tokenizer, processor, card and manifest beside the trained weights."""
     output_dir = config.output_dir
-    save_trained(loaded.model, output_dir)
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":

@@ -10,7 +10,7 @@ from xray_vqa.config.train import LoraSettings, TrainConfig
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.aligned import use_aligned_mlps
 from xray_vqa.modeling.fused_lora import fuse_adapters
-from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.modeling.loading import DTYPES, LoadedModel
 from xray_vqa.modeling.registry import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
         for name, parameter in loaded.model.named_parameters():
             is_trained = config.train_vision or (config.train_merger and f"{spec.merger}." in name)
             parameter.requires_grad = is_trained or f"{spec.vision_tower}." not in name
+        _widen(loaded)
         return loaded.model
     from peft import LoraConfig, get_peft_model
 
@@ -34,7 +35,7 @@ def make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
         use_aligned_mlps(loaded.base)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # see loading
     lora = config.lora
-    _check_names(loaded.base, lora)
+    _check_names(loaded.base, spec, lora)
     model = get_peft_model(
         loaded.model,
         LoraConfig(
@@ -51,14 +52,28 @@ def make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
         ),
     )
     model.peft_config["default"].base_model_name_or_path = config.model_name
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT widens its own matrices alone; a small rate is lost on a short format
-            parameter.data = parameter.data.float()
+    _widen(loaded)
     if not is_gathered_by_module(config):
         fuse_adapters(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("adapter of rank %d: %.1f million trainable parameters", lora.r, trainable / 1e6)
     return model
+
+
+def _widen(loaded: LoadedModel) -> None:
+    """Keep trained weights in fp32: in 16 bit, an update at a usual learning rate is rounded away."""
+    for parameter in loaded.base.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    merger = loaded.base.get_submodule(loaded.spec.merger)
+    wide = [parameter.dtype for parameter in merger.parameters() if parameter.requires_grad]
+    if wide:  # it takes what a shorter tower gives it outside of autocast too
+        merger.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(wide[0]),))
+
+
+def narrow(loaded: LoadedModel) -> None:
+    """Bring a fully trained model back to the format that it runs in, before it is written."""
+    loaded.model.to(DTYPES[loaded.precision.name])
 
 
 def is_gathered_by_module(config: TrainConfig) -> bool:
@@ -78,10 +93,13 @@ def own_rates(config: TrainConfig, spec: ModelSpec) -> dict[str, float]:
     return rates
 
 
-def _check_names(base: torch.nn.Module, lora: LoraSettings) -> None:
+def _check_names(base: torch.nn.Module, spec: ModelSpec, lora: LoraSettings) -> None:
     """Refuse a name that PEFT would pass over in silence because others fit."""
-    names = [name for name, _ in base.named_modules()]
-    for key, wanted in (("target_modules", lora.target_modules), ("exclude_modules", lora.exclude_modules)):
+    decoder = base.get_submodule(spec.language_model)
+    for key, module, wanted in (
+        ("target_modules", decoder, lora.target_modules),
+        ("exclude_modules", base, lora.exclude_modules),
+    ):
         for end in wanted:
-            if not any(f".{name}".endswith(f".{end}") for name in names):
+            if not any(f".{name}".endswith(f".{end}") for name, _ in module.named_modules()):
                 raise ConfigError(f"lora.{key}: no module of this model is called {end!r}")
