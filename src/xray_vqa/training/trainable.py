@@ -28,6 +28,7 @@ def make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
             is_trained = config.train_vision or (config.train_merger and f"{spec.merger}." in name)
             parameter.requires_grad = is_trained or f"{spec.vision_tower}." not in name
         _widen(loaded)
+        _spare_frozen_tower(loaded)
         return loaded.model
     from peft import LoraConfig, get_peft_model
 
@@ -53,6 +54,7 @@ def make_trainable(config: TrainConfig, loaded: LoadedModel) -> Any:
     )
     model.peft_config["default"].base_model_name_or_path = config.model_name
     _widen(loaded)
+    _spare_frozen_tower(loaded)
     if not is_gathered_by_module(config):
         fuse_adapters(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -69,6 +71,20 @@ def _widen(loaded: LoadedModel) -> None:
     wide = [parameter.dtype for parameter in merger.parameters() if parameter.requires_grad]
     if wide:  # it takes what a shorter tower gives it outside of autocast too
         merger.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(wide[0]),))
+
+
+def _spare_frozen_tower(loaded: LoadedModel) -> None:
+    """Keep a frozen vision tower out of the backward pass.
+
+    With checkpointing, transformers has the patch embedding ask for gradients, and the whole tower would be computed
+    again for nobody.
+    """
+    spec = loaded.spec
+    tower = loaded.base.get_submodule(spec.vision_tower)
+    merger = {id(weight) for weight in loaded.base.get_submodule(spec.merger).parameters()}
+    if not any(weight.requires_grad and id(weight) not in merger for weight in tower.parameters()):
+        for block in tower.get_submodule("blocks").children():
+            block.forward = torch.no_grad()(block.forward)
 
 
 def narrow(loaded: LoadedModel) -> None:
