@@ -113,10 +113,10 @@ def stop_after(train: Train, step: int, *words: str) -> Path:
     return output
 
 
-def assert_same(ours: Path, theirs: Path) -> None:
+def assert_same(ours: Path, theirs: Path, *, atol: float = 1e-7) -> None:
     assert weights(ours).keys() == weights(theirs).keys()
     for name, expected in weights(theirs).items():
-        torch.testing.assert_close(weights(ours)[name], expected, atol=1e-7, rtol=0, msg=name)
+        torch.testing.assert_close(weights(ours)[name], expected, atol=atol, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -207,20 +207,27 @@ def test_four_bits_stay_close_to_the_plain_decoder_and_leave_the_rest_alone(tiny
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["method=full", "learning_rate=1e-3"], ["lora.vision=false"]], ids=["full", "lora"])
-def test_two_processes_share_the_weights_and_learn_what_two_whole_ones_do(tiny_model_dir, pairs_path, tmp_path, words):
-    ends = {}
-    for name, more in {"whole": [], "sharded": ["fsdp=true"]}.items():
+def test_two_processes_that_share_the_weights_learn_what_two_whole_ones_do(tiny_model_dir, pairs_path, tmp_path, words):
+    def train_on_two(name: str, *more: str) -> Path:
         output = tmp_path / name
-        config = settings(tiny_model_dir, pairs_path, output, "lora.dropout=0", *words, *more)
+        config = settings(tiny_model_dir, pairs_path, output, "load_best_model_at_end=true", *words, *more)
         path = tmp_path / f"{name}.yaml"
         path.write_text(json.dumps(config.model_dump(mode="json")))
+        stand_in = Path(__file__).parents[1] / "stand_ins" / "sharded_on_cpu.py"
+        program = [str(stand_in)] if "fsdp=true" in more else ["-m", "xray_vqa"]
         done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "xray_vqa",
-             "train", str(path)],
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program, "train",
+             str(path)],
             capture_output=True, text=True, timeout=280, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        ends[name] = weights(output)
-    assert ends["whole"].keys() == ends["sharded"].keys()
-    for name, expected in ends["whole"].items():
-        torch.testing.assert_close(ends["sharded"][name], expected, atol=1e-4, rtol=0, msg=name)
+        assert (output / "checkpoint-2" / "pytorch_model_fsdp.bin").is_file() == ("fsdp=true" in more)
+        return output
+
+    whole, sharded = train_on_two("whole"), train_on_two("sharded", "fsdp=true")
+    assert_same(sharded, whole, atol=1e-5)
+    shutil.rmtree(sharded / "checkpoint-6")
+    for path in sharded.glob("*.safetensors"):
+        path.unlink()
+    assert_same(train_on_two("sharded", "fsdp=true"), whole, atol=1e-5)
+    torch.testing.assert_close(logits(sharded), logits(whole), atol=1e-4, rtol=0)

@@ -41,8 +41,11 @@ def check_arguments(config: TrainConfig, *, has_development: bool, dry_run: bool
                 f"deepspeed: no file {config.deepspeed}; there are configs/deepspeed_zero2.json and zero3"
             )
         require("deepspeed", extra="deepspeed")
-    if config.fsdp and not dry_run and int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        raise ConfigError("fsdp spreads a model over several processes, and this is one; leave it out on one GPU")
+    if config.fsdp and not dry_run:
+        if not torch.cuda.is_available():
+            raise ConfigError("fsdp needs CUDA GPUs: accelerate passes over it on CPUs; leave it out")
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            raise ConfigError("fsdp spreads a model over several processes, and this is one; leave it out on one GPU")
     evaluating = {
         "early_stopping_patience": config.early_stopping_patience is not None,
         "lr_scheduler_type: reduce_lr_on_plateau": config.lr_scheduler_type == "reduce_lr_on_plateau",

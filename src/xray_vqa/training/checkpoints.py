@@ -33,6 +33,8 @@ def save_trained(model: Any, target: Path, weights: dict[str, Any] | None = None
         # Left to itself, PEFT asks the hub whether the base's vocabulary was changed; ours never is.
         model.save_pretrained(target, state_dict=weights, save_embedding_layers=False)
     else:
+        if weights is not None:  # of which transformers cannot tell any more that two are one
+            weights = {name: weight for name, weight in weights.items() if name not in model.all_tied_weights_keys}
         model.save_pretrained(target, state_dict=weights)
 
 

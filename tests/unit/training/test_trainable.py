@@ -11,14 +11,18 @@ from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.fused_lora import FusedLoraLinear
 from xray_vqa.modeling.loading import LoadedModel, load_model
+from xray_vqa.modeling.precision import Precision
 from xray_vqa.training.arguments import check_arguments, training_arguments
-from xray_vqa.training.trainable import make_trainable, own_rates
+from xray_vqa.training.trainable import make_trainable, narrow, own_rates
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 
-def trainable(model_dir: Path, *words: str) -> tuple[TrainConfig, LoadedModel]:
+def trainable(model_dir: Path, *words: str, short: bool = False) -> tuple[TrainConfig, LoadedModel]:
     config = load_config(TrainConfig, overrides=[f"model_name={model_dir}", "lora.r=4", "report_to=[]", *words])
     loaded = load_model(str(model_dir), device="cpu")
+    if short:
+        loaded.model.to(torch.bfloat16)
+        loaded.precision = Precision("bf16", "as on a GPU")
     loaded.model = make_trainable(config, loaded)
     return config, loaded
 
@@ -56,7 +60,7 @@ def test_settings_that_contradict_each_other_are_refused(words, reason):
         (["lr_scheduler_type=warmup_stable_decay"], "num_decay_steps"),
         (["lr_scheduler_type=reduce_lr_on_plateau"], "no scans are held out"),
         (["early_stopping_patience=2"], "no scans are held out"),
-        (["fsdp=true"], "this is one"),
+        (["fsdp=true"], "CUDA GPUs|this is one"),
         (["deepspeed=configs/zero9.json"], "no file"),
     ],
 )
@@ -101,7 +105,7 @@ def test_a_missing_package_is_named_with_its_extra(words, package, extra):
     ],
 )
 def test_the_configured_parts_are_trained_in_fp32_and_no_others(tiny_model_dir, words, trained):
-    _, loaded = trainable(tiny_model_dir, *words)
+    _, loaded = trainable(tiny_model_dir, *words, short=True)
     found = set()
     for name, weight in loaded.model.named_parameters():
         if weight.requires_grad:
@@ -109,6 +113,19 @@ def test_the_configured_parts_are_trained_in_fp32_and_no_others(tiny_model_dir, 
             found.add(f"{part} adapter" if "lora_" in name else part)
             assert weight.dtype == torch.float32
     assert found == trained
+
+
+@pytest.mark.parametrize("words", [["train_merger=true"], ["method=full", "train_merger=true"]])
+def test_a_wide_merger_takes_what_a_narrow_tower_gives(tiny_model_dir, words):
+    _, loaded = trainable(tiny_model_dir, *words, short=True)
+    patches, grid = torch.rand(16, 1176).bfloat16(), torch.tensor([[1, 4, 4]])
+    seen = [loaded.base.model.visual(patches, grid_thw=grid).pooler_output]  # as when answers are generated
+    with torch.autocast("cpu", torch.bfloat16):  # as when training
+        seen.append(loaded.base.model.visual(patches, grid_thw=grid).pooler_output)
+    torch.testing.assert_close(seen[1].float(), seen[0], atol=0.05, rtol=0.05)
+    if "method=full" in words:
+        narrow(loaded)
+        assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
 
 
 def test_a_module_is_left_out_of_the_adapter_by_the_end_of_its_name(tiny_model_dir):
