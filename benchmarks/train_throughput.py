@@ -38,7 +38,8 @@ from transformers import (
 from xray_vqa.modeling.aligned import use_aligned_mlps
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.compiling import compile_layers
-from xray_vqa.modeling.fused_lora import fuse_adapters
+from xray_vqa.modeling.fp8 import use_fp8_tower
+from xray_vqa.modeling.fused_lora import fuse_adapters, use_fp8_products
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision
@@ -78,6 +79,7 @@ class Row:
     stock: bool = False
     compiled: bool = False
     fused: bool = False
+    fp8: bool = False
     dropout: float = 0.05
     """Of the adapter."""
     checkpointing: bool = False
@@ -94,7 +96,11 @@ ROWS = (
     Row("fused adapters, 8 images", 8, compiled=True, fused=True),
     Row("without dropout, 8 images", 8, compiled=True, fused=True, dropout=0.0),
     Row("without dropout, 12 images", 12, compiled=True, fused=True, dropout=0.0),
+    Row("without dropout, 16 images", 16, compiled=True, fused=True, dropout=0.0),
     Row("without dropout, 8 images, 20 probes", 8, probes=20, compiled=True, fused=True, dropout=0.0),
+    Row("fp8, 8 images", 8, compiled=True, fused=True, fp8=True, dropout=0.0),
+    Row("fp8, 12 images", 12, compiled=True, fused=True, fp8=True, dropout=0.0),
+    Row("fp8, 16 images", 16, compiled=True, fused=True, fp8=True, dropout=0.0),
 )
 
 
@@ -251,8 +257,10 @@ def arguments_for(row: Row, steps: int, folder: Path) -> TrainingArguments:
         report_to=[],
         remove_unused_columns=False,
         label_names=["labels"],
+        accelerator_config={"non_blocking": True},
         disable_tqdm=True,
         logging_strategy="no",
+        logging_nan_inf_filter=False,
         dataloader_num_workers=4,
         **checkpointing,
     )
@@ -273,6 +281,9 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
     if row.fused:
         fuse_adapters(base)
         use_aligned_mlps(base)
+    if row.fp8:
+        use_fp8_products(base)
+        use_fp8_tower(base)
     for module in base.modules():
         if isinstance(module, LoraLayer):
             dropout: Any = module.lora_dropout["default"]

@@ -6,7 +6,6 @@ this one serves it with torch alone: the varlen kernel on a GPU, one batched cal
 """
 
 import itertools
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,6 @@ def segment_attention(
     cu_seq_lens_q: torch.Tensor,
     max_length_q: int | torch.Tensor | None = None,
     scaling: float | None = None,
-    longest_image: int | None = None,
-    num_images: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Return attention within each segment, without a mask inside it.
@@ -39,26 +36,15 @@ def segment_attention(
         value: See `query`.
         attention_mask: Not used; a segment sees itself and nothing else.
         cu_seq_lens_q: (segments + 1,) first token of each segment, and the end.
-        max_length_q: Longest segment in tokens.
+        max_length_q: Longest segment in tokens. A number spares the host from waiting for the GPU.
         scaling: Factor on the products; head_dim ** -0.5 by default.
-        longest_image: Tokens of the largest image, where it is known without asking the GPU, which would have to
-            finish all its work first.
-        num_images: Given with it, to tell images from windows as segments.
 
     Returns:
         (1, seq, heads, head_dim), and None for the weights that are not made.
     """
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        if longest_image is not None:
-            is_whole = cu_seq_lens_q.shape[0] == (num_images or 0) + 1
-            max_length_q = longest_image if is_whole else _window_tokens(module)
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
     return _grouped(query, key, value, cu_seq_lens_q, scaling), None
-
-
-def _window_tokens(module: torch.nn.Module) -> int:
-    config: Any = module.config
-    return (config.window_size // config.patch_size) ** 2
 
 
 def _varlen(

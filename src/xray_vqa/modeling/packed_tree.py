@@ -7,7 +7,7 @@ their log-sum-exps, which is exact. A mask of the same trees would compute all p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,13 +39,24 @@ class TreeLayout:
     longest_family: int
     longest_branch: int
 
+    @property
+    def starts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.prefix_starts, self.family_starts, self.branch_starts
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        return self.num_prefix, self.longest_prefix, self.longest_family, self.longest_branch
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "TreeLayout":
         """Return the layout on a device; the Trainer moves batches this way."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.to(device, non_blocking=non_blocking)
-        return TreeLayout(**values)
+        return self._with([tensor.to(device, non_blocking=non_blocking) for tensor in self.starts])
+
+    def pin_memory(self) -> "TreeLayout":
+        """Return the layout in memory that a GPU can fetch from by itself; torch's loader asks for it."""
+        return self._with([tensor.pin_memory() for tensor in self.starts])
+
+    def _with(self, starts: Sequence[Tensor]) -> "TreeLayout":
+        return replace(self, prefix_starts=starts[0], family_starts=starts[1], branch_starts=starts[2])
 
     @cached_property
     def images(self) -> list[tuple[slice, slice, Tensor]]:
@@ -79,6 +90,8 @@ class PackedTrees:
     """(3, 1, length) int64"""
     order: Tensor
     """(length,) int64, which token of the rows, one behind the other, stands at each place."""
+    visual: Tensor
+    """(visual tokens,) int64, where the images' tokens stand."""
     layout: TreeLayout
 
 
@@ -89,13 +102,19 @@ def pack_rows(rows: Sequence[TreeRow]) -> PackedTrees:
     prefixes = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
     families = [row.segment_ids.numel() - prefix for row, prefix in zip(rows, prefixes, strict=True)]
     branches = [length for row in rows for length in torch.bincount(row.segment_ids)[1:].tolist()]
+    prefix_starts = _starts(prefixes)
+    visual = [
+        torch.arange(row.visual.start, row.visual.stop) + start
+        for row, start in zip(rows, prefix_starts.tolist(), strict=False)
+    ]
     return PackedTrees(
         input_ids=torch.cat([row.input_ids for row in rows])[order][None],
         labels=torch.cat([row.labels for row in rows])[order][None],
         position_ids=torch.cat([row.position_ids for row in rows], dim=1)[:, order][:, None],
         order=order,
+        visual=torch.cat(visual),
         layout=TreeLayout(
-            prefix_starts=_starts(prefixes),
+            prefix_starts=prefix_starts,
             family_starts=_starts(families),
             branch_starts=_starts(branches),
             num_prefix=sum(prefixes),
@@ -145,11 +164,7 @@ def packed_attention(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if _has_kernel(query):
         q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
-        attended, _ = _attend(
-            q, k, v, trees.prefix_starts, trees.family_starts, trees.branch_starts, trees.num_prefix,
-            trees.longest_prefix, trees.longest_family, trees.longest_branch, scale,
-        )  # fmt: skip
-        return attended[None], None
+        return _attend(q, k, v, *trees.starts, *trees.numbers, scale)[0][None], None
     return _image_by_image(query, key, value, trees, scale), None
 
 
@@ -194,21 +209,14 @@ class _Part:
     is_causal: bool
 
 
-def _parts(
-    prefix_starts: Tensor,
-    family_starts: Tensor,
-    branch_starts: Tensor,
-    num_prefix: int,
-    longest_prefix: int,
-    longest_family: int,
-    longest_branch: int,
-) -> tuple[_Part, _Part, _Part]:
+def _parts(of: TreeLayout) -> tuple[_Part, _Part, _Part]:
     """Return the prefixes over themselves, the families over their prefixes, the branches over themselves."""
-    before, behind = slice(0, num_prefix), slice(num_prefix, None)
+    before, behind = slice(0, of.num_prefix), slice(of.num_prefix, None)
+    prefix, family, branch = of.longest_prefix, of.longest_family, of.longest_branch
     return (
-        _Part(before, before, prefix_starts, prefix_starts, longest_prefix, longest_prefix, is_causal=True),
-        _Part(behind, before, family_starts, prefix_starts, longest_family, longest_prefix, is_causal=False),
-        _Part(behind, behind, branch_starts, branch_starts, longest_branch, longest_branch, is_causal=True),
+        _Part(before, before, of.prefix_starts, of.prefix_starts, prefix, prefix, is_causal=True),
+        _Part(behind, before, of.family_starts, of.prefix_starts, family, prefix, is_causal=False),
+        _Part(behind, behind, of.branch_starts, of.branch_starts, branch, branch, is_causal=True),
     )
 
 
@@ -227,22 +235,22 @@ def _attend(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Return attention, (length, heads, head_dim), and its log-sum-exps, (heads, length) float32."""
+    lengths = (num_prefix, longest_prefix, longest_family, longest_branch)
+    parts = _parts(TreeLayout(prefix_starts, family_starts, branch_starts, *lengths))
     prefix, over_prefix, over_itself = (
         torch.ops.aten._flash_attention_forward(
             query[part.queries], key[part.keys], value[part.keys], part.query_starts, part.key_starts,
             part.longest_query, part.longest_key, dropout_p=0.0, is_causal=part.is_causal, return_debug_mask=False,
             scale=scale,
         )[:2]
-        for part in _parts(
-            prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
-        )
+        for part in parts
     )  # fmt: skip
     sums = torch.logaddexp(over_prefix[1], over_itself[1])
-    parts = [
+    shares = [
         part.float() * (part_sums - sums).exp().transpose(0, 1)[..., None]
         for part, part_sums in (over_prefix, over_itself)
     ]
-    joined = parts[0].add_(parts[1])
+    joined = shares[0].add_(shares[1])
     return torch.cat([prefix[0], joined.to(query.dtype)]), torch.cat([prefix[1], sums], dim=1)
 
 
@@ -273,6 +281,8 @@ def _attend_backward(
     The kernel's own formula holds for a part when it is given the joined output and log-sum-exps.
     """
     gradient = gradient.contiguous()
+    lengths = (num_prefix, longest_prefix, longest_family, longest_branch)
+    parts = _parts(TreeLayout(prefix_starts, family_starts, branch_starts, *lengths))
     unused = torch.empty(0, dtype=torch.uint64, device=query.device)  # the seed of a dropout that there is none of
     prefix, over_prefix, over_itself = (
         torch.ops.aten._flash_attention_backward(
@@ -280,9 +290,7 @@ def _attend_backward(
             sums[:, part.queries].contiguous(), part.query_starts, part.key_starts, part.longest_query,
             part.longest_key, 0.0, part.is_causal, unused, unused, scale=scale,
         )
-        for part in _parts(
-            prefix_starts, family_starts, branch_starts, num_prefix, longest_prefix, longest_family, longest_branch
-        )
+        for part in parts
     )  # fmt: skip
     return (
         torch.cat([prefix[0], over_prefix[0].add_(over_itself[0])]),

@@ -8,6 +8,7 @@ than float patches; and no side may exceed what a box's three digits can name.
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +93,7 @@ class Processor:
         images, height, width, channels = frames.shape
         patch, merge = self.patch_size, self.merge_size
         rows, columns = height // patch, width // patch
-        mean = torch.tensor(self.image_mean, device=frames.device)
-        std = torch.tensor(self.image_std, device=frames.device)
+        mean, std = _on_device(self.image_mean, frames.device), _on_device(self.image_std, frames.device)
         pixels = ((frames.to(torch.float32) / 255 - mean) / std).to(dtype)
         pixels = pixels.reshape(images, rows // merge, merge, patch, columns // merge, merge, patch, channels)
         pixels = pixels.permute(0, 1, 4, 2, 5, 7, 3, 6)  # image, row, column, in merge y and x, channel, y, x
@@ -103,10 +103,14 @@ class Processor:
     def patches_of(
         self, frames: list[torch.Tensor], dtype: torch.dtype = torch.float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return patches and `image_grid_thw` (images, 3) int64 of frames of any sizes, in order."""
+        """Return patches and `image_grid_thw` (images, 3) int64 of frames of any sizes, in order, on their device."""
         patches = torch.cat([self.patchify(frame.unsqueeze(0), dtype) for frame in frames])
-        grid = [[1, frame.shape[0] // self.patch_size, frame.shape[1] // self.patch_size] for frame in frames]
-        return patches, torch.tensor(grid, device=patches.device)
+        return patches, self.grid_thw(frames).to(patches.device)
+
+    def grid_thw(self, frames: list[torch.Tensor]) -> torch.Tensor:
+        """Return how many patches frames have in time, height and width, (images, 3) int64 on the CPU."""
+        patch = self.patch_size
+        return torch.tensor([[1, frame.shape[0] // patch, frame.shape[1] // patch] for frame in frames])
 
     def save(self, model_dir: Path) -> None:
         """Write transformers' `preprocessor_config.json`, which vLLM and others read too."""
@@ -123,6 +127,12 @@ class Processor:
             "image_std": list(self.image_std),
         }
         (model_dir / PROCESSOR_NAME).write_text(json.dumps(settings, indent=1) + "\n")
+
+
+@lru_cache(maxsize=16)
+def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Sent once: the host waits for each such copy until the GPU has done all that it was asked before."""
+    return torch.tensor(values, device=device)
 
 
 def read_processor(path: Path, max_pixels: int | None = None) -> Processor:

@@ -41,6 +41,8 @@ class TreeRow:
     """(3, length) temporal, height and width positions of Qwen2.5-VL's rotary embedding."""
     branch_ends: torch.Tensor
     """(branches,) index of each branch's last token."""
+    visual: slice
+    """Where the image's tokens stand."""
 
     @property
     def next_position(self) -> int:
@@ -111,6 +113,7 @@ def build_row(
         segment_ids=torch.tensor(segments),
         position_ids=torch.cat([prefix, branch_positions], dim=1),
         branch_ends=torch.tensor(ends, dtype=torch.int64),
+        visual=slice(image_start, image_start + grid_hw[0] * grid_hw[1]),
     )
 
 

@@ -126,6 +126,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=not torch.cuda.is_available(),
+        accelerator_config={"non_blocking": True},  # or the host would wait for each tensor of a batch to arrive
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         **warmup,

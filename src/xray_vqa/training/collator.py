@@ -220,6 +220,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         # Found here: on a GPU the search would wait for all that the GPU has still to do.
         "supervised": (packed.labels[0] != IGNORE_INDEX).nonzero().squeeze(1),
         "position_ids": packed.position_ids,
+        "visual": packed.visual,
         "trees": packed.layout,
         "frames": [item["frame"] for item in items],
         "weights": torch.cat([item["weights"] for item in items])[packed.order][None],

@@ -12,9 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 
 from xray_vqa.errors import ConfigError
+from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import as_attention_mask
+from xray_vqa.modeling.seeing import visual_tokens
 from xray_vqa.training.augment import recolour
 from xray_vqa.training.averaging import WEIGHTS_NAME, WeightAverages
 from xray_vqa.training.checkpoints import copy_trained, load_trained, save_trained, whole_weights
@@ -35,14 +37,10 @@ class TreeModel(torch.nn.Module):
         self._loaded = loaded
         self._dense_weight = dense_weight
         self.heads: DenseHeads | None = None
-        self._visual = torch.empty(0)
         use_packed_attention(loaded.base)
+        use_last_layer_in_part(loaded.base)
         if dense_weight:
             self.heads = DenseHeads(loaded.base.lm_head.in_features)
-            loaded.base.model.visual.register_forward_hook(self._keep_visual)
-
-    def _keep_visual(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        self._visual = output.pooler_output
 
     @property
     def config(self) -> Any:
@@ -65,6 +63,7 @@ class TreeModel(torch.nn.Module):
         labels: torch.Tensor,
         supervised: torch.Tensor,
         position_ids: torch.Tensor,
+        visual: torch.Tensor,
         trees: TreeLayout,
         image_grid_thw: torch.Tensor,
         frames: list[torch.Tensor],
@@ -82,8 +81,9 @@ class TreeModel(torch.nn.Module):
             labels: (1, length) int64, at the positions that predict them.
             supervised: (n,) int64, where a label stands; the rest never meets the wide output layer.
             position_ids: (3, 1, length) int64.
+            visual: (visual tokens,) int64, where the images' tokens stand.
             trees: Where in the sequence the trees stand.
-            image_grid_thw: (images, 3) int64, as transformers wants it.
+            image_grid_thw: (images, 3) int64. Only its length counts, as the batch's; the frames say the rest.
             frames: One (height, width, 3) uint8 tensor an image.
             weights: (1, length) float32, what each prediction counts.
             recolouring: (images, RECOLOURING), in which colours each image is shown.
@@ -92,34 +92,32 @@ class TreeModel(torch.nn.Module):
             named: See `DenseHeads.loss`.
             num_items_in_batch: Supervised tokens of the whole accumulation window; the loss is divided by it.
         """
-        base = self._loaded.base
+        base, processor = self._loaded.base, self._loaded.processor
         dtype = next(base.model.visual.parameters()).dtype
         frames = [frame.to(input_ids.device) for frame in frames]
         if recolouring is not None:
             frames = [recolour(f[None], r[None])[0] for f, r in zip(frames, recolouring, strict=True)]
-        processor = self._loaded.processor
-        patches = processor.patches_of(frames, dtype)[0]
+        grid = processor.grid_thw(frames)
+        patches = torch.cat([processor.patchify(frame[None], dtype) for frame in frames])
+        seen = visual_tokens(base, patches, grid)
+        embedded = base.get_input_embeddings()(input_ids)
         logits = self.model(
-            input_ids=input_ids,
+            inputs_embeds=embedded.index_copy(1, visual, seen[None].to(embedded.dtype)),
             position_ids=position_ids,
             attention_mask=as_attention_mask(None),
             trees=trees,
-            longest_image=max(frame.shape[0] * frame.shape[1] for frame in frames) // processor.patch_size**2,
-            num_images=len(frames),
-            pixel_values=patches,
-            image_grid_thw=image_grid_thw,
+            kept=supervised,
             use_cache=False,
-            logits_to_keep=supervised,
         ).logits
         each = F.cross_entropy(logits[0].float(), labels[0, supervised], reduction="none")
         count = num_items_in_batch if num_items_in_batch is not None else len(supervised)
         loss = (each * weights[0, supervised]).sum() / count
         if self.heads is not None and owner is not None and objects is not None:
-            sizes = (image_grid_thw.prod(dim=1) // processor.merge_size**2).tolist()
-            visual = pad_sequence(list(self._visual.split(sizes)), batch_first=True)
+            sizes = (grid.prod(dim=1) // processor.merge_size**2).tolist()
+            by_image = pad_sequence(list(seen.split(sizes)), batch_first=True)
             # Counted by the answers, so that batches of one accumulation window add up to their mean.
             share = len(supervised) / count
-            loss = loss + self._dense_weight * share * self.heads.loss(visual, owner, objects, named)
+            loss = loss + self._dense_weight * share * self.heads.loss(by_image, owner, objects, named)
         return {"loss": loss}
 
 

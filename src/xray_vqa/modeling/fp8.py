@@ -1,0 +1,70 @@
+"""Products with frozen weights in 8-bit floats, for GPUs that multiply them twice as fast as bf16.
+
+Each row of an input and each row of a weight is scaled to the range of e4m3 by its own largest value and rounded once.
+A weight is kept twice, as the forward and as the backward product want it, which takes as much memory as once in bf16.
+"""
+
+import torch
+from torch import Tensor
+
+LARGEST = 448.0
+"""Of e4m3."""
+CAPABILITY = (8, 9)
+"""Of the first GPUs that have such products."""
+
+
+class Fp8Linear(torch.nn.Module):
+    """A frozen linear layer whose weight and inputs are rounded to e4m3."""
+
+    def __init__(self, linear: torch.nn.Linear, *, backward: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = linear.weight.dtype
+        weight = linear.weight.detach()
+        self.rows, self.row_scales = map(torch.nn.Buffer, quantise_rows(weight))
+        if backward:
+            self.columns, self.column_scales = map(torch.nn.Buffer, quantise_rows(weight.T.contiguous()))
+        self.bias = torch.nn.Buffer(linear.bias.detach()) if linear.bias is not None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) in the format of the layer it was made of. No gradient flows to `x`."""
+        narrow, scales = quantise_rows(x.reshape(-1, x.shape[-1]))
+        result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, self.dtype)
+        return result.view(*x.shape[:-1], -1)
+
+
+def use_fp8_tower(model: torch.nn.Module) -> None:
+    """Let a frozen vision tower's layers multiply in 8-bit floats, in place."""
+    for block in model.get_submodule("model.visual.blocks").children():
+        for name, module in list(block.named_modules()):
+            if type(module) is torch.nn.Linear:
+                block.set_submodule(name, Fp8Linear(module, backward=False))
+
+
+def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows in e4m3, (rows, columns), and what to multiply them by, (rows, 1) float32."""
+    wide = values.float()
+    scales = wide.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LARGEST
+    return (wide / scales).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scales
+
+
+def scaled_product(
+    narrow: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Return `(scales * narrow) (weight_scales * weight)' + bias`, (n, out) in `dtype`, of quantised rows.
+
+    Args:
+        narrow: (n, in) e4m3.
+        scales: (n, 1) float32.
+        weight: (out, in) e4m3.
+        weight_scales: (out, 1) float32.
+        bias: (out,) or None.
+        dtype: bfloat16 on a GPU.
+    """
+    if narrow.is_cuda:
+        return torch.ops.aten._scaled_mm(
+            narrow, weight.T, scale_a=scales, scale_b=weight_scales.T, bias=bias, out_dtype=dtype, use_fast_accum=True
+        )
+    # The same rounding without such a unit, so that what it costs can be seen anywhere.
+    result = (narrow.float() * scales) @ (weight.float() * weight_scales).T
+    return (result if bias is None else result + bias.float()).to(dtype)
