@@ -176,6 +176,11 @@ def test_a_run_stops_when_evaluations_get_no_better(train):
     assert (output / "adapter_model.safetensors").is_file()
 
 
+def test_evaluations_before_a_stop_count_for_stopping_early(train):
+    words = ["early_stopping_patience=2", "early_stopping_threshold=100", "max_steps=40"]
+    assert max(logged(stop_after(train, 4, *words), "loss")) == 6  # the second after the one at 2
+
+
 def test_a_broken_setting_is_found_before_the_model_is_looked_at(pairs_path, tmp_path):
     words = ["lr_scheduler_type=warmup_stable_decay"]
     with pytest.raises(ConfigError, match="num_decay_steps"):
