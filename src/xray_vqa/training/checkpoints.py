@@ -83,10 +83,8 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
 def remember_run(config: TrainConfig, data: TrainingData, checkpoint: Path | None) -> None:
     """Write the resolved configuration, and refuse to go on with a checkpoint of other data."""
     path = config.output_dir / RUN_NAME
-    parts = [
-        part for part, is_trained in (("vision", config.train_vision), ("merger", config.train_merger)) if is_trained
-    ]
-    method = " with ".join([config.method, *parts])
+    parts = {"vision": config.train_vision, "merger": config.train_merger}
+    method = " with ".join([config.method, *(part for part, is_trained in parts.items() if is_trained)])
     run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
     if checkpoint is not None:
         if not checkpoint.is_dir():
