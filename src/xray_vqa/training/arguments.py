@@ -93,7 +93,7 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
     checkpointing = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
     sharding: dict[str, Any] = {}
     if config.fsdp:
-        layers = sorted(getattr(loaded.base, "_no_split_modules", None) or [])
+        layers = _layer_kinds(loaded.base)
         sharding = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
@@ -138,6 +138,13 @@ def training_arguments(config: TrainConfig, loaded: LoadedModel, *, has_developm
         logger.warning("%d GPUs, of which one process uses one; scripts/train.sh uses them all", arguments.n_gpu)
         arguments._n_gpu = 1  # or the Trainer would split packed sequences by DataParallel
     return arguments
+
+
+def _layer_kinds(model: torch.nn.Module) -> list[str]:
+    """Return the names of the classes of a model's layers; its last one may be of a class of its own."""
+    wanted: Any = getattr(model, "_no_split_modules", None) or []
+    kinds = {type(module) for module in model.modules()}
+    return sorted(kind.__name__ for kind in kinds if any(base.__name__ in wanted for base in kind.__mro__))
 
 
 def _has_bf16() -> bool:

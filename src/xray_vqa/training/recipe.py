@@ -87,8 +87,8 @@ def finetune(config: TrainConfig, checkpoint: Path | None = None, *, dry_run: bo
     if config.images_in_memory:
         train.keep_frames()
         development.keep_frames()
-    arguments = training_arguments(config, loaded, has_development=bool(data.development))
     tree = TreeModel(loaded, dense_weight=config.dense_weight)
+    arguments = training_arguments(config, loaded, has_development=bool(data.development))
     trainer = TreeTrainer(
         model=tree,
         args=arguments,
