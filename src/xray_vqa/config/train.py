@@ -1,13 +1,18 @@
 """What a training run can be told: fine-tuning (the guide's keys) and the pre-training of nano."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from xray_vqa.core.records import Strict
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+]  # fmt: skip
+Optimizer = Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 
 LOSS_METRIC = "eval_loss"
 GENERATION_METRICS = (
@@ -23,11 +28,21 @@ class LoraSettings(Strict):
     r: int = Field(default=64, ge=1)
     """Inner width. Higher learns more and costs memory."""
     alpha: int = Field(default=128, ge=1)
-    """Scale of the update; alpha / r multiplies it."""
+    """Scale of the update; alpha / r multiplies it, with `rslora` alpha / sqrt(r)."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(r), which keeps wide adapters from learning less; alpha is then chosen near sqrt(r) * 2."""
+    dora: bool = False
+    """Learn the length of each row of a weight apart from its direction. Slower: such layers run PEFT's own way, not
+    fused. vLLM does not load them; merge first."""
+    init: Literal["default", "gaussian", "orthogonal"] = "default"
+    """How the adapter begins, in PEFT's words. Those of its ways that change the base's weights (PiSSA, OLoRA, CorDA,
+    LoftQ) are left out: what they train fits no plain base, and vLLM would answer wrongly with it."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: list[str] | None = None
     """Last parts of the decoder's module names that get an adapter. Unset: those that docs/MODELS.md lists for the
     model's family."""
+    exclude_modules: list[str] = []
+    """Modules that get none all the same, by the end of their name: `down_proj`, `layers.0.self_attn.q_proj`."""
     vision: bool = False
     """Adapt the vision tower too. vLLM ignores such adapters unless they are merged."""
 
@@ -56,10 +71,20 @@ class TrainConfig(Strict):
     output_dir: Path = Path("outputs/qwen25vl_stcray_lora")
     method: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
+    quantization: Literal["none", "fp8", "4bit"] = "none"
+    """Of the frozen weights below an adapter, which loads on the plain base. `fp8`: the decoder's and the vision tower's
+    products in 8-bit floats, for speed, from compute capability 8.9. `4bit`: the decoder's weights in NF4, twice
+    quantised, for memory (QLoRA); needs the extra `qlora`."""
     train_vision: bool = False
-    """With `method: full`: train the vision tower too, as a new kind of picture calls for. For LoRA: `lora.vision`."""
+    """With `method: full`: train the vision tower and its merger too, as a new kind of picture calls for. For LoRA:
+    `lora.vision`."""
+    train_merger: bool = False
+    """Train the merger, which turns patches into visual tokens, with every weight. With LoRA its weights go into the
+    adapter's file as PEFT's `modules_to_save`, which vLLM refuses; merge first."""
     vision_learning_rate: float | None = Field(default=None, gt=0)
     """Of the vision tower. Unset: `learning_rate`."""
+    merger_learning_rate: float | None = Field(default=None, gt=0)
+    """Of the merger. Unset: that of the vision tower where both are trained, else `learning_rate`."""
     image_max_pixels: int | None = Field(default=None, ge=3136)
     """Cap on the resized image. Unset: the model's own."""
     image_resolution: int | None = Field(default=None, ge=56)
@@ -75,8 +100,14 @@ class TrainConfig(Strict):
     gradient_accumulation_steps: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: Scheduler = "cosine"
+    lr_scheduler_kwargs: dict[str, Any] = {}
+    """More for the scheduler, as `{min_lr_rate: 0.1}` for `cosine_with_min_lr`."""
+    optim: Optimizer = "adamw_torch_fused"
+    """The 8-bit ones need the extra `qlora`."""
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
+    """Of matrices; norms, biases and DoRA's lengths are not drawn to zero."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     bf16: bool = True
     """Where the GPU has it; older GPUs get fp16 and CPUs fp32, said aloud."""
@@ -114,6 +145,15 @@ class TrainConfig(Strict):
     `eval_recall_at_fpr10`."""
     greater_is_better: bool | None = None
     """Unset: as the metric has it, and nothing else is accepted."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better `metric_for_best_model`."""
+    early_stopping_threshold: float = Field(default=0.0, ge=0)
+    """By how much the metric has to be better to count."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Average the trained weights over updates, as with 0.999, and evaluate and write the averages. Takes four more
+    bytes a trained weight; the first updates decay faster, so that the start is soon forgotten."""
+    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings of text while training, as with 5 (NEFTune). Visual tokens get none."""
     dataloader_num_workers: int = Field(default=4, ge=0)
     image_cache: Path | None = None
     """Folder for images decoded and resized once, shared by runs and processes: 0.6 MB each at 448 pixels square."""
@@ -122,7 +162,11 @@ class TrainConfig(Strict):
     seed: int = 42
     deepspeed: Path | None = None
     """A DeepSpeed configuration; needs the extra `deepspeed`."""
+    fsdp: bool = False
+    """Shard weights, gradients and optimizer over all GPUs with FSDP2, layer by layer. For models that are too large
+    for one GPU; an adapter on a 7B is faster without."""
     report_to: list[Tracker] = ["tensorboard"]
+    """All but the first need the extra `track`. Each keeps its own environment variables, as WANDB_MODE=offline."""
 
     @model_validator(mode="after")
     def _check_steps(self) -> "TrainConfig":
@@ -133,10 +177,6 @@ class TrainConfig(Strict):
             )
         if self.image_resolution and self.image_max_pixels:
             raise ValueError("image_resolution and image_max_pixels say the same thing; give one of them")
-        if self.train_vision and self.method == "lora":
-            raise ValueError("train_vision is for method: full; set lora.vision to adapt the vision tower")
-        if self.vision_learning_rate and not (self.train_vision or (self.method == "lora" and self.lora.vision)):
-            raise ValueError("vision_learning_rate is given, but the vision tower is not trained; set train_vision too")
         return self
 
     @field_validator("metric_for_best_model")
@@ -166,6 +206,64 @@ class TrainConfig(Strict):
     def best_is_greatest(self) -> bool:
         """Whether the best model is the one with the greatest `metric_for_best_model`."""
         return self.metric_for_best_model != LOSS_METRIC
+
+    @model_validator(mode="after")
+    def _check_modes(self) -> "TrainConfig":
+        for is_wrong, reason in self._contradictions():
+            if is_wrong:
+                raise ValueError(reason)
+        return self
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        """What could contradict what, whether it does, and what to do about it."""
+        is_lora, lora = self.method == "lora", self.lora
+        is_quantized, is_sharded = self.quantization != "none", self.fsdp or self.deepspeed is not None
+        return [
+            (
+                self.train_vision and is_lora,
+                "train_vision is for method: full; set lora.vision to adapt the vision tower",
+            ),
+            (
+                self.vision_learning_rate is not None and not (self.train_vision or (is_lora and lora.vision)),
+                "vision_learning_rate is given, but the vision tower is not trained; set train_vision too",
+            ),
+            (
+                self.merger_learning_rate is not None and not (self.train_vision or self.train_merger),
+                "merger_learning_rate is given, but the merger is not trained; set train_merger too",
+            ),
+            (
+                is_quantized and not is_lora,
+                "quantization rounds the base's weights, where nothing can train them; set method: lora",
+            ),
+            (
+                is_quantized and is_sharded,
+                "rounded weights cannot be sharded; leave fsdp and deepspeed out, several GPUs work without them",
+            ),
+            (
+                self.quantization == "fp8" and (lora.dora or lora.vision),
+                "quantization: fp8 has frozen layers in the tower and plain adapters; leave lora.dora and lora.vision out",
+            ),
+            (
+                is_lora and lora.init == "orthogonal" and (lora.r % 2 == 1 or lora.vision),
+                "lora.init: orthogonal needs an even lora.r, and no lora.vision, whose patch embedding it cannot start",
+            ),
+            (
+                self.fsdp and self.deepspeed is not None,
+                "fsdp and deepspeed shard the same weights; give one of them",
+            ),
+            (
+                self.fsdp and bool(self.compile),
+                "compile is not for sharded layers; leave it out of a run with fsdp",
+            ),
+            (
+                self.ema_decay is not None and is_sharded,
+                "ema_decay averages whole weights, which fsdp and deepspeed cut into pieces; give one of them",
+            ),
+            (
+                self.early_stopping_threshold > 0 and self.early_stopping_patience is None,
+                "early_stopping_threshold alone stops nothing; give early_stopping_patience too",
+            ),
+        ]
 
     @property
     def max_pixels(self) -> int | None:

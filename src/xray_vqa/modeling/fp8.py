@@ -9,7 +9,7 @@ from torch import Tensor
 
 LARGEST = 448.0
 """Of e4m3."""
-CAPABILITY = (8, 9)
+FP8_CAPABILITY = (8, 9)
 """Of the first GPUs that have such products."""
 
 

@@ -24,6 +24,7 @@ from transformers import (
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
+from xray_vqa.config.loading import require
 from xray_vqa.core.jsonl import first_error
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.prompts import PROMPT_VERSION
@@ -33,6 +34,7 @@ from xray_vqa.errors import IntegrityError, ModelUnavailable
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.compressed import read_compressed
+from xray_vqa.modeling.four_bit import use_four_bit_decoder
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.precision import Precision, choose_precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
@@ -104,6 +106,7 @@ def load_model(
     precision: str = "auto",
     max_pixels: int | None = None,
     merge: bool = False,
+    four_bit: bool = False,
 ) -> LoadedModel:
     """Load a model onto one device, in evaluation mode.
 
@@ -117,8 +120,11 @@ def load_model(
             weights were trained at before.
         merge: Whether an adapter is merged into the weights, which is faster and, in fp32, the same. In shorter
             formats it stays apart: rounding the sum would change answers.
+        four_bit: Whether the decoder's weights are kept in 4 bit, to train an adapter above them. Digests remain those
+            of the plain weights, so that the adapter loads on them.
 
     Raises:
+        ConfigError: `four_bit` without bitsandbytes.
         ModelUnavailable: The weights are missing, of an unknown family, unsafe to load, or do not fit together.
         IntegrityError: Weights, tokenizer, processor or configuration are not the ones that the card beside them names.
     """
@@ -135,6 +141,9 @@ def load_model(
     model, spec = _load_weights(model_dir, DTYPES[chosen.name])
     if spec.is_known:
         use_patch_products(model)
+    if four_bit:
+        require("bitsandbytes", extra="qlora")
+        use_four_bit_decoder(model, spec, DTYPES[chosen.name])
     encoder = PromptEncoder(_load_tokenizer(model_dir), spec.answer_opening)
     digest = digest_of(model_dir)
     if adapter is not None:

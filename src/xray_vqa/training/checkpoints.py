@@ -7,9 +7,11 @@ written, and older checkpoints go after it, so there is always a whole one behin
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -27,13 +29,33 @@ WHOLE_NAME = "whole.json"
 """In a checkpoint: the size in bytes of each of its files."""
 
 
-def save_trained(model: Any, target: Path) -> None:
-    """Write the trained weights: the adapter's, or all of them."""
+def save_trained(model: Any, target: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the trained weights: the adapter's, or all of them.
+
+    Args:
+        model: Whose trained weights.
+        target: A folder.
+        weights: By name, where the model itself holds parts of them alone.
+    """
     if hasattr(model, "peft_config"):
         # Left to itself, PEFT asks the hub whether the base's vocabulary was changed; ours never is.
-        model.save_pretrained(target, save_embedding_layers=False)
+        model.save_pretrained(target, state_dict=weights, save_embedding_layers=False)
     else:
-        model.save_pretrained(target)
+        if weights is not None:  # of which transformers cannot tell any more that two are one
+            weights = {name: weight for name, weight in weights.items() if name not in model.all_tied_weights_keys}
+        model.save_pretrained(target, state_dict=weights)
+
+
+def whole_weights(state: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
+    """Return the gathered weights of one part of what the Trainer trains, by the part's own names."""
+    return {name.removeprefix(prefix): weight for name, weight in (state or {}).items() if name.startswith(prefix)}
+
+
+def copy_trained(checkpoint: Path, target: Path) -> None:
+    """Copy what `save_trained` wrote from a checkpoint to another folder."""
+    for pattern in ("adapter_*", "model*.safetensors*", "config.json", "generation_config.json"):
+        for path in checkpoint.glob(pattern):
+            shutil.copy(path, target)
 
 
 def load_trained(model: Any, checkpoint: Path) -> None:
@@ -52,7 +74,8 @@ def load_trained(model: Any, checkpoint: Path) -> None:
     if not any(checkpoint.glob("*.safetensors")):
         raise ConfigError(f"{checkpoint} holds no weights; give a folder checkpoint-N of this run")
     # Saved weights have older names than those in memory; from_pretrained alone knows both.
-    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True).state_dict())
+    saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
+    model.load_state_dict(saved.state_dict())
 
 
 def mark_whole(checkpoint: Path) -> None:
@@ -155,7 +178,8 @@ def remember_run(
     Raises:
         ConfigError: The checkpoint is of another run, or this host does not see it.
     """
-    method = "full with vision" if config.train_vision else config.method
+    parts = {"vision": config.train_vision, "merger": config.train_merger}
+    method = " with ".join([config.method, *(part for part, is_trained in parts.items() if is_trained)])
     run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
     if checkpoint is not None:
         if not _is_whole(checkpoint):

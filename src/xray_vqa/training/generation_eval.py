@@ -77,7 +77,7 @@ def choose_examiner(
         return None
     reason = "" if find_examiner else "nobody was given that could"
     if _divides_weights(config):
-        reason = f"{config.deepspeed} divides the weights over the GPUs, and generating needs them whole"
+        reason = f"{config.deepspeed or 'fsdp'} divides the weights over the GPUs, and generating needs them whole"
     if reason or find_examiner is None:
         if config.metric_for_best_model != LOSS_METRIC:
             raise ConfigError(f"metric_for_best_model {config.metric_for_best_model} cannot be measured: {reason}")
@@ -95,6 +95,8 @@ def choose_examiner(
 
 
 def _divides_weights(config: TrainConfig) -> bool:
+    if config.fsdp:
+        return True
     if config.deepspeed is None:
         return False
     zero = read_json(config.deepspeed).get("zero_optimization", {})

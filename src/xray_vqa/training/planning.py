@@ -20,6 +20,7 @@ from xray_vqa.training.machines import REFERENCES, Machine, Speed, machine_here,
 from xray_vqa.training.memory import Demand, MemoryPlan, PassSettings, parts_of, pass_cost, plan_memory, state_bytes
 from xray_vqa.training.ranks import Ranks
 from xray_vqa.training.scans import TrainingData
+from xray_vqa.training.trainable import is_gathered_by_module
 
 UPDATES_WORTH_COMPILING = 500
 """At which the two minutes that it takes come back on an H200, a third of each update's time saved."""
@@ -134,7 +135,7 @@ def is_worth_compiling(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, 
     return (
         machine.is_gpu
         and loaded.spec.is_compiled
-        and config.deepspeed is None
+        and not is_gathered_by_module(config)
         and plan.num_updates >= UPDATES_WORTH_COMPILING
     )
 
@@ -175,7 +176,7 @@ def plan_memory_of(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, mach
 
 def _images_together(config: TrainConfig, machine: Machine) -> int:
     """Return how many images of an update may share a pass, if memory allows it."""
-    is_joined = machine.is_gpu and config.deepspeed is None
+    is_joined = machine.is_gpu and not is_gathered_by_module(config)
     return config.per_device_train_batch_size * (config.gradient_accumulation_steps if is_joined else 1)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from xray_vqa.config.train import PretrainConfig
 from xray_vqa.errors import ConfigError
+from xray_vqa.training.averaging import move_averages
 
 SHARD_SIZE = "15MB"
 STATE_NAME = "state.json"
@@ -60,10 +61,8 @@ class RunState:
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
-        trained: list[torch.Tensor] = [self.parameters[name] for name in self.averages]
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.averages.values()), trained, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        trained = [self.parameters[name].data for name in self.averages]
+        move_averages(list(self.averages.values()), trained, config.ema_decay, self.step)
         self.step += 1
 
     def use_averages(self) -> None:

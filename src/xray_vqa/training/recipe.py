@@ -8,7 +8,6 @@ import torch
 import yaml
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
-from xray_vqa.config.loading import require
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.core.jsonl import disk_errors, make_readable
 from xray_vqa.core.manifest import make_manifest, read_manifest, sha256_file, write_manifest
@@ -18,7 +17,8 @@ from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
-from xray_vqa.training.arguments import training_arguments
+from xray_vqa.training.arguments import check_arguments, early_stopping, training_arguments
+from xray_vqa.training.averaging import WeightAverages
 from xray_vqa.training.before_training import preview, trained_tensors, write_before_training
 from xray_vqa.training.callbacks import LogFile, ProgressLine
 from xray_vqa.training.checkpoints import (
@@ -26,7 +26,6 @@ from xray_vqa.training.checkpoints import (
     newest_checkpoint,
     put_aside_broken,
     remember_run,
-    save_trained,
     updates_of,
 )
 from xray_vqa.training.collator import Augmentation, ScanDataset, collate, collate_rows
@@ -41,7 +40,7 @@ from xray_vqa.training.run_card import FinishedRun, write_run_card
 from xray_vqa.training.sampling import DealtBatches
 from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 from xray_vqa.training.stopping import StopWithCheckpoint
-from xray_vqa.training.trainable import make_trainable
+from xray_vqa.training.trainable import make_trainable, narrow, own_rates
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 logger = logging.getLogger(__name__)
@@ -76,35 +75,19 @@ def finetune(
         _check_machine(config)
     ranks = Ranks.join()
     data = read_training_data(config.train_file, config.eval_file, config.mix_files)
+    check_arguments(config, has_development=bool(data.development), dry_run=dry_run)
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    told: list[TrainerCallback] = []
-    if ranks.is_first:
-        told = [LogFile(config.output_dir / "train.log"), ProgressLine()]
-    else:
-        logging.getLogger("xray_vqa").setLevel(logging.WARNING)
-    load = outline_model if dry_run else load_model
-    loaded = load(config.model_name, precision="auto" if config.bf16 else "fp32", max_pixels=config.max_pixels)
-
+    told = _tell(config, ranks)
+    loaded = _load(config, dry_run=dry_run)
     cache = ImageCache(config.image_cache, loaded.processor) if config.image_cache and not dry_run else None
-
-    def dataset(scans: list[TrainingScan], **more: Any) -> ScanDataset:
-        return ScanDataset(
-            scans,
-            loaded.encoder,
-            loaded.processor,
-            max_seq_length=config.max_seq_length,
-            probes=config.probes,
-            boxes=config.boxes,
-            probe_weight=config.probe_weight,
-            cache=cache,
-            **more,
-        )
-
-    data = usable(config, data, dataset(data.scans), cache, ranks)
+    data = usable(config, data, _dataset(config, loaded, data.scans), cache, ranks)
     examiner = choose_examiner(config, {scan.image_path for scan in data.development}, find_examiner)
     augmentation = Augmentation(mirror=config.mirror, jitter=config.jitter, seed=config.seed)
-    train = dataset(data.train, mixes=data.mixes, augmentation=augmentation, dense=config.dense_weight > 0)
-    development = dataset(data.development)
+    train = _dataset(
+        config, loaded, data.train, cache=cache, mixes=data.mixes, augmentation=augmentation,
+        dense=config.dense_weight > 0,
+    )  # fmt: skip
+    development = _dataset(config, loaded, data.development, cache=cache)
     if ranks.is_first and not dry_run:
         put_aside_broken(config.output_dir)
     checkpoint = ranks.share(checkpoint or newest_checkpoint(config.output_dir))
@@ -124,7 +107,7 @@ def finetune(
         loaded.model = make_trainable(config, loaded)
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
         for line in (plan.describe(), *predict(config, loaded, plan), *shown.splitlines()):
-            print(f"# {line}")
+            print(f"# {line}".rstrip())
         return None
     remember_run(config, data, checkpoint, batches.images_per_update, ranks)
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
@@ -135,29 +118,31 @@ def finetune(
     if is_worth_compiling(config, loaded, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
-    accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
-    arguments = training_arguments(
-        accumulating, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
-    )
-    # What rows take is not known to the plan.
-    budget = Budget(memory) if machine.is_gpu and loaded.spec.trains_packed else None
     gradients = GradientGate()
     first_loss = PlausibleLoss(len(loaded.encoder.tokenizer), max(1.0, config.probe_weight) + config.dense_weight)
+    # What rows take is not known to the plan.
+    budget = Budget(memory) if machine.is_gpu and loaded.spec.trains_packed else None
+    tree = TreeModel(loaded, dense_weight=config.dense_weight)
+    accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
     trainer = TreeTrainer(
-        model=TreeModel(loaded, dense_weight=config.dense_weight),
-        args=arguments,
+        model=tree,
+        args=training_arguments(
+            accumulating, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
+        ),
         data_collator=collate if loaded.spec.trains_packed else collate_rows,
         train_dataset=train,
         eval_dataset=development if data.development else None,
-        callbacks=[*told, StopWithCheckpoint(ranks), gradients, first_loss],
+        callbacks=[*told, StopWithCheckpoint(ranks), gradients, first_loss, *early_stopping(config)],
         budget=budget,
         longest=lambda: [train[index] for index in plan.longest],
     )
     trainer.batches, trainer.num_checkpoints = batches, config.save_total_limit
-    trainer.vision_learning_rate = config.vision_learning_rate
+    trainer.own_rates = own_rates(config, loaded.spec)
+    trainer.generation = GenerationEvaluation(examiner, loaded) if examiner is not None else None
+    if config.ema_decay is not None:
+        trainer.averages = WeightAverages(tree, config.ema_decay)
+        trainer.add_callback(trainer.averages)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
-    if examiner is not None:
-        trainer.generation = GenerationEvaluation(examiner, loaded)
     if ranks.is_first:
         weights = sum(weight.numel() for weight in loaded.model.parameters())
         write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
@@ -165,8 +150,11 @@ def finetune(
     done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if budget is not None:
         logger.info("memory: %s", budget.describe())
-    if ranks.is_first:
-        with disk_errors(config.output_dir):
+    with disk_errors(config.output_dir):
+        if config.method == "full" and not trainer.is_sharded:
+            narrow(loaded)
+        trainer.write_trained(config.output_dir)
+        if ranks.is_first:
             export(config, loaded, data, trainer)
             run = FinishedRun(
                 config=config,
@@ -187,11 +175,38 @@ def finetune(
 def _check_machine(config: TrainConfig) -> None:
     if config.model_name != "nano" and not Path(config.model_name).exists() and not torch.cuda.is_available():
         raise ConfigError(
-            f"{config.model_name} needs a CUDA GPU (its weights alone take 16.6 GB in bf16) and this machine has none; "
-            "with model_name=nano (configs/train_demo.yaml) everything runs on a CPU"
+            f"{config.model_name} needs a CUDA GPU (the weights of a 7B alone take 16.6 GB in bf16) and this machine has "
+            "none; with model_name=nano (configs/train_demo.yaml) everything runs on a CPU; --dry-run shows the plan"
         )
-    if config.deepspeed is not None:
-        require("deepspeed", extra="deepspeed")
+
+
+def _tell(config: TrainConfig, ranks: Ranks) -> list[TrainerCallback]:
+    """Let the first process tell how the run goes, and the others warn at most."""
+    if ranks.is_first:
+        return [LogFile(config.output_dir / "train.log"), ProgressLine()]
+    logging.getLogger("xray_vqa").setLevel(logging.WARNING)
+    return []
+
+
+def _load(config: TrainConfig, *, dry_run: bool) -> LoadedModel:
+    precision = "auto" if config.bf16 else "fp32"
+    if dry_run:
+        return outline_model(config.model_name, precision=precision, max_pixels=config.max_pixels)
+    four_bit = config.quantization == "4bit"
+    return load_model(config.model_name, precision=precision, max_pixels=config.max_pixels, four_bit=four_bit)
+
+
+def _dataset(config: TrainConfig, loaded: LoadedModel, scans: list[TrainingScan], **more: Any) -> ScanDataset:
+    return ScanDataset(
+        scans,
+        loaded.encoder,
+        loaded.processor,
+        max_seq_length=config.max_seq_length,
+        probes=config.probes,
+        boxes=config.boxes,
+        probe_weight=config.probe_weight,
+        **more,
+    )
 
 
 def _files_of(config: TrainConfig) -> list[Path]:
@@ -199,9 +214,8 @@ def _files_of(config: TrainConfig) -> list[Path]:
 
 
 def export(config: TrainConfig, loaded: LoadedModel, data: TrainingData, trainer: Trainer) -> None:
-    """Write the adapter (or the model), tokenizer, processor, card and manifest into the output folder."""
+    """Write tokenizer, processor, card and manifest beside the trained weights."""
     output_dir = config.output_dir
-    save_trained(loaded.model, output_dir)
     loaded.encoder.tokenizer.save_pretrained(output_dir)
     loaded.processor.save(output_dir)
     if config.method == "lora":

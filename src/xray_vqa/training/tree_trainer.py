@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from xray_vqa.core.jsonl import disk_errors
-from xray_vqa.errors import DatasetError
+from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.modeling.last_layer import use_last_layer_in_part
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
@@ -21,7 +22,16 @@ from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
 from xray_vqa.modeling.recurrent_tree import use_recurrent_trees
 from xray_vqa.modeling.seeing import visual_tokens
 from xray_vqa.training.augment import recolour
-from xray_vqa.training.checkpoints import drop_oldest, load_trained, mark_whole, save_trained, unmark
+from xray_vqa.training.averaging import WEIGHTS_NAME, WeightAverages
+from xray_vqa.training.checkpoints import (
+    copy_trained,
+    drop_oldest,
+    load_trained,
+    mark_whole,
+    save_trained,
+    unmark,
+    whole_weights,
+)
 from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
 from xray_vqa.training.faulty import ScanFaulty
@@ -63,6 +73,14 @@ class TreeModel(torch.nn.Module):
     @property
     def config(self) -> Any:
         return self.model.config
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """Return the embeddings of text, where the Trainer puts NEFTune's noise."""
+        return self._loaded.base.get_input_embeddings()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        """Return the output layer, which may share its weights with the embeddings."""
+        return self._loaded.base.lm_head
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         self.model.gradient_checkpointing_enable(**arguments)
@@ -157,7 +175,10 @@ class TreeModel(torch.nn.Module):
 class TreeTrainer(PartsTrainer):
     """transformers' Trainer; only saving knows that the module is wrapped."""
 
-    vision_learning_rate: float | None = None
+    own_rates: Mapping[str, float] = {}
+    """Learning rates by module path, for modules that have their own."""
+    averages: WeightAverages | None = None
+    """Evaluated and saved in place of the weights, if there are any."""
     batches: DealtBatches | None = None
     """What each update learns from; without it the Trainer's own shuffling."""
     num_checkpoints: int | None = None
@@ -229,17 +250,22 @@ class TreeTrainer(PartsTrainer):
         super().log(logs, *arguments)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
-        """Return the optimizer, the vision tower in groups of its own where it has its own rate."""
+        """Return the optimizer, modules with a learning rate of their own in groups of their own."""
         optimizer: Any = super().create_optimizer(*arguments, **named)
-        if self.vision_learning_rate is not None:
-            tree: Any = self.model
-            vision = {id(weight) for name, weight in tree.named_parameters() if "visual" in name}
-            for group in list(optimizer.param_groups):
-                apart = [weight for weight in group["params"] if id(weight) in vision]
+        tree: Any = self.model
+        paths = {id(weight): _path_of(name, self.own_rates) for name, weight in tree.named_parameters()}
+        for group in list(optimizer.param_groups):
+            weights = group["params"]
+            group["params"] = [weight for weight in weights if paths[id(weight)] is None]
+            for path, rate in self.own_rates.items():
+                apart = [weight for weight in weights if paths[id(weight)] == path]
                 if apart:
-                    group["params"] = [weight for weight in group["params"] if id(weight) not in vision]
-                    optimizer.add_param_group({**group, "params": apart, "lr": self.vision_learning_rate})
+                    optimizer.add_param_group({**group, "params": apart, "lr": rate})
         return optimizer
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the matrices: transformers goes by names, and misses the vision tower's norms and DoRA's lengths."""
+        return [name for name, weight in model.named_parameters() if weight.ndim >= 2]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.loss_watch.settle()
@@ -262,26 +288,68 @@ class TreeTrainer(PartsTrainer):
             best = self.state.best_model_checkpoint
             drop_oldest(output_dir, self.num_checkpoints, keep={target.name, Path(best or target).name})
 
+    def _shown(self) -> AbstractContextManager[None]:
+        return self.averages.shown() if self.averages is not None else nullcontext()
+
+    def _evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        with self._shown():
+            return super()._evaluate(*arguments, **named)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the weights alone."""
+        deepspeed: Any = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        return self.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)
+
+    def write_trained(self, target: Path) -> None:
+        """Write what the run has led to: the best weights, or the last. Every process calls it."""
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        if self.is_sharded and best is None:
+            self.save_model(str(target), _internal_call=True)
+        elif self.args.should_save and self.is_sharded:
+            copy_trained(Path(str(best)), target)
+        elif self.args.should_save:
+            save_trained(self.accelerator.unwrap_model(self.model).model, target)
+
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         if not self.args.should_save:
             return
         target = Path(output_dir or str(self.args.output_dir))
         target.mkdir(parents=True, exist_ok=True)
         tree: Any = self.accelerator.unwrap_model(self.model)
-        save_trained(tree.model, target)
-        if tree.heads is not None:
-            torch.save(tree.heads.state_dict(), target / HEADS_NAME)
+        with self._shown():
+            save_trained(tree.model, target, whole_weights(state_dict, "model.") if self.is_sharded else None)
+            if tree.heads is not None:
+                heads = whole_weights(state_dict, "heads.") if self.is_sharded else tree.heads.state_dict()
+                torch.save(heads, target / HEADS_NAME)
+        if self.averages is not None:
+            self.averages.save(target)
         torch.save(self.args, target / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        checkpoint = Path(resume_from_checkpoint)
         tree: Any = self.accelerator.unwrap_model(self.model)
-        load_trained(tree.model, Path(resume_from_checkpoint))
+        load_trained(tree.model, checkpoint)
         if tree.heads is not None:
-            path = Path(resume_from_checkpoint) / HEADS_NAME
-            tree.heads.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            tree.heads.load_state_dict(torch.load(checkpoint / HEADS_NAME, map_location="cpu", weights_only=True))
+        if self.averages is not None:
+            self.averages.resume(checkpoint)
+        elif (checkpoint / WEIGHTS_NAME).is_file():
+            raise ConfigError(f"{checkpoint} was trained with ema_decay; give it again, or use another output_dir")
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
-        if best is not None:
-            logger.info("going back to the best checkpoint %s (%s)", best, self.state.best_metric)
-            load_trained(self.accelerator.unwrap_model(self.model).model, Path(best))
+        if best is None or self.is_sharded:  # of which `write_trained` takes the files
+            return
+        logger.info("going back to the best checkpoint %s (%s)", best, self.state.best_metric)
+        load_trained(self.accelerator.unwrap_model(self.model).model, Path(best))
+        if self.averages is not None:
+            self.averages.restart()
+
+
+def _path_of(name: str, paths: Iterable[str]) -> str | None:
+    """Return the first of some module paths within which a weight lies."""
+    return next((path for path in paths if f".{path}." in f".{name}"), None)

@@ -30,8 +30,9 @@ def run(model, x):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_results_and_gradients_are_those_of_peft(bias, dropout):
-    model = make_model(bias=bias, lora_dropout=dropout)
+@pytest.mark.parametrize("rslora", [False, True])
+def test_results_and_gradients_are_those_of_peft(bias, dropout, rslora):
+    model = make_model(bias=bias, lora_dropout=dropout, use_rslora=rslora)
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     expected = run(model, x)
     assert fuse_adapters(model) == 2
