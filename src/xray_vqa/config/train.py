@@ -72,9 +72,9 @@ class TrainConfig(Strict):
     method: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     quantization: Literal["none", "fp8", "4bit"] = "none"
-    """Of the frozen weights below an adapter, which loads on the plain base. `fp8`: the decoder's and the vision tower's
-    products in 8-bit floats, for speed, from compute capability 8.9. `4bit`: the decoder's weights in NF4, twice
-    quantised, for memory (QLoRA); needs the extra `qlora`."""
+    """Of the frozen weights below an adapter, which loads on the plain base. `fp8`: products of decoder and vision tower
+    in 8-bit floats, for speed, from compute capability 8.9. `4bit`: the decoder's weights in NF4, twice quantised, for
+    memory (QLoRA); needs the extra `qlora`."""
     train_vision: bool = False
     """With `method: full`: train the vision tower and its merger too, as a new kind of picture calls for. For LoRA:
     `lora.vision`."""
@@ -241,7 +241,7 @@ class TrainConfig(Strict):
             ),
             (
                 self.quantization == "fp8" and (lora.dora or lora.vision),
-                "quantization: fp8 has frozen layers in the tower and plain adapters; leave lora.dora and lora.vision out",
+                "quantization: fp8 is for plain adapters above a frozen tower; leave lora.dora and lora.vision out",
             ),
             (
                 is_lora and lora.init == "orthogonal" and (lora.r % 2 == 1 or lora.vision),

@@ -335,7 +335,7 @@ def _load_weights(model_dir: Path, dtype: torch.dtype) -> tuple[Any, ModelSpec]:
     return model, spec
 
 
-def _family_of(model_dir: Path) -> tuple[PreTrainedConfig, ModelSpec, Any]:
+def _family_of(model_dir: Path) -> tuple[Any, ModelSpec, Any]:
     """The configuration in a folder, its family, and the family's class."""
     config = _load_config(model_dir)
     spec = spec_of(config.model_type)
