@@ -72,8 +72,8 @@ class TrainConfig(Strict):
     method: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     quantization: Literal["none", "fp8", "4bit"] = "none"
-    """Of the frozen weights below an adapter, which loads on the plain base. `fp8`: products of decoder and vision tower
-    in 8-bit floats, for speed, from compute capability 8.9. `4bit`: the decoder's weights in NF4, twice quantised, for
+    """Of the frozen weights below an adapter, which loads on the plain base. `fp8`: products of decoder and tower in
+    8-bit floats, for speed, from compute capability 8.9. `4bit`: the decoder's weights in NF4, twice quantised, for
     memory (QLoRA); needs the extra `qlora`."""
     train_vision: bool = False
     """With `method: full`: train the vision tower and its merger too, as a new kind of picture calls for. For LoRA:
