@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stand_ins.families import write_family
-from test_train import losses, pairs_path  # noqa: F401  (a fixture)
+from test_train import losses
 
 from xray_vqa.cli.main import main
 from xray_vqa.core.images import read_image
@@ -40,7 +40,7 @@ def scores(model_dir: Path, scan: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("model_type", [*SPECS, UNKNOWN])
-def test_a_model_is_fine_tuned_and_then_inspects(model_type, pairs_path, tmp_path, capsys, own_logging):  # noqa: F811
+def test_a_model_is_fine_tuned_and_then_inspects(model_type, pairs_path, tmp_path, capsys, own_logging):
     model_dir, output = write_family(model_type, tmp_path / "model"), tmp_path / "out"
     words = [
         "train", "configs/train_demo.yaml", f"model_name={model_dir}", f"train_file={pairs_path}",

@@ -9,11 +9,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from test_train import command, losses, pairs_path, run
+from test_train import command, losses, run
 
 from xray_vqa.config.train import GENERATION_METRICS
-
-__all__ = ["pairs_path"]  # a fixture
 
 
 def watched(model_dir: Path, pairs: Path, output: Path, *more: str) -> list[str]:

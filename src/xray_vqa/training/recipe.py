@@ -175,8 +175,8 @@ def finetune(
 def _check_machine(config: TrainConfig) -> None:
     if config.model_name != "nano" and not Path(config.model_name).exists() and not torch.cuda.is_available():
         raise ConfigError(
-            f"{config.model_name} needs a CUDA GPU (the weights of a 7B alone take 16.6 GB in bf16), and there is "
-            "none here; with model_name=nano (configs/train_demo.yaml) everything runs on a CPU; --dry-run shows the plan"
+            f"{config.model_name} needs a CUDA GPU (the weights of a 7B alone take 16.6 GB in bf16), and this machine "
+            "has none; with model_name=nano (configs/train_demo.yaml) all runs on a CPU, and --dry-run shows the plan"
         )
 
 

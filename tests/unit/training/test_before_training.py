@@ -26,6 +26,7 @@ from xray_vqa.training.before_training import (
     view_of,
 )
 from xray_vqa.training.collator import ScanDataset
+from xray_vqa.training.memory import Demand
 from xray_vqa.training.planning import RunPlan
 from xray_vqa.training.scans import TrainingScan
 
@@ -94,7 +95,7 @@ def test_every_tree_stands_in_one_bar(lengths):
 def test_the_preview_names_what_is_left_out(tmp_path: Path):
     plan = RunPlan(
         num_images=1, num_pairs=1, num_development=0, left_out={"cut": 3}, num_not_mirrored=0, images_per_update=2,
-        num_updates=5,
+        num_updates=5, num_ranks=1, demands=(Demand(900, 2000, 70),), longest=(0,), num_epochs=1.0,
     )  # fmt: skip
     shown = preview(make_dataset(tmp_path), plan)
     assert "5 updates" in shown

@@ -11,6 +11,7 @@ from transformers import TrainerState
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.core.manifest import make_manifest
 from xray_vqa.training import run_card
+from xray_vqa.training.memory import Demand
 from xray_vqa.training.planning import RunPlan
 from xray_vqa.training.run_card import CARD_NAME, CURVES_NAME, FinishedRun, write_run_card
 
@@ -23,7 +24,7 @@ HISTORY = [
 ]
 PLAN = RunPlan(
     num_images=100, num_pairs=300, num_development=10, left_out={}, num_not_mirrored=0, images_per_update=4,
-    num_updates=20,
+    num_updates=20, num_ranks=1, demands=(Demand(900, 2000, 70),), longest=(0,), num_epochs=1.0,
 )  # fmt: skip
 
 
