@@ -96,7 +96,6 @@ ROWS = (
     Row("TRL SFTTrainer", 2, pairs=1, stock=True, trl=True),
     Row("packed prompt trees", 4),
     Row("packed prompt trees, checkpointing", 4, checkpointing=True),
-    Row("packed, checkpointing, 1,280 visual tokens", 2, checkpointing=True, frame_hw=(896, 1120)),
     Row("compiled layers", 4, compiled=True),
     Row("compiled layers, 8 images", 8, compiled=True),
     Row("fused adapters, 8 images", 8, compiled=True, fused=True),
@@ -143,9 +142,13 @@ class Bench:
     """A model, and what is asked of it."""
 
     model: Any
-    decoder_weights: int
-    """Frozen ones, in its layers."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    decoder_weights: int = 0
+    """Frozen ones, in its layers; counted before any are rounded to 8 bits."""
+
+    def __post_init__(self) -> None:
+        layers = self.model.get_base_model().model.language_model.layers
+        self.decoder_weights = sum(w.numel() for name, w in layers.named_parameters() if "lora" not in name)
 
     def loaded(self, processor: Processor) -> LoadedModel:
         """Return the model as the recipe knows it, without a tokenizer, which no step needs."""
@@ -256,7 +259,7 @@ def arguments_for(row: Row, steps: int, folder: Path) -> TrainingArguments:
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if row.checkpointing else {}
     kind: Any = TrainingArguments
     if row.trl:
-        from trl import SFTConfig
+        from trl import SFTConfig  # pyright: ignore[reportMissingImports]
 
         kind = SFTConfig
         checkpointing = {"gradient_checkpointing": row.checkpointing}  # which TRL would do by default
@@ -311,8 +314,8 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         arguments = arguments_for(row, warm_up + steps, Path(folder))
         trainer: Trainer
         if row.trl:
-            from datasets import IterableDataset
-            from trl import SFTTrainer
+            from datasets import IterableDataset  # pyright: ignore[reportMissingImports]
+            from trl import SFTTrainer  # pyright: ignore[reportMissingImports]
 
             trainer = SFTTrainer(
                 model,
@@ -375,9 +378,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = make_model(args.shape, device)
-    layers = model.get_base_model().model.language_model.layers
-    bench = Bench(model, sum(weight.numel() for name, weight in layers.named_parameters() if "lora" not in name))
+    bench = Bench(make_model(args.shape, device))
     chosen = {row.name: row for row in ROWS}
     rows: list[dict[str, Any]] = []
     for name in args.rows:

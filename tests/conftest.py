@@ -1,5 +1,6 @@
 """What many tests share: a tiny random Qwen2.5-VL with a real tokenizer, made once a session."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,16 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # the first example compiles, and machines are shared
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def own_environment():
+    """What a test sets in the environment, as trackers are told by it, is not there for the next one."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

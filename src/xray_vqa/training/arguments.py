@@ -135,7 +135,8 @@ def training_arguments(
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=not torch.cuda.is_available(),
-        accelerator_config={"non_blocking": True},  # or the host would wait for each tensor of a batch to arrive
+        # Or the host would wait for each tensor of a batch to arrive; on a CPU the Trainer warns of it.
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False,  # every trained weight takes part in every step

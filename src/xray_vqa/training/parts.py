@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, send_to_device
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data._utils.pin_memory import pin_memory
 from transformers import Trainer
 
 from xray_vqa.errors import ConfigError
@@ -219,7 +220,7 @@ class PartsTrainer(Trainer):
         assert count is not None  # without it a part would count as much as the whole
         parts, losses = budget.parts_of(images), []
         for part in parts:
-            inputs = packed if packed is not None and len(parts) == 1 else self._pack(part)
+            inputs = packed if packed is not None and len(parts) == 1 else self._send(self._pack(part))
             loss = self._pass(model, inputs, count)
             if isinstance(loss, str):
                 self._overflow(model, budget, part, loss)
@@ -227,6 +228,13 @@ class PartsTrainer(Trainer):
             losses.append(loss)
         budget.count(len(parts))
         return torch.stack(losses).sum()
+
+    def _send(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch on the device; the host does not wait for it to arrive."""
+        if self.args.device.type != "cuda":
+            return inputs
+        sent: Any = send_to_device(pin_memory(inputs), self.args.device, non_blocking=True)
+        return sent
 
     def _pass(
         self, model: torch.nn.Module, inputs: dict[str, Any], count: torch.Tensor | int | None
@@ -285,7 +293,7 @@ class PartsTrainer(Trainer):
         for _ in range(2):  # the first one compiles, and fetches what libraries keep
             before = memory.allocated()
             memory.reset_peak()
-            loss = self._pass(model, self._pack(part), Demand.of(part).answers)
+            loss = self._pass(model, self._send(self._pack(part)), Demand.of(part).answers)
             model.zero_grad()
             if isinstance(loss, str):
                 self._overflow(model, budget, part, loss)

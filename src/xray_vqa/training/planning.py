@@ -186,6 +186,8 @@ def _speed(config: TrainConfig, loaded: LoadedModel, plan: RunPlan, machine: Mac
 
 def predict(config: TrainConfig, loaded: LoadedModel, plan: RunPlan) -> list[str]:
     """Return lines with hours and GiB of this machine; of known GPUs where the model needs one and there is none."""
+    if not loaded.spec.trains_packed:
+        return ["hours and memory are not predicted for a family whose trees are not packed"]
     lines: list[str] = []
     for machine in _machines(loaded):
         memory = plan_memory_of(config, loaded, plan, machine)

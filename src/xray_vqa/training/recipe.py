@@ -113,21 +113,23 @@ def finetune(
     set_seed(config.seed)  # the adapter starts from random weights, before the Trainer seeds anything
     loaded.model = make_trainable(config, loaded)
     machine = machine_here()
-    memory = plan_memory_of(config, loaded, plan, machine)
-    logger.info("%s: %s", machine.name, memory.describe())
+    checkpointing, budget = bool(config.gradient_checkpointing), None
+    if loaded.spec.trains_packed:  # what rows take is not known to the planner
+        memory = plan_memory_of(config, loaded, plan, machine)
+        logger.info("%s: %s", machine.name, memory.describe())
+        checkpointing = memory.checkpointing
+        budget = Budget(memory) if machine.is_gpu else None
     if is_worth_compiling(config, loaded, plan, machine):
         logger.info("compiling the layers; the first update takes two minutes more")
         compile_layers(loaded.base)
     gradients = GradientGate()
     first_loss = PlausibleLoss(len(loaded.encoder.tokenizer), max(1.0, config.probe_weight) + config.dense_weight)
-    # What rows take is not known to the plan.
-    budget = Budget(memory) if machine.is_gpu and loaded.spec.trains_packed else None
     tree = TreeModel(loaded, dense_weight=config.dense_weight)
     accumulating = config.model_copy(update={"gradient_accumulation_steps": batches.accumulation})
     trainer = TreeTrainer(
         model=tree,
         args=training_arguments(
-            accumulating, loaded, has_development=bool(data.development), checkpointing=memory.checkpointing
+            accumulating, loaded, has_development=bool(data.development), checkpointing=checkpointing
         ),
         data_collator=collate if loaded.spec.trains_packed else collate_rows,
         train_dataset=train,

@@ -29,7 +29,7 @@ class Items:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         none = torch.zeros(0)
-        return {"row": TreeRow(none, torch.tensor([IGNORE_INDEX, index]), none, none, none)}
+        return {"row": TreeRow(none, torch.tensor([IGNORE_INDEX, index]), none, none, none, slice(0, 0))}
 
 
 def ranks_of(items: Items, num_ranks: int, per_update: int, micro: int, epoch: int = 0) -> list[DealtBatches]:

@@ -160,7 +160,9 @@ def optimizer_of(config: TrainConfig, loaded: LoadedModel, output_dir: Path) -> 
     """Return learning rate and weight decay by name of each trained weight."""
     config = config.model_copy(update={"output_dir": output_dir})
     tree = TreeModel(loaded)
-    trainer = TreeTrainer(model=tree, args=training_arguments(config, loaded, has_development=False))
+    trainer = TreeTrainer(
+        model=tree, args=training_arguments(config, loaded, has_development=False, checkpointing=False)
+    )
     trainer.own_rates = own_rates(config, loaded.spec)
     groups = trainer.create_optimizer().param_groups
     found = {id(w): (group["lr"], group["weight_decay"]) for group in groups for w in group["params"]}
@@ -225,7 +227,7 @@ def test_settings_reach_the_trainer_under_its_names(tiny_model_dir, tmp_path):
     ]  # fmt: skip
     config, loaded = trainable(tiny_model_dir, f"output_dir={tmp_path / 'my-run'}", *words)
     check_arguments(config, has_development=True)
-    arguments = training_arguments(config, loaded, has_development=True)
+    arguments = training_arguments(config, loaded, has_development=True, checkpointing=False)
     assert arguments.report_to == ["tensorboard"]
     assert (arguments.project, arguments.run_name) == ("xray-vqa", "my-run")
     assert (arguments.optim, arguments.adam_beta2, arguments.neftune_noise_alpha) == ("adafactor", 0.95, 5)
