@@ -59,12 +59,14 @@ def scaled_product(
         weight: (out, in) e4m3.
         weight_scales: (out, 1) float32.
         bias: (out,) or None.
-        dtype: bfloat16 on a GPU.
+        dtype: Of the result.
     """
     if narrow.is_cuda:
-        return torch.ops.aten._scaled_mm(
-            narrow, weight.T, scale_a=scales, scale_b=weight_scales.T, bias=bias, out_dtype=dtype, use_fast_accum=True
-        )
+        result = torch.ops.aten._scaled_mm(
+            narrow, weight.T, scale_a=scales, scale_b=weight_scales.T, out_dtype=torch.bfloat16, use_fast_accum=True,
+            bias=None if bias is None else bias.to(torch.bfloat16),
+        )  # fmt: skip
+        return result.to(dtype)  # the unit gives no other format where rows have scales of their own
     # The same rounding without such a unit, so that what it costs can be seen anywhere.
     result = (narrow.float() * scales) @ (weight.float() * weight_scales).T
     return (result if bias is None else result + bias.float()).to(dtype)
