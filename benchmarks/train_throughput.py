@@ -145,6 +145,8 @@ class Bench:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     decoder_weights: int = 0
     """Frozen ones, in its layers; counted before any are rounded to 8 bits."""
+    is_fp8: bool = False
+    """From the first such row on; these come last."""
 
     def __post_init__(self) -> None:
         layers = self.model.get_base_model().model.language_model.layers
@@ -297,12 +299,13 @@ def measure(bench: Bench, row: Row, *, warm_up: int, steps: int) -> dict[str, An
         use_patch_products(base)
         use_segment_attention(base)
         model_of_trees = TreeModel(bench.loaded(processor))
-    if row.fused:
+    if row.fused and not bench.is_fp8:
         fuse_adapters(base)
         use_aligned_mlps(base)
-    if row.fp8:
+    if row.fp8 and not bench.is_fp8:
         use_fp8_products(base)
         use_fp8_tower(base)
+        bench.is_fp8 = True
     for module in base.modules():
         if isinstance(module, LoraLayer):
             dropout: Any = module.lora_dropout["default"]

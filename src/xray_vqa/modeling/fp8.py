@@ -27,9 +27,14 @@ class Fp8Linear(torch.nn.Module):
         self.bias = torch.nn.Buffer(linear.bias.detach()) if linear.bias is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., out) in the format of the layer it was made of. No gradient flows to `x`."""
+        """Return (..., out) in the format of autocast, without it in that of the layer it was made of.
+
+        No gradient flows to `x`.
+        """
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
         narrow, scales = quantise_rows(x.reshape(-1, x.shape[-1]))
-        result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, self.dtype)
+        result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, dtype)
         return result.view(*x.shape[:-1], -1)
 
 

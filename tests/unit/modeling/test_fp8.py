@@ -44,6 +44,13 @@ def test_a_layer_errs_by_a_few_percent(bias):
     assert not torch.equal(found, expected)
 
 
+def test_a_layer_follows_autocast_as_a_plain_one_does():
+    layer = Fp8Linear(torch.nn.Linear(32, 16))
+    assert layer(torch.randn(2, 32)).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(2, 32)).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_adapters_over_8_bit_bases_learn_what_they_learn_over_wide_ones(dropout):
     model = make_model(lora_dropout=dropout).float()
