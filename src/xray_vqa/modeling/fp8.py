@@ -35,7 +35,7 @@ class Fp8Linear(torch.nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
         narrow, scales = quantise_rows(x.reshape(-1, x.shape[-1]))
         result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, dtype)
-        return result.view(*x.shape[:-1], -1)
+        return result.view(*x.shape[:-1], result.shape[-1])
 
 
 def use_fp8_tower(model: torch.nn.Module) -> None:
@@ -66,7 +66,7 @@ def scaled_product(
         bias: (out,) or None.
         dtype: Of the result.
     """
-    if narrow.is_cuda:
+    if narrow.is_cuda and narrow.shape[0]:  # the unit takes no empty matrix
         result = torch.ops.aten._scaled_mm(
             narrow, weight.T, scale_a=scales, scale_b=weight_scales.T, out_dtype=torch.bfloat16, use_fast_accum=True,
             bias=None if bias is None else bias.to(torch.bfloat16),

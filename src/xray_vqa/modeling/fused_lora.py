@@ -215,7 +215,7 @@ class FusedLoraLinear(LoraLinear):
             result, _ = _adapted_fp8_product(rows, *quantise_rows(rows.detach()), seen, kept, *weights, *adapter)
         else:
             result, _ = _adapted_product(rows, seen, kept, base.weight.to(dtype), *adapter)
-        return result.view(*x.shape[:-1], -1)
+        return result.view(*x.shape[:-1], result.shape[-1])
 
 
 def fuse_adapters(model: torch.nn.Module) -> int:

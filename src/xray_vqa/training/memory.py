@@ -18,8 +18,8 @@ GIB = 2**30
 RESERVE_SHARE, RESERVE_BYTES = 0.04, GIB // 2
 """Left free on a GPU: for the pieces between allocations, and for what libraries take beside torch."""
 WITHOUT_FUSING = 1.45
-"""PEFT's own adapters to fused ones, on the careful side: in benchmarks/results/train_throughput.json an image takes 7.1
-GiB beside the weights with the former (not compiled) and 5.8 with the latter (compiled)."""
+"""PEFT's own adapters to fused ones, on the careful side: in benchmarks/results/train_throughput.json an image takes
+7.1 GiB beside the weights with the former (not compiled) and 5.8 with the latter (compiled)."""
 ADAM_STATES = 2
 """Numbers a trainable weight, each in its own format."""
 

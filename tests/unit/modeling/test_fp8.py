@@ -44,6 +44,10 @@ def test_a_layer_errs_by_a_few_percent(bias):
     assert not torch.equal(found, expected)
 
 
+def test_no_rows_give_no_rows():
+    assert Fp8Linear(torch.nn.Linear(32, 16))(torch.zeros(1, 0, 32)).shape == (1, 0, 16)
+
+
 def test_a_layer_follows_autocast_as_a_plain_one_does():
     layer = Fp8Linear(torch.nn.Linear(32, 16))
     assert layer(torch.randn(2, 32)).dtype == torch.float32

@@ -73,3 +73,16 @@ def test_under_autocast_products_are_narrow_and_gradients_wide():
     layer = model.base_model.model[0]
     assert isinstance(layer, FusedLoraLinear)
     assert layer.lora_A["default"].weight.grad.dtype == x.grad.dtype == torch.float32
+
+
+def test_no_rows_give_no_rows_and_gradients_of_zero():
+    """As where a process has an image from which nothing is learnt, at the end of an epoch."""
+    model = make_model()
+    fuse_adapters(model)
+    x = torch.zeros(1, 0, 12, dtype=torch.float64, requires_grad=True)
+    result = model(x)
+    result.sum().backward()
+    assert result.shape == (1, 0, 8)
+    gradients = [weight.grad for weight in model.parameters() if weight.requires_grad]
+    assert len(gradients) == 4
+    assert not any(bool(gradient.any()) for gradient in gradients)
