@@ -28,9 +28,9 @@ from xray_vqa.generation.providers import open_provider
 from xray_vqa.generation.run import generate
 from xray_vqa.modeling.loading import load_model
 from xray_vqa.simulation.writer import SynthSettings, write_dataset
-from xray_vqa.training.collator import ScanDataset, collate
-from xray_vqa.training.image_cache import ImageCache, check_scan
-from xray_vqa.training.scans import read_training_data
+from xray_vqa.training.inputs.collator import ScanDataset, collate
+from xray_vqa.training.inputs.image_cache import ImageCache, check_scan
+from xray_vqa.training.inputs.scans import read_training_data
 
 CONFIG = "configs/train_demo.yaml"
 ON_GPU = ("per_device_train_batch_size=32", "dataloader_num_workers=4")

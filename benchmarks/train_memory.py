@@ -32,9 +32,10 @@ from xray_vqa.modeling.fused_lora import fuse_adapters
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.registry import QWEN2_5_VL
-from xray_vqa.training.collator import collate
-from xray_vqa.training.memory import GIB, Demand, Item, MemoryPlan, PassSettings, pass_cost, state_bytes
-from xray_vqa.training.parts import Budget
+from xray_vqa.training.inputs.collator import collate
+from xray_vqa.training.inputs.demand import Demand, Item
+from xray_vqa.training.planning.memory import GIB, MemoryPlan, PassSettings, pass_cost, state_bytes
+from xray_vqa.training.planning.parts import Budget
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 LARGE = (896, 1120)

@@ -27,9 +27,9 @@ from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.fused_lora import fuse_adapters
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.training.collator import collate
+from xray_vqa.training.inputs.collator import collate
+from xray_vqa.training.inputs.sampling import DealtBatches
 from xray_vqa.training.ranks import Ranks
-from xray_vqa.training.sampling import DealtBatches
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 NUM_DIFFERENT = 20

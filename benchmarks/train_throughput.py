@@ -48,7 +48,7 @@ from xray_vqa.modeling.precision import Precision
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, build_row
 from xray_vqa.modeling.registry import QWEN2_5_VL
-from xray_vqa.training.collator import collate
+from xray_vqa.training.inputs.collator import collate
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}

@@ -17,9 +17,9 @@ from xray_vqa.config.loading import load_config
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.loading import load_model
-from xray_vqa.training.collator import ScanDataset, collate
+from xray_vqa.training.inputs.collator import ScanDataset, collate
+from xray_vqa.training.inputs.scans import read_training_data
 from xray_vqa.training.recipe import finetune
-from xray_vqa.training.scans import read_training_data
 from xray_vqa.training.tree_trainer import TreeModel
 
 Train = Callable[..., Path]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xray_vqa.evaluation.examiner import DevelopmentExaminer
     from xray_vqa.modeling.chat import PromptEncoder
     from xray_vqa.modeling.processor import Processor
-    from xray_vqa.training.stream import QuestionWriter
+    from xray_vqa.training.pretraining.stream import QuestionWriter
 
 EPILOG = """\
 examples:
@@ -187,7 +187,7 @@ def _pretrain(config: PretrainConfig) -> int:
     from transformers import AutoTokenizer
 
     from xray_vqa.modeling.loading import NANO_DIR
-    from xray_vqa.training.pretrain import pretrain
+    from xray_vqa.training.pretraining.pretrain import pretrain
 
     tokenizer_dir = config.tokenizer_dir or NANO_DIR
     tools = PretrainTools(tokenizer_dir, config.questions_per_scan, config.seed)

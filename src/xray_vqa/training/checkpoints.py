@@ -18,8 +18,8 @@ from transformers.trainer_callback import TrainerState
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
+from xray_vqa.training.inputs.scans import TrainingData, fingerprint
 from xray_vqa.training.ranks import Ranks
-from xray_vqa.training.scans import TrainingData, fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from xray_vqa.modeling.export import embed_base
 from xray_vqa.modeling.loading import LoadedModel, ModelCard, load_model, outline_model, write_card
 from xray_vqa.training.arguments import check_arguments, early_stopping, training_arguments
 from xray_vqa.training.averaging import WeightAverages
-from xray_vqa.training.before_training import preview, trained_tensors, write_before_training
 from xray_vqa.training.callbacks import LogFile, ProgressLine
 from xray_vqa.training.checkpoints import (
     images_per_update,
@@ -28,20 +27,21 @@ from xray_vqa.training.checkpoints import (
     remember_run,
     updates_of,
 )
-from xray_vqa.training.collator import Augmentation, ScanDataset, collate, collate_rows
-from xray_vqa.training.gates import GradientGate, PlausibleLoss
-from xray_vqa.training.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
-from xray_vqa.training.image_cache import ImageCache
-from xray_vqa.training.machines import machine_here
-from xray_vqa.training.parts import Budget
-from xray_vqa.training.planning import is_worth_compiling, plan_memory_of, plan_run, predict, usable
+from xray_vqa.training.inputs.collator import Augmentation, ScanDataset, collate, collate_rows
+from xray_vqa.training.inputs.image_cache import ImageCache
+from xray_vqa.training.inputs.sampling import DealtBatches
+from xray_vqa.training.inputs.scans import TrainingData, TrainingScan, fingerprint, read_training_data
+from xray_vqa.training.planning.machines import machine_here
+from xray_vqa.training.planning.parts import Budget
+from xray_vqa.training.planning.plan import is_worth_compiling, plan_memory_of, plan_run, predict, usable
 from xray_vqa.training.ranks import Ranks
-from xray_vqa.training.run_card import FinishedRun, write_run_card
-from xray_vqa.training.sampling import DealtBatches
-from xray_vqa.training.scans import TrainingData, TrainingScan, fingerprint, read_training_data
 from xray_vqa.training.stopping import StopWithCheckpoint
 from xray_vqa.training.trainable import make_trainable, narrow, own_rates
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
+from xray_vqa.training.watching.before_training import preview, trained_tensors, write_before_training
+from xray_vqa.training.watching.gates import GradientGate, PlausibleLoss
+from xray_vqa.training.watching.generation_eval import FindExaminer, GenerationEvaluation, choose_examiner
+from xray_vqa.training.watching.run_card import FinishedRun, write_run_card
 
 logger = logging.getLogger(__name__)
 

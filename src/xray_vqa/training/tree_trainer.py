@@ -21,7 +21,6 @@ from xray_vqa.modeling.packed_tree import TreeLayout, use_packed_attention
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
 from xray_vqa.modeling.recurrent_tree import use_recurrent_trees
 from xray_vqa.modeling.seeing import visual_tokens
-from xray_vqa.training.augment import recolour
 from xray_vqa.training.averaging import WEIGHTS_NAME, WeightAverages
 from xray_vqa.training.checkpoints import (
     copy_trained,
@@ -32,12 +31,13 @@ from xray_vqa.training.checkpoints import (
     unmark,
     whole_weights,
 )
-from xray_vqa.training.data_wait import DataWait
 from xray_vqa.training.dense import DenseHeads
-from xray_vqa.training.faulty import ScanFaulty
-from xray_vqa.training.gates import LossWatch, check_weights
-from xray_vqa.training.parts import PartsTrainer
-from xray_vqa.training.sampling import DealtBatches, WithSpares
+from xray_vqa.training.inputs.augment import recolour
+from xray_vqa.training.inputs.data_wait import DataWait
+from xray_vqa.training.inputs.faulty import ScanFaulty
+from xray_vqa.training.inputs.sampling import DealtBatches, WithSpares
+from xray_vqa.training.planning.parts import PartsTrainer
+from xray_vqa.training.watching.gates import LossWatch, check_weights
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from xray_vqa.modeling.loading import LoadedModel, load_model
 from xray_vqa.modeling.processor import PROCESSOR_NAME
 from xray_vqa.modeling.prompt_tree import Branch, build_row
 from xray_vqa.modeling.registry import SPECS
-from xray_vqa.training.collator import collate, collate_rows
+from xray_vqa.training.inputs.collator import collate, collate_rows
 from xray_vqa.training.tree_trainer import TreeModel
 
 FAMILIES = [*SPECS, *(name for name in CONFIGS if name not in SPECS)]

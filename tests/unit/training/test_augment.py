@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from xray_vqa.core.geometry import REGIONS, Box
 from xray_vqa.core.records import Annotation
-from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored, mirrored_scan, mirrored_text, recolour
-from xray_vqa.training.scans import TrainingScan
+from xray_vqa.training.inputs.augment import (
+    MIRRORINGS,
+    draw_recolouring,
+    mirrored,
+    mirrored_scan,
+    mirrored_text,
+    recolour,
+)
+from xray_vqa.training.inputs.scans import TrainingScan
 
 SIZE = (300, 240)
 boxes = st.builds(Box, st.integers(0, 200), st.integers(0, 150), st.integers(1, 100), st.integers(1, 90))

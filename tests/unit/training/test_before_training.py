@@ -16,7 +16,11 @@ from xray_vqa.errors import GateFailed
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, TreeRow, build_row
-from xray_vqa.training.before_training import (
+from xray_vqa.training.inputs.collator import ScanDataset
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.inputs.scans import TrainingScan
+from xray_vqa.training.planning.plan import RunPlan
+from xray_vqa.training.watching.before_training import (
     TrainedTensor,
     count_tokens,
     describe_tokens,
@@ -25,10 +29,6 @@ from xray_vqa.training.before_training import (
     trained_tensors,
     view_of,
 )
-from xray_vqa.training.collator import ScanDataset
-from xray_vqa.training.memory import Demand
-from xray_vqa.training.planning import RunPlan
-from xray_vqa.training.scans import TrainingScan
 
 SIZE = (168, 112)
 ENCODER = PromptEncoder(train_tokenizer(["Is there a gun?"]))

@@ -16,10 +16,10 @@ from xray_vqa.dataset.layout import write_split
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
-from xray_vqa.training.augment import MIRRORINGS
-from xray_vqa.training.collator import Augmentation, ScanDataset, collate
 from xray_vqa.training.dense import UNKNOWN
-from xray_vqa.training.scans import Mix, TrainingScan, fingerprint, read_training_data
+from xray_vqa.training.inputs.augment import MIRRORINGS
+from xray_vqa.training.inputs.collator import Augmentation, ScanDataset, collate
+from xray_vqa.training.inputs.scans import Mix, TrainingScan, fingerprint, read_training_data
 
 SIZE = (168, 112)
 

@@ -1,7 +1,7 @@
 """Waiting for data is told as a share of training time, and of nothing else."""
 
-from xray_vqa.training import data_wait
-from xray_vqa.training.data_wait import DataWait
+from xray_vqa.training.inputs import data_wait
+from xray_vqa.training.inputs.data_wait import DataWait
 
 
 class Clock:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from xray_vqa.errors import GateFailed
-from xray_vqa.training.gates import GRADIENT_UPDATES, GradientGate, LossWatch, PlausibleLoss, check_weights
+from xray_vqa.training.watching.gates import GRADIENT_UPDATES, GradientGate, LossWatch, PlausibleLoss, check_weights
 
 
 def make_model(*names: str) -> torch.nn.Module:
@@ -118,7 +118,7 @@ PIECES = """
 import torch, torch.distributed as dist
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 from xray_vqa.errors import GateFailed
-from xray_vqa.training.gates import check_weights
+from xray_vqa.training.watching.gates import check_weights
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2,))
 def model_of(values):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
-from xray_vqa.training.generation_eval import GenerationEvaluation, choose_examiner
+from xray_vqa.training.watching.generation_eval import GenerationEvaluation, choose_examiner
 
 IMAGES = {Path("a.png")}
 

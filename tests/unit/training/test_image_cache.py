@@ -16,9 +16,9 @@ from PIL import Image
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.errors import ConfigError, Incomplete
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.training import image_cache
-from xray_vqa.training.image_cache import ImageCache, check_scans, read_frame
-from xray_vqa.training.scans import TrainingScan
+from xray_vqa.training.inputs import image_cache
+from xray_vqa.training.inputs.image_cache import ImageCache, check_scans, read_frame
+from xray_vqa.training.inputs.scans import TrainingScan
 
 PROCESSOR = Processor(max_pixels=112 * 112)
 

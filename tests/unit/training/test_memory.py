@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2_5_VLConfig
 
-from xray_vqa.training.memory import (
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.planning.memory import (
     GIB,
-    Demand,
     MemoryPlan,
     PassCost,
     PassSettings,

@@ -18,10 +18,11 @@ from xray_vqa.core.records import Annotation
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.loading import load_model
 from xray_vqa.training.arguments import training_arguments
-from xray_vqa.training.collator import ScanDataset, collate
-from xray_vqa.training.memory import Demand, MemoryPlan, PassCost
-from xray_vqa.training.parts import Budget
-from xray_vqa.training.scans import TrainingScan
+from xray_vqa.training.inputs.collator import ScanDataset, collate
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.inputs.scans import TrainingScan
+from xray_vqa.training.planning.memory import MemoryPlan, PassCost
+from xray_vqa.training.planning.parts import Budget
 from xray_vqa.training.trainable import make_trainable
 from xray_vqa.training.tree_trainer import TreeModel, TreeTrainer
 

@@ -17,9 +17,9 @@ from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import NANO_DIR, load_model
 from xray_vqa.modeling.nano import PROCESSOR, build_config
 from xray_vqa.modeling.patches import use_patch_products
-from xray_vqa.training import pretrain as recipe
-from xray_vqa.training.pretrain_model import AuxiliaryHeads, Batch, PretrainModel
-from xray_vqa.training.pretrain_state import RunState
+from xray_vqa.training.pretraining import pretrain as recipe
+from xray_vqa.training.pretraining.model import AuxiliaryHeads, Batch, PretrainModel
+from xray_vqa.training.pretraining.state import RunState
 
 SIZE_WH = (112, 84)
 TINY = {
@@ -60,7 +60,7 @@ class Run:
 def batch_of(step: int) -> Batch:
     from xray_vqa.core.geometry import Box
     from xray_vqa.core.records import Annotation
-    from xray_vqa.training.stream import branches_of, pack_branches
+    from xray_vqa.training.pretraining.stream import branches_of, pack_branches
 
     generator = torch.Generator().manual_seed(step)
     encoder = PromptEncoder(AutoTokenizer.from_pretrained(NANO_DIR))

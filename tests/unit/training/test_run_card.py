@@ -10,10 +10,10 @@ from transformers import TrainerState
 
 from xray_vqa.config.train import TrainConfig
 from xray_vqa.core.manifest import make_manifest
-from xray_vqa.training import run_card
-from xray_vqa.training.memory import Demand
-from xray_vqa.training.planning import RunPlan
-from xray_vqa.training.run_card import CARD_NAME, CURVES_NAME, FinishedRun, write_run_card
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.planning.plan import RunPlan
+from xray_vqa.training.watching import run_card
+from xray_vqa.training.watching.run_card import CARD_NAME, CURVES_NAME, FinishedRun, write_run_card
 
 HISTORY = [
     {"step": 5, "loss": 3.0, "learning_rate": 1e-4},

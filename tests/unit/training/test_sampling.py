@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, TreeRow
-from xray_vqa.training.sampling import DealtBatches, WithSpares, deal
+from xray_vqa.training.inputs.sampling import DealtBatches, WithSpares, deal
 
 
 class Items:

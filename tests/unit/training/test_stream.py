@@ -12,8 +12,8 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.nano import PROCESSOR, train_tokenizer
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, build_row
-from xray_vqa.training.augment import MIRRORINGS, mirrored
-from xray_vqa.training.stream import (
+from xray_vqa.training.inputs.augment import MIRRORINGS, mirrored
+from xray_vqa.training.pretraining.stream import (
     KINDS,
     LABELS,
     OFFSETS,
@@ -82,8 +82,8 @@ def test_each_visual_token_belongs_to_the_object_that_covers_it():
 
 def test_a_drawn_batch_mirrors_image_owner_objects_and_branches_alike(encoder: PromptEncoder):
     """A bright square stands for the object; wherever a mirroring puts it, boxes, owners and answers must follow."""
-    from xray_vqa.training.pretrain import draw_batch
-    from xray_vqa.training.stream import ScanArrays
+    from xray_vqa.training.pretraining.pretrain import draw_batch
+    from xray_vqa.training.pretraining.stream import ScanArrays
 
     size_wh, box = (112, 84), Box(28, 0, 28, 28)
     image = np.full((84, 112, 3), 255, np.uint8)

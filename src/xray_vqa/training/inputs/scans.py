@@ -13,7 +13,7 @@ from xray_vqa.core.records import SPLITS, Annotation, ScanRecord, Split, VQAPair
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split, split_development
 from xray_vqa.errors import DatasetError
-from xray_vqa.training.faulty import LeftOut
+from xray_vqa.training.inputs.faulty import LeftOut
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PADDING_SEGMENT, Branch
 from xray_vqa.simulation.packing import DEFAULT_CLEAN_SHARE, DEFAULT_THREATS_PER_BAG
 from xray_vqa.simulation.simulate import ScanStream, SimulatedScan, shared_renderer
-from xray_vqa.training.augment import MIRRORINGS, mirrored
+from xray_vqa.training.inputs.augment import MIRRORINGS, mirrored
 
 MAX_OBJECTS = 8
 

@@ -6,13 +6,13 @@ before the first update.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
+from xray_vqa.training.inputs.demand import Demand
 
 GIB = 2**30
 RESERVE_SHARE, RESERVE_BYTES = 0.04, GIB // 2
@@ -24,35 +24,6 @@ ADAM_STATES = 2
 """Numbers a trainable weight, each in its own format."""
 
 Image = TypeVar("Image")
-Item = dict[str, Any]
-"""One image's tree with all that goes with it, from `ScanDataset`."""
-
-
-class Demand(NamedTuple):
-    """What makes a pass large."""
-
-    tokens: int = 0
-    patches: int = 0
-    answers: int = 0
-    """Tokens that meet the output layer."""
-
-    @classmethod
-    def of(cls, items: Iterable[Item]) -> "Demand":
-        """Return what some trees demand together."""
-        return cls.total(
-            cls(
-                item["row"].input_ids.numel(),
-                int(item["grid_thw"].prod()),
-                int((item["row"].labels != IGNORE_INDEX).sum()),
-            )
-            for item in items
-        )
-
-    @classmethod
-    def total(cls, demands: Iterable["Demand"]) -> "Demand":
-        """Return the sums."""
-        columns = list(zip(*demands, strict=True))
-        return cls(*map(sum, columns)) if columns else cls()
 
 
 @dataclass(frozen=True, slots=True)

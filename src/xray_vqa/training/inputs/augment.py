@@ -11,7 +11,7 @@ import torch
 
 from xray_vqa.core.geometry import REGIONS, Box
 from xray_vqa.core.records import Annotation
-from xray_vqa.training.scans import TrainingScan
+from xray_vqa.training.inputs.scans import TrainingScan
 
 MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))
 """Left-right and upside-down; a bag may lie on the belt in any of them."""

@@ -17,12 +17,12 @@ from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.packed_tree import pack_rows
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, Branch, TreeRow, build_row
-from xray_vqa.training.augment import MIRRORINGS, draw_recolouring, mirrored_scan
 from xray_vqa.training.dense import UNKNOWN, owners_of
-from xray_vqa.training.faulty import LeftOut, ScanFaulty
-from xray_vqa.training.image_cache import ImageCache, read_frame
-from xray_vqa.training.memory import Demand
-from xray_vqa.training.scans import Mix, TrainingScan
+from xray_vqa.training.inputs.augment import MIRRORINGS, draw_recolouring, mirrored_scan
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.inputs.faulty import LeftOut, ScanFaulty
+from xray_vqa.training.inputs.image_cache import ImageCache, read_frame
+from xray_vqa.training.inputs.scans import Mix, TrainingScan
 
 
 @dataclass(frozen=True, slots=True)

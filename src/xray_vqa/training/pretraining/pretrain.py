@@ -30,11 +30,10 @@ from xray_vqa.modeling.nano import build_config
 from xray_vqa.modeling.patches import use_patch_products
 from xray_vqa.modeling.processor import Processor
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX
-from xray_vqa.training.augment import MIRRORINGS, jitter
-from xray_vqa.training.pretrain_model import AuxiliaryHeads, Batch, PretrainModel
-from xray_vqa.training.pretrain_state import SHARD_SIZE, RunState, discard_checkpoints
-from xray_vqa.training.ranks import Ranks
-from xray_vqa.training.stream import (
+from xray_vqa.training.inputs.augment import MIRRORINGS, jitter
+from xray_vqa.training.pretraining.model import AuxiliaryHeads, Batch, PretrainModel
+from xray_vqa.training.pretraining.state import SHARD_SIZE, RunState, discard_checkpoints
+from xray_vqa.training.pretraining.stream import (
     KINDS,
     LABELS,
     PROBE,
@@ -42,6 +41,7 @@ from xray_vqa.training.stream import (
     ScanPool,
     StreamSettings,
 )
+from xray_vqa.training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 

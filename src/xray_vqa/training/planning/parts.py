@@ -23,8 +23,9 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from transformers import Trainer
 
 from xray_vqa.errors import ConfigError
-from xray_vqa.training.machines import CudaMemory, DeviceMemory
-from xray_vqa.training.memory import ADAM_STATES, GIB, Demand, Item, MemoryPlan, advice, parts_of, usable_bytes
+from xray_vqa.training.inputs.demand import Demand, Item
+from xray_vqa.training.planning.machines import CudaMemory, DeviceMemory
+from xray_vqa.training.planning.memory import ADAM_STATES, GIB, MemoryPlan, advice, parts_of, usable_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from xray_vqa.core.prompts import MAX_BOXES
 from xray_vqa.errors import GateFailed
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, TreeRow
-from xray_vqa.training.collator import ScanDataset
-from xray_vqa.training.planning import RunPlan
+from xray_vqa.training.inputs.collator import ScanDataset
+from xray_vqa.training.planning.plan import RunPlan
 
 logger = logging.getLogger(__name__)
 

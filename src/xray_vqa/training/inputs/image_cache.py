@@ -33,8 +33,8 @@ from xray_vqa.core.jsonl import disk_errors, replacing
 from xray_vqa.core.manifest import sha256_bytes
 from xray_vqa.errors import ConfigError, ImageUnreadable, Incomplete
 from xray_vqa.modeling.processor import Processor
-from xray_vqa.training.faulty import ScanFaulty
-from xray_vqa.training.scans import TrainingScan
+from xray_vqa.training.inputs.faulty import ScanFaulty
+from xray_vqa.training.inputs.scans import TrainingScan
 
 logger = logging.getLogger(__name__)
 

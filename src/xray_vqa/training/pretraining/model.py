@@ -17,7 +17,7 @@ from xray_vqa.modeling.prompt_tree import (
     tree_mask,
 )
 from xray_vqa.training.dense import DenseHeads, PatchHead
-from xray_vqa.training.stream import BOXES, KINDS, LABELS, OFFSETS, PROBE, QUESTION, SEGMENTS, TOKENS
+from xray_vqa.training.pretraining.stream import BOXES, KINDS, LABELS, OFFSETS, PROBE, QUESTION, SEGMENTS, TOKENS
 
 
 @dataclass(slots=True)

@@ -13,13 +13,14 @@ from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import DatasetError
 from xray_vqa.modeling.fused_lora import FusedLoraLinear
 from xray_vqa.modeling.loading import LoadedModel, is_nano
-from xray_vqa.training.collator import ScanDataset
-from xray_vqa.training.faulty import LEFT_OUT_NAME, LeftOut, counts, report
-from xray_vqa.training.image_cache import ImageCache, check_scans
-from xray_vqa.training.machines import REFERENCES, Machine, Speed, machine_here, speed_of
-from xray_vqa.training.memory import Demand, MemoryPlan, PassSettings, parts_of, pass_cost, plan_memory, state_bytes
+from xray_vqa.training.inputs.collator import ScanDataset
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.inputs.faulty import LEFT_OUT_NAME, LeftOut, counts, report
+from xray_vqa.training.inputs.image_cache import ImageCache, check_scans
+from xray_vqa.training.inputs.scans import TrainingData
+from xray_vqa.training.planning.machines import REFERENCES, Machine, Speed, machine_here, speed_of
+from xray_vqa.training.planning.memory import MemoryPlan, PassSettings, parts_of, pass_cost, plan_memory, state_bytes
 from xray_vqa.training.ranks import Ranks
-from xray_vqa.training.scans import TrainingData
 from xray_vqa.training.trainable import is_gathered_by_module
 
 UPDATES_WORTH_COMPILING = 500

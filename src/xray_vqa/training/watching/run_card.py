@@ -18,8 +18,8 @@ from transformers import TrainerState
 
 from xray_vqa.config.train import GENERATION_METRICS, LOSS_METRIC, TrainConfig
 from xray_vqa.core.manifest import Manifest, package_version
-from xray_vqa.training.before_training import PAGE_NAME
-from xray_vqa.training.planning import RunPlan
+from xray_vqa.training.planning.plan import RunPlan
+from xray_vqa.training.watching.before_training import PAGE_NAME
 
 logger = logging.getLogger(__name__)
 

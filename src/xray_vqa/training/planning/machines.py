@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 
 from xray_vqa.modeling.loading import LoadedModel
-from xray_vqa.training.memory import GIB, Demand
+from xray_vqa.training.inputs.demand import Demand
+from xray_vqa.training.planning.memory import GIB
 
 MFU = {"compiled": 0.47, "eager": 0.35, "cpu": 0.5}
 """Share of a device's arithmetic that training uses while it is busy. Compiled: 55 ms for each further image of 978

@@ -1,0 +1,1 @@
+"""The pre-training of nano on a stream of simulated scans."""
