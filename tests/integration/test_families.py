@@ -39,7 +39,10 @@ def scores(model_dir: Path, scan: Path) -> torch.Tensor:
     return logits[0]
 
 
-@pytest.mark.parametrize("model_type", [*SPECS, UNKNOWN])
+@pytest.mark.parametrize(
+    "model_type",
+    [pytest.param(name, marks=[] if name == "qwen3_vl" else pytest.mark.slow) for name in (*SPECS, UNKNOWN)],
+)
 def test_a_model_is_fine_tuned_and_then_inspects(model_type, pairs_path, tmp_path, capsys, own_logging):
     model_dir, output = write_family(model_type, tmp_path / "model"), tmp_path / "out"
     words = [

@@ -30,6 +30,7 @@ def evaluations(output: Path) -> dict[int, dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_generating_answers_leaves_the_training_as_it_is_and_chooses_the_checkpoint(
     tiny_model_dir, pairs_path, tmp_path
 ):

@@ -67,6 +67,7 @@ def test_training_attention_answers_as_serving_does(tmp_path: Path):
         assert ours.scores["Knife"].probability == pytest.approx(theirs.scores["Knife"].probability, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_weights_are_used_as_they_are_now(tmp_path: Path):
     examiner = make_examiner(tmp_path / "stcray", max_images=1)
     loaded = load_model("nano", device="cpu")
