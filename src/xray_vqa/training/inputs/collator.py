@@ -63,7 +63,6 @@ class ScanDataset(Dataset[dict[str, Any]]):
         self.cache = cache
         self.epoch = 0
         self.scans = list(scans)
-        self._num_first = len(scans)
         self._mixes: list[tuple[int, int, NDArray[np.int64]]] = []
         """For each mix: its first item, how many items an epoch has of it, and its scans in a mixed order."""
         rng = np.random.default_rng(self.augmentation.seed)
