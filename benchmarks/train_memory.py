@@ -57,10 +57,10 @@ SHARE = 0.6
 
 
 class SecondStep(TrainerCallback):
-    """Begins to look for the peak anew when the first update is through."""
+    """Begins to look for the peak anew when the first update of several is through."""
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        if torch.cuda.is_available():
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.cuda.is_available() and state.global_step == 1 < state.max_steps:
             torch.cuda.reset_peak_memory_stats()
 
 
