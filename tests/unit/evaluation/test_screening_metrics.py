@@ -38,7 +38,7 @@ def screened(the_table: ScoreTable, threshold: float = 0.5):
 
 def ranked(scores, truth, weights=None) -> dict[str, float]:
     counts = np.ones(len(truth)) if weights is None else np.array(weights, dtype=float)
-    found = Ranking(scores, truth)(counts[:, None])[:, 0]
+    found = Ranking(scores, truth)(counts[None])[0]
     return dict(zip(Ranking.names, map(float, found), strict=True))
 
 

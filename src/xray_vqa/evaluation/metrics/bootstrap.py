@@ -23,7 +23,7 @@ BLOCK_WEIGHTS = 1 << 21
 
 FloatArray = NDArray[np.float64]
 Statistic = Callable[[FloatArray], FloatArray]
-"""From (observations, draws) float64 weights, how often each observation was drawn, to (numbers, draws); NaN where a
+"""From (draws, observations) float64 weights, how often each observation was drawn, to (draws, numbers); NaN where a
 number is undefined."""
 
 
@@ -60,13 +60,13 @@ def over_groups(
     independent = [len(names)] * len(sizes) if num_independent is None else num_independent
     if not num_observations:
         return [Estimate(value=None, n=n) for n in sizes]
-    values = statistic(np.ones((num_observations, 1)))[:, 0]
-    drawn = np.full((len(sizes), 0), np.nan)
+    values = statistic(np.ones((1, num_observations)))[0]
+    drawn = np.full((0, len(sizes)), np.nan)
     if len(names) > 1 and any(0 < value < 1 for value in values):
         drawn = _draw(statistic, member, len(names), draws, seed)
     return [
         _estimate(float(value), row, n, len(names), k)
-        for value, row, n, k in zip(values, drawn, sizes, independent, strict=True)
+        for value, row, n, k in zip(values, drawn.T, sizes, independent, strict=True)
     ]
 
 
@@ -81,9 +81,9 @@ def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int,
         picked = generator.integers(0, size, (width, size))
         picked += np.arange(width)[:, None] * size
         counts = np.bincount(picked.ravel(), minlength=width * size).reshape(width, size)
-        weights = np.ascontiguousarray(counts.T, dtype=np.float64)
-        parts.append(statistic(weights if apart else weights[member]))
-    return np.hstack(parts)
+        weights = counts.astype(np.float64)
+        parts.append(statistic(weights if apart else weights[:, member]))
+    return np.vstack(parts)
 
 
 def _estimate(value: float, drawn: FloatArray, n: int, num_groups: int, independent: int) -> Estimate:
@@ -116,7 +116,7 @@ def ratios(above: FloatArray, below: FloatArray) -> Statistic:
     """
 
     def statistic(weights: FloatArray) -> FloatArray:
-        top, bottom = above.T @ weights, below.T @ weights
+        top, bottom = weights @ above, weights @ below
         return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
 
     return statistic

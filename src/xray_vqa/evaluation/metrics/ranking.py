@@ -47,51 +47,52 @@ class Ranking:
         """How many positives score higher than each negative, and than none at all."""
 
     def auc(self, weights: FloatArray) -> FloatArray:
-        """Return the AUC, (draws,); NaN without both kinds. Weights: (observations, draws)."""
-        return self._auc(weights[self._positives], _cumulated(weights[self._negatives]))
+        """Return the AUC, (draws,); NaN without both kinds. Weights: (draws, observations)."""
+        return self._auc(weights[:, self._positives], _cumulated(weights[:, self._negatives]))
 
     def __call__(self, weights: FloatArray) -> FloatArray:
-        """Return (names, draws): the AUC, Pd at each Pfa that is not exceeded, Pfa at each Pd that is reached."""
-        up, alarms = weights[self._positives], _cumulated(weights[self._negatives])
+        """Return (draws, names): the AUC, Pd at each Pfa that is not exceeded, Pfa at each Pd that is reached."""
+        up, alarms = weights[:, self._positives], _cumulated(weights[:, self._negatives])
         hits = _cumulated(up)
-        columns = np.arange(weights.shape[1])
+        rows, num_hits, num_alarms = np.arange(len(weights)), hits[:, -1], alarms[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            rows = [self._auc(up, alarms)]
+            found = [self._auc(up, alarms)]
             for level in PFA_LEVELS:
-                last = _count_up_to(alarms, level * alarms[-1] + _SLACK) - 1
-                rows.append(hits[self._hits_above[last], columns] / hits[-1])
+                last = _count_up_to(alarms, level * num_alarms + _SLACK) - 1
+                found.append(hits[rows, self._hits_above[last]] / num_hits)
             for level in PD_LEVELS:
-                needed = _count_up_to(hits, level * hits[-1] - _SLACK)  # so many positives have to be flagged
+                needed = _count_below(hits, level * num_hits - _SLACK)  # so many positives have to be flagged
                 flagged = np.append([0], self._not_below)[np.minimum(needed, len(self._positives))]
-                rows.append(alarms[flagged, columns] / alarms[-1])
-        found = np.vstack(rows)
-        found[:, (hits[-1] <= 0) | (alarms[-1] <= 0)] = np.nan
-        return found
+                found.append(alarms[rows, flagged] / num_alarms)
+        numbers = np.column_stack(found)
+        numbers[(num_hits <= 0) | (num_alarms <= 0)] = np.nan
+        return numbers
 
     def _auc(self, up: FloatArray, alarms: FloatArray) -> FloatArray:
-        total = up.sum(axis=0) * alarms[-1]
-        lost = np.einsum("ij,ij->j", up, alarms[self._above])
-        lost += np.einsum("ij,ij->j", up, alarms[self._not_below])
+        total = up.sum(axis=1) * alarms[:, -1]
+        lost = np.einsum("ij,ij->i", up, alarms[:, self._above])
+        lost += np.einsum("ij,ij->i", up, alarms[:, self._not_below])
         return np.divide(total - lost / 2, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def _cumulated(weights: FloatArray) -> FloatArray:
-    """Return sums over the first 0, 1, ... rows."""
-    sums = np.empty((len(weights) + 1, weights.shape[1]))
-    sums[0] = 0
-    np.cumsum(weights, axis=0, out=sums[1:])
+    """Return sums over the first 0, 1, ... observations."""
+    sums = np.empty((len(weights), weights.shape[1] + 1))
+    sums[:, 0] = 0
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
     return sums
 
 
 def _count_up_to(sums: FloatArray, limits: FloatArray) -> NDArray[np.intp]:
-    """Return how many rows of each ascending column do not exceed its limit, by bisection over all columns at once."""
-    columns = np.arange(sums.shape[1])
-    low, high = np.zeros(len(columns), dtype=np.intp), np.full(len(columns), len(sums), dtype=np.intp)
-    while (low < high).any():
-        middle = (low + high) // 2
-        fits = sums[np.minimum(middle, len(sums) - 1), columns] <= limits
-        low, high = np.where(fits & (low < high), middle + 1, low), np.where(fits, high, middle)
-    return low
+    """Return how many entries of each ascending row do not exceed its limit."""
+    found = [np.searchsorted(row, limit, side="right") for row, limit in zip(sums, limits, strict=True)]
+    return np.array(found, dtype=np.intp)
+
+
+def _count_below(sums: FloatArray, limits: FloatArray) -> NDArray[np.intp]:
+    """Return how many entries of each ascending row lie under its limit."""
+    found = [np.searchsorted(row, limit, side="left") for row, limit in zip(sums, limits, strict=True)]
+    return np.array(found, dtype=np.intp)
 
 
 def independent_groups(truth: BoolArray, groups: Sequence[str]) -> tuple[int, int]:
@@ -105,7 +106,7 @@ def auc_over_groups(scores: FloatArray, truth: BoolArray, groups: Sequence[str],
     ranking = Ranking(scores, truth)
     least = min(independent_groups(truth, groups))
     return over_groups(
-        lambda weights: ranking.auc(weights)[None], groups, [len(groups)], num_independent=[least], draws=draws
+        lambda weights: ranking.auc(weights)[:, None], groups, [len(groups)], num_independent=[least], draws=draws
     )[0]
 
 

@@ -194,21 +194,21 @@ def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: 
 
 def _at_rows(statistic: Statistic, rows: NDArray[np.intp]) -> Statistic:
     def at(weights: FloatArray) -> FloatArray:
-        return statistic(weights if len(rows) == len(weights) else weights[rows])
+        return statistic(weights if len(rows) == weights.shape[1] else weights[:, rows])
 
     return at
 
 
 def _stacked(statistics: Sequence[Statistic]) -> Statistic:
-    return lambda weights: np.vstack([statistic(weights) for statistic in statistics])
+    return lambda weights: np.hstack([statistic(weights) for statistic in statistics])
 
 
 def _macro_f1(hits: FloatArray, both: FloatArray) -> Statistic:
     def statistic(weights: FloatArray) -> FloatArray:
-        top, there = 2 * (hits.T @ weights), both.T @ weights
+        top, there = 2 * (weights @ hits), weights @ both
         found = np.divide(top, there, out=np.zeros_like(top), where=there > 0)
-        num = (there > 0).sum(axis=0)
-        return np.divide(found.sum(axis=0), num, out=np.full(len(num), np.nan), where=num > 0)[None]
+        num = (there > 0).sum(axis=1, keepdims=True)
+        return np.divide(found.sum(axis=1, keepdims=True), num, out=np.full(num.shape, np.nan), where=num > 0)
 
     return statistic
 
