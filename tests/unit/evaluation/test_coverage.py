@@ -7,7 +7,7 @@ from xray_vqa.evaluation.metrics.bootstrap import ratio_over_groups
 from xray_vqa.evaluation.metrics.intervals import exact_rate, rate, rate_over_groups
 
 TRIALS = 2000
-# Of 2,000 trials 95 % +- 3 standard errors of 0.5 points are 93.5 to 96.5: the bounds below leave a sound interval room.
+# Three standard errors of 2,000 trials at 95 % are 1.5 points: a sound interval stays within.
 BAND = (0.93, 0.97)
 
 
