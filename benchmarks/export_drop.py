@@ -69,8 +69,8 @@ def figures_of(
     (spread,) = over_groups(lambda weights: loss(weights)[:, None], groups, [len(groups)], draws=DRAWS)
     parity = compare(said, adapter, base, "").record()
     return {
-        "macro_auc": round(float(macro_auc(said.log_odds, truth, ones)[0]), 4),
-        "macro_auc_less_adapter": round(2 * float(loss(ones)[0]) - 1, 4),
+        "macro_auc": round(macro_auc(said.log_odds, truth, ones).item(), 4),
+        "macro_auc_less_adapter": round(2 * loss(ones).item() - 1, 4),
         "macro_auc_less_adapter_95": [None if at is None else round(2 * at - 1, 4) for at in (spread.low, spread.high)],
         **{name: parity[name] for name in ("equal_decisions", "equal_texts", "mean_difference", "max_difference")},
     }
@@ -98,8 +98,8 @@ def main() -> None:
     with loaded.model.disable_adapter():
         base = ask(loaded, trial)
     forms: dict[str, dict[str, Any]] = {
-        "base": {"macro_auc": round(macro_auc(base.log_odds, truth, np.ones(len(groups))), 4)},
-        "adapter": {"macro_auc": round(macro_auc(adapter.log_odds, truth, np.ones(len(groups))), 4)},
+        "base": {"macro_auc": round(macro_auc(base.log_odds, truth, np.ones((1, len(groups)))).item(), 4)},
+        "adapter": {"macro_auc": round(macro_auc(adapter.log_odds, truth, np.ones((1, len(groups)))).item(), 4)},
     }
     for name, (precision, form) in FORMS.items():
         output = args.work_dir / name

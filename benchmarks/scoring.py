@@ -16,6 +16,7 @@ import numpy as np
 from measuring import calibration_loop_ms, conditions, publish
 
 from xray_vqa.core.calibration import EngineIdentity
+from xray_vqa.core.inspection import ScoreState
 from xray_vqa.core.jsonl import write_jsonl
 from xray_vqa.core.manifest import make_manifest, write_manifest
 from xray_vqa.core.records import compact
@@ -54,7 +55,7 @@ def made_up(num_scans: int, num_answers: int, seed: int = 0):
                 "truth": [{"category": name, "box": box} for name in names],
                 "annotated_categories": list(CATEGORIES),
                 "scores": {
-                    name: ScoreRecord(state="value", probability=round(float(value), 6))
+                    name: ScoreRecord(state=ScoreState.VALUE, probability=round(float(value), 6))
                     for name, value in zip(CATEGORIES, scores, strict=True)
                 },
                 "boxes": {name: [near] for name in names},

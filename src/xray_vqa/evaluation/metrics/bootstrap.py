@@ -140,5 +140,5 @@ def ratio_over_groups(
     above: Sequence[float], below: Sequence[float], groups: Sequence[str], n: int, *, draws: int = DRAWS
 ) -> Estimate:
     """Return sum(above) / sum(below) with its interval over groups."""
-    columns = (np.asarray(part, dtype=float).reshape(-1, 1) for part in (above, below))
-    return ratios_over_groups(*columns, groups, [n], draws=draws)[0]
+    top, bottom = (np.asarray(part, dtype=float).reshape(-1, 1) for part in (above, below))
+    return ratios_over_groups(top, bottom, groups, [n], draws=draws)[0]

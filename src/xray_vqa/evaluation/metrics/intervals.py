@@ -4,9 +4,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import beta, binomtest, norm
 
 from xray_vqa.evaluation.results import Estimate
+
+Flags = Sequence[bool] | NDArray[np.bool_]
+Names = Sequence[str] | NDArray[np.str_]
 
 LEVEL = 0.95
 POWER = 0.8
@@ -29,7 +33,7 @@ def exact_rate(hits: int, n: int) -> Estimate:
     return Estimate(value=hits / n, n=n, low=low, high=high, method="clopper-pearson")
 
 
-def rate_over_groups(hits: Sequence[bool], groups: Sequence[str]) -> Estimate:
+def rate_over_groups(hits: Flags, groups: Names) -> Estimate:
     """Return a share of scans with Wilson's interval; scans of one bag count for less than as many bags.
 
     Where bags have several scans, n is divided by the design effect, the variance over groups against that of as many
@@ -47,7 +51,7 @@ def rate_over_groups(hits: Sequence[bool], groups: Sequence[str]) -> Estimate:
     return Estimate(value=p, n=n, low=min(low, p), high=max(high, p), method="wilson, effective n")
 
 
-def effective_size(hits: Sequence[bool], groups: Sequence[str]) -> float:
+def effective_size(hits: Flags, groups: Names) -> float:
     """Return how many independent scans these are worth: at most their number, and the groups where all agree."""
     n = len(hits)
     _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
