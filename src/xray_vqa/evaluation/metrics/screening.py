@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, Statistic, over_groups, ratios
+from xray_vqa.evaluation.metrics.bootstrap import DETAIL_DRAWS, DRAWS, FloatArray, Statistic, over_groups, ratios
 from xray_vqa.evaluation.metrics.calibration import brier_score, calibration_error
 from xray_vqa.evaluation.metrics.intervals import effective_size, rate_over_groups
 from xray_vqa.evaluation.metrics.prevalence import at_prevalences, cost_points, proof_of
@@ -101,7 +101,7 @@ def score_screening(
 ) -> ScreeningScores:
     """Return the screening scores of a table, category by category, over all items, and by bag.
 
-    All bootstrap intervals rest on the same draws of whole groups.
+    Categories take at most `DETAIL_DRAWS` draws of whole groups, what is told of all items and bags all `draws`.
     """
     limits = np.array([thresholds[name] for name in table.categories])
     bags = bag_table(table, limits)
@@ -156,23 +156,26 @@ def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> 
     hits = (flagged & table.present).astype(float)
     both = flagged.astype(float) + table.present
     num_there = int(table.present.sum())
-    statistics: list[Statistic] = [
-        ratios(2 * hits.sum(axis=1, keepdims=True), both.sum(axis=1, keepdims=True)),
-        _macro_f1(hits, both),
-    ]
-    sizes = [num_there, num_there]
-    num_groups = len(set(table.groups))
-    independent = [num_groups, num_groups]
+    column_sums = ratios(2 * hits.sum(axis=1, keepdims=True), both.sum(axis=1, keepdims=True))
+    item_f1, macro_f1 = over_groups(
+        _stacked([column_sums, _macro_f1(hits, both)]), table.groups, [num_there, num_there], draws=draws
+    )
+    statistics: list[Statistic] = []
+    sizes: list[int] = []
+    independent: list[int] = []
     for column in range(len(table.categories)):
         rows = np.flatnonzero(table.annotated[:, column])
         scores, truth = table.scores[rows, column], table.truth[rows, column]
         groups = [table.groups[row] for row in rows]
         statistics.append(_at_rows(Ranking(worst_case(scores, truth), truth), rows))
         _extend(sizes, independent, truth, groups)
-    estimates = over_groups(_stacked(statistics), table.groups, sizes, num_independent=independent, draws=draws)
+    estimates: list[Estimate] = []
+    if statistics:
+        few = min(draws, DETAIL_DRAWS)
+        estimates = over_groups(_stacked(statistics), table.groups, sizes, num_independent=independent, draws=few)
     width = len(Ranking.names)
     rankings = [
-        dict(zip(Ranking.names, estimates[at : at + width], strict=True)) for at in range(2, len(estimates), width)
+        dict(zip(Ranking.names, estimates[at : at + width], strict=True)) for at in range(0, len(estimates), width)
     ]
     bag_sizes: list[int] = []
     bag_independent: list[int] = []
@@ -180,7 +183,7 @@ def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> 
     of_bags = over_groups(
         Ranking(bags.margins, bags.truth), bags.groups, bag_sizes, num_independent=bag_independent, draws=draws
     )
-    return _Drawn(estimates[0], estimates[1], dict(zip(Ranking.names, of_bags, strict=True)), rankings)
+    return _Drawn(item_f1, macro_f1, dict(zip(Ranking.names, of_bags, strict=True)), rankings)
 
 
 def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: Sequence[str]) -> None:
