@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from xray_vqa.core.images import read_image
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.evaluation.intervals import over_groups
-from xray_vqa.evaluation.screening_metrics import weighted_auc
+from xray_vqa.evaluation.metrics.bootstrap import over_groups
+from xray_vqa.evaluation.metrics.ranking import Ranking
 from xray_vqa.evaluation.testset import PlannedScan, load_test_set
 from xray_vqa.modeling.export import Form, merge_adapter
 from xray_vqa.modeling.fp8 import LARGEST
@@ -50,27 +50,27 @@ def round_activations(loaded: LoadedModel) -> None:
             module.register_forward_pre_hook(rounded)
 
 
-def macro_auc(log_odds: torch.Tensor, truth: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
-    """Return the mean over the categories of how well their probe tells bags with from bags without."""
+def macro_auc(log_odds: torch.Tensor, truth: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the categories of how well their probe tells bags with from bags without, by draw."""
     columns = zip(log_odds.numpy().T, truth.T, strict=True)
-    return float(np.nanmean([weighted_auc(scores, present)(weights) for scores, present in columns]))
+    return np.nanmean([Ranking(scores, present).auc(weights) for scores, present in columns], axis=0)
 
 
 def figures_of(
     said: Said, adapter: Said, base: Said, truth: NDArray[np.bool_], groups: Sequence[str]
 ) -> dict[str, Any]:
     """Return one form's figures."""
-    ones = np.ones(len(groups))
+    ones = np.ones((1, len(groups)))
 
-    def loss(weights: NDArray[np.float64]) -> float:
+    def loss(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         # A difference may be negative, an estimate of the package lies in 0 to 1: hence the half.
         return 0.5 + (macro_auc(said.log_odds, truth, weights) - macro_auc(adapter.log_odds, truth, weights)) / 2
 
-    spread = over_groups(loss, groups, len(groups), draws=DRAWS)
+    (spread,) = over_groups(lambda weights: loss(weights)[:, None], groups, [len(groups)], draws=DRAWS)
     parity = compare(said, adapter, base, "").record()
     return {
-        "macro_auc": round(macro_auc(said.log_odds, truth, ones), 4),
-        "macro_auc_less_adapter": round(2 * loss(ones) - 1, 4),
+        "macro_auc": round(macro_auc(said.log_odds, truth, ones).item(), 4),
+        "macro_auc_less_adapter": round(2 * loss(ones).item() - 1, 4),
         "macro_auc_less_adapter_95": [None if at is None else round(2 * at - 1, 4) for at in (spread.low, spread.high)],
         **{name: parity[name] for name in ("equal_decisions", "equal_texts", "mean_difference", "max_difference")},
     }
@@ -98,8 +98,8 @@ def main() -> None:
     with loaded.model.disable_adapter():
         base = ask(loaded, trial)
     forms: dict[str, dict[str, Any]] = {
-        "base": {"macro_auc": round(macro_auc(base.log_odds, truth, np.ones(len(groups))), 4)},
-        "adapter": {"macro_auc": round(macro_auc(adapter.log_odds, truth, np.ones(len(groups))), 4)},
+        "base": {"macro_auc": round(macro_auc(base.log_odds, truth, np.ones((1, len(groups)))).item(), 4)},
+        "adapter": {"macro_auc": round(macro_auc(adapter.log_odds, truth, np.ones((1, len(groups)))).item(), 4)},
     }
     for name, (precision, form) in FORMS.items():
         output = args.work_dir / name

@@ -34,20 +34,18 @@ from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import find_config, load_policy
 from xray_vqa.core.figures import Figure, Figures, write_figures
 from xray_vqa.evaluation.evaluate import looked_for, running
-from xray_vqa.evaluation.intervals import over_groups, ratio_over_groups
+from xray_vqa.evaluation.metrics.bootstrap import over_groups, ratio_over_groups
+from xray_vqa.evaluation.metrics.calibration import calibration_error
+from xray_vqa.evaluation.metrics.localisation import score_localisation
+from xray_vqa.evaluation.metrics.ranking import Ranking
+from xray_vqa.evaluation.metrics.screening import score_screening
+from xray_vqa.evaluation.metrics.text import is_exact
 from xray_vqa.evaluation.operational import benchmark, gpu_name
 from xray_vqa.evaluation.predict import predict
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
 from xray_vqa.evaluation.score import placed_categories, rounded, score_table
-from xray_vqa.evaluation.screening_metrics import (
-    calibration_error,
-    score_localisation,
-    score_screening,
-    weighted_auc,
-)
 from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, load_test_set
-from xray_vqa.evaluation.text_metrics import is_exact
 from xray_vqa.inference.engine import EngineInfo
 from xray_vqa.modeling.loading import resolve_model_dir
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION
@@ -211,7 +209,9 @@ def exact_match(predictions: list[ScanPrediction]) -> Estimate:
 
 
 def uncorrected_error(predictions: list[ScanPrediction], point: OperatingPoint) -> float | None:
-    return calibration_error(score_table(predictions, point.model_copy(update={"calibration": None})))
+    table = score_table(predictions, point.model_copy(update={"calibration": None}))
+    usable = table.annotated & ~np.isnan(table.scores)
+    return calibration_error(table.scores[usable], table.truth[usable])
 
 
 def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, Any]:
@@ -234,14 +234,14 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
     limits = np.array([point.thresholds[name] for name in tables[0].categories])
     bags = [margins(table, point.thresholds) for table in tables]
 
-    def macro(scores: np.ndarray, weights: np.ndarray) -> float:
+    def macro(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         columns = zip(scores.T, truth.T, strict=True)
-        return float(np.nanmean([weighted_auc(column, there)(weights) for column, there in columns]))
+        return np.nanmean([Ranking(column, there).auc(weights) for column, there in columns], axis=0)
 
-    def bag(scores: np.ndarray, weights: np.ndarray) -> float:
-        return weighted_auc(scores, np.any(truth, axis=1))(weights)
+    def bag(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return Ranking(scores, np.any(truth, axis=1)).auc(weights)
 
-    ones = np.ones(len(p))
+    ones = np.ones((1, len(p)))
     return rounded(
         {
             "model_digest": info.identity.model_digest,
@@ -253,10 +253,10 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
             "logit_difference_mean": float(np.abs(logit(p) - logit(q)).mean()),
             "flags_that_differ": int(((p >= limits) != (q >= limits)).sum()),
             "flags": int((p >= limits).sum()),
-            "macro_auc": macro(p, ones),
-            "macro_auc_other": macro(q, ones),
-            "bag_auc": bag(bags[0], ones),
-            "bag_auc_other": bag(bags[1], ones),
+            "macro_auc": float(macro(p, ones)[0]),
+            "macro_auc_other": float(macro(q, ones)[0]),
+            "bag_auc": float(bag(bags[0], ones)[0]),
+            "bag_auc_other": float(bag(bags[1], ones)[0]),
             # A difference may be negative, an estimate of the package lies in 0 to 1: hence the half.
             "bag_auc_loss_95": spread(lambda w: 0.5 + (bag(bags[1], w) - bag(bags[0], w)) / 2, tables[0].groups),
             "macro_auc_loss_95": spread(lambda w: 0.5 + (macro(q, w) - macro(p, w)) / 2, tables[0].groups),
@@ -266,7 +266,7 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
 
 
 def spread(statistic: Any, groups: tuple[str, ...]) -> list[float | None]:
-    found = over_groups(statistic, groups, len(groups), draws=200)
+    (found,) = over_groups(lambda weights: statistic(weights)[:, None], groups, [len(groups)], draws=200)
     return [None if value is None else 2 * value - 1 for value in (found.low, found.high)]
 
 

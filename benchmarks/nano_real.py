@@ -266,9 +266,9 @@ class Scores:
 
 def scores_of(args: argparse.Namespace, runs: Sequence[Run]) -> Scores:
     """Return the scores of runs that were measured on the same scans."""
+    from xray_vqa.evaluation.metrics.ranking import worst_case
     from xray_vqa.evaluation.predict import read_predictions
     from xray_vqa.evaluation.score import score_table
-    from xray_vqa.evaluation.screening_metrics import worst_case
 
     tables = []
     for run in runs:
@@ -280,12 +280,15 @@ def scores_of(args: argparse.Namespace, runs: Sequence[Run]) -> Scores:
 
 def aucs(scores: Scores, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Return (models, categories) AUC of scans with a category against all others, each scan counted by its weight."""
-    from xray_vqa.evaluation.screening_metrics import weighted_auc
+    from xray_vqa.evaluation.metrics.ranking import Ranking
 
     weights = np.ones(len(scores.groups)) if weights is None else weights
     return np.array(
         [
-            [weighted_auc(model[:, c], scores.truth[:, c])(weights) for c in range(len(scores.categories))]
+            [
+                float(Ranking(model[:, c], scores.truth[:, c]).auc(weights[None])[0])
+                for c in range(len(scores.categories))
+            ]
             for model in scores.scores
         ]
     )

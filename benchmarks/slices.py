@@ -10,10 +10,13 @@ from scipy.special import expit, logit
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import ScanRecord
-from xray_vqa.evaluation.intervals import over_groups, rate
+from xray_vqa.evaluation.metrics.bootstrap import over_groups
+from xray_vqa.evaluation.metrics.intervals import rate
+from xray_vqa.evaluation.metrics.localisation import IOU_FROM, match_boxes
+from xray_vqa.evaluation.metrics.ranking import Ranking
+from xray_vqa.evaluation.metrics.screening import ScoreTable
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.score import rounded, score_table
-from xray_vqa.evaluation.screening_metrics import IOU_FROM, ScoreTable, match_boxes, weighted_auc
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -146,12 +149,11 @@ def bag_slices(
     return found
 
 
-def margin_at(scores: FloatArray, truth: BoolArray, weights: FloatArray | None = None) -> float:
+def margin_at(scores: FloatArray, truth: BoolArray) -> float:
     """Return the lowest threshold that flags at most 5 % of the clean bags."""
-    counted = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(-scores, kind="stable")
-    alarms = np.cumsum(np.where(truth, 0.0, counted)[order])
-    allowed = PFA * np.where(truth, 0.0, counted).sum() + 1e-9
+    alarms = np.cumsum(~truth[order])
+    allowed = PFA * (~truth).sum() + 1e-9
     too_many = np.flatnonzero(alarms > allowed)
     if not len(too_many):
         return float(scores.min())
@@ -179,24 +181,12 @@ def combining_rules(table: ScoreTable, thresholds: Mapping[str, float]) -> dict[
     }
     if min(truth.sum(), (~truth).sum()) >= FOLDS:
         rules["fitted"] = _cross_fitted(np.hstack([p, logit(p)]), truth)
-    return {
-        name: rounded(
-            {
-                "auc": over_groups(weighted_auc(scores, truth), table.groups, len(truth)),
-                "pd_at_pfa_5": over_groups(
-                    lambda w, s=scores: _weighted_pd(s, truth, w), table.groups, int(truth.sum()), draws=400
-                ),
-            }
-        )
-        for name, scores in rules.items()
-    }
-
-
-def _weighted_pd(scores: FloatArray, truth: BoolArray, weights: FloatArray) -> float:
-    total = weights[truth].sum()
-    if not total or not weights[~truth].sum():
-        return float("nan")
-    return float(weights[truth & (scores >= margin_at(scores, truth, weights))].sum() / total)
+    found: dict[str, object] = {}
+    for name, scores in rules.items():
+        estimates = over_groups(Ranking(scores, truth), table.groups, [len(truth)] * len(Ranking.names))
+        by_name = dict(zip(Ranking.names, estimates, strict=True))
+        found[name] = rounded({"auc": by_name["auc"], "pd_at_pfa_5": by_name[f"pd@{PFA:g}"]})
+    return found
 
 
 def _cross_fitted(features: FloatArray, truth: BoolArray) -> FloatArray:

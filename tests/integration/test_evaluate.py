@@ -118,13 +118,17 @@ def test_rows_for_majority_blind_and_untuned_stand_beside_the_model(workplace, c
     (workplace / "base.json").write_text(json.dumps([{}]))  # says 0.01 to everything
     assert evaluate("--blind", "--baseline", "base.json") == 0
     rows = {row["name"]: row for row in results_of(workplace)["rows"]}
-    assert list(rows) == ["model", "untuned", "majority", "blind"]
+    assert list(rows) == ["model", "untuned", "majority", "blind", "guide"]
     assert rows["untuned"]["item_f1"]["value"] == 0.0
     assert rows["untuned"]["bag_auc"]["value"] == 0.5
     # Half of the training answers to each type are "yes" and "no", "knife" and "none": the first in the alphabet wins,
     # and is right on half of the test questions.
     assert rows["majority"]["exact_match"]["value"] == 0.5
     assert rows["blind"]["bag_auc"]["value"] == 0.5
+    assert [rows["guide"][name]["value"] for name in ("exact_match", "item_f1", "bleu", "rouge_l")] == [
+        0.72, 0.85, 0.68, 0.74,
+    ]  # fmt: skip
+    assert rows["guide"]["bag_auc"]["value"] is None
     table = capsys.readouterr().err
     assert all(f"\n{name} " in table for name in rows)
 

@@ -23,7 +23,7 @@ from xray_vqa.evaluation.calibrate import fit_calibration, save_calibration
 from xray_vqa.evaluation.predict import Variant, predict, read_predictions
 from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.results import EvaluationResults
-from xray_vqa.evaluation.score import Contender, rounded, score
+from xray_vqa.evaluation.score import Contender, check_same_scans, rounded, score
 from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
 from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
@@ -131,6 +131,7 @@ def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy)
     predictions, header, manifest = read_predictions(path)
     if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
         raise DatasetError(f"{path}: made from other pairs or annotations; run `xray-vqa evaluate predict` again")
+    check_same_scans(predictions, [scan.record.image_path for scan in data.scans], str(path))
     inputs = {str(path): sha256_file(path)}
     others: list[Contender] = []
     untuned = _other(settings, "untuned", data)

@@ -8,20 +8,24 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
-from xray_vqa.evaluation.intervals import ratio_over_groups
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, ratio_over_groups, ratios_over_groups
 from xray_vqa.evaluation.records import AnswerRecord
-from xray_vqa.evaluation.results import BleuScore, ItemScores, TextScores
+from xray_vqa.evaluation.results import CorpusScore, ItemScores, TextScores
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.base import Metric
 
 NORMALISER = "vqa_v2-without-apostrophes"
 """VQAv2's rules (Antol et al. 2015, the published evaluation), but for its table of contractions: an apostrophe inside
@@ -56,6 +60,7 @@ _TOKEN = re.compile(
 )
 
 
+@lru_cache(maxsize=2**12)
 def normalise(text: str) -> str:
     """Return a text as VQAv2 compares it: lower case, no punctuation but inside numbers, no articles, digits for
     number words. Not to be applied twice.
@@ -179,7 +184,7 @@ def rouge_l(said: str, truth: str) -> float:
     return float(_rouge().score(truth, said)["rougeL"].fmeasure)
 
 
-def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> BleuScore:
+def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> CorpusScore:
     """Return corpus BLEU, 0 to 1, never a mean over sentences.
 
     Each language is tokenised as it needs; with several tokenizers the value is the mean weighted by answers.
@@ -192,10 +197,45 @@ def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[
     total, signatures = 0.0, []
     for tokenizer, pairs in sorted(parts.items()):
         bleu = BLEU(tokenize=tokenizer)
-        score = bleu.corpus_score([h for h, _ in pairs], [[r for _, r in pairs]]).score / 100
-        total += min(score, 1.0) * len(pairs)  # sacrebleu gives 100.00000000000004 for a perfect corpus
+        total += _corpus_score(bleu, tokenizer, pairs) * len(pairs)
         signatures.append(str(bleu.get_signature()))
-    return BleuScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+    return CorpusScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+
+
+def corpus_chrf(said: Sequence[str], truths: Sequence[str]) -> CorpusScore:
+    """Return corpus chrF2++ (Popovic 2017: letters up to six in a row, words up to two), 0 to 1."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    if not said:
+        return CorpusScore(value=None, n=0, signatures=[])
+    chrf = CHRF(word_order=2)
+    score = _corpus_score(chrf, "chrf", list(zip(said, truths, strict=True)))
+    return CorpusScore(value=score, n=len(said), signatures=[str(chrf.get_signature())])
+
+
+_SEGMENTS: dict[tuple[str, str, str], list[float]] = {}
+_MAX_SEGMENTS = 2**17
+"""Statistics of answers, 200 bytes each; each is counted in the whole, in its type and in its language."""
+
+
+def _corpus_score(metric: "Metric", name: str, pairs: Sequence[tuple[str, str]]) -> float:
+    """Return a corpus score from the sums of its segments' statistics, as `Metric.corpus_score` itself adds them up.
+
+    That method takes every text apart again at each call, most of the time that scoring takes; the two inner methods
+    have been there since sacrebleu 2.0, and a test compares with the outer one.
+    """
+    found: list[list[float]] = []
+    for said, truth in pairs:
+        statistics = _SEGMENTS.get((name, said, truth))
+        if statistics is None:
+            (statistics,) = metric._extract_corpus_statistics([said], [[truth]])
+            if len(_SEGMENTS) >= _MAX_SEGMENTS:
+                _SEGMENTS.clear()
+            _SEGMENTS[name, said, truth] = statistics
+        found.append(statistics)
+    metric.num_refs = 1
+    # sacrebleu gives 100.00000000000004 for a perfect corpus
+    return min(metric._aggregate_and_compute(found).score / 100, 1.0)
 
 
 def _bleu_tokenizer(language: str) -> str:
@@ -203,7 +243,9 @@ def _bleu_tokenizer(language: str) -> str:
     return "zh" if family == "zh" else "char" if family in ("ja", "th", "lo", "km", "my") else "13a"
 
 
-def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str]) -> ItemScores:
+def item_scores(
+    named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str], *, draws: int = DRAWS
+) -> ItemScores:
     """Return micro precision, recall and F1 of named items; null where nothing is there and nothing was named."""
     hits = [len(a & b) for a, b in zip(named, there, strict=True)]
     num_named, num_there = sum(map(len, named)), sum(map(len, there))
@@ -211,40 +253,61 @@ def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]]
     return ItemScores(
         precision=sum(hits) / num_named if num_named else None,
         recall=sum(hits) / num_there if num_there else None,
-        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there),
+        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there, draws=draws),
     )
 
 
-def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> TextScores:
+def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str], *, draws: int = DRAWS) -> TextScores:
     """Return all text metrics of some answers.
 
     Args:
         answers: In any order; the numbers do not depend on it.
         groups: The bag that each answer is about.
+        draws: Of the bootstrap.
     """
-    ones = [1.0] * len(answers)
-    exact = [float(is_exact(a.said, a.short_truth, a.truth)) for a in answers]
-    lenient = [float(is_lenient(a.said, a.short_truth, a.truth, a.language)) for a in answers]
-    rouge = [rouge_l(a.said, a.truth) for a in answers]
-    long = [k for k, a in enumerate(answers) if is_long(a.truth)]
+    judged = [_judged(a.said, a.short_truth, a.truth, a.language) for a in answers]
+    long = [k for k, each in enumerate(judged) if each.is_long]
     listing = [
         k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES and a.short_truth not in ("yes", "no")
     ]
+    counted = np.array([[1.0, 1.0, each.is_long, 1.0] for each in judged]).reshape(-1, 4)
+    values = np.array([[e.exact, e.lenient, e.rouge * e.is_long, e.rouge] for e in judged], dtype=float).reshape(-1, 4)
+    sizes = [len(answers), len(answers), len(long), len(answers)]
+    exact, lenient, rouge, rouge_all = ratios_over_groups(values, counted, groups, sizes, draws=draws)
+    said, truths = [answers[k].said for k in long], [answers[k].truth for k in long]
     return TextScores(
         num_questions=len(answers),
         num_unreadable=sum(a.failure is not None for a in answers),
-        exact_match=ratio_over_groups(exact, ones, groups, len(answers)),
-        lenient_match=ratio_over_groups(lenient, ones, groups, len(answers)),
+        exact_match=exact,
+        lenient_match=lenient,
         item_f1=item_scores(
             [_named(answers[k]) for k in listing],
             [_there(answers[k]) for k in listing],
             [groups[k] for k in listing],
+            draws=draws,
         )
         if listing
         else None,
-        bleu=corpus_bleu(
-            [answers[k].said for k in long], [answers[k].truth for k in long], [answers[k].language for k in long]
-        ),
-        rouge_l=ratio_over_groups([rouge[k] for k in long], [1.0] * len(long), [groups[k] for k in long], len(long)),
-        rouge_l_all=ratio_over_groups(rouge, ones, groups, len(answers)),
+        bleu=corpus_bleu(said, truths, [answers[k].language for k in long]),
+        chrf=corpus_chrf(said, truths),
+        rouge_l=rouge,
+        rouge_l_all=rouge_all,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    exact: bool
+    lenient: bool
+    rouge: float
+    is_long: bool
+
+
+@lru_cache(maxsize=2**15)  # short answers repeat, and each is scored whole, by its type and by its language
+def _judged(said: str, short_truth: str, truth: str, language: str) -> _Judged:
+    return _Judged(
+        exact=is_exact(said, short_truth, truth),
+        lenient=is_lenient(said, short_truth, truth, language),
+        rouge=rouge_l(said, truth),
+        is_long=is_long(truth),
     )
