@@ -82,7 +82,11 @@ def coverage_plot(points: Sequence[Point]) -> Plot | None:
     """Return the share of wrong decisions among the probes that are decided, the surest first, by their share."""
     if not points:
         return None
-    last = next(level for level in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if level >= max(risk for _, risk in points) or level == 1.0)
+    last = next(
+        level
+        for level in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+        if level >= max(risk for _, risk in points) or level == 1.0
+    )
     plot = Plot(
         title="Risk-coverage curve: wrong decisions by how many are made",
         x=Axis.shares("probes decided, the surest first, %"),

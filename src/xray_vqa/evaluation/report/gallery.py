@@ -105,14 +105,10 @@ def _judge(prediction: ScanPrediction, header: PredictionsHeader) -> _Judged:
         raw = prediction.probability(name)
         margins[name] = None if raw is None else header.point.correct(raw) - header.point.thresholds[name]
     missed = tuple(
-        name
-        for name, margin in margins.items()
-        if name in prediction.present and (margin is None or margin < 0)
+        name for name, margin in margins.items() if name in prediction.present and (margin is None or margin < 0)
     )
     alarms = tuple(
-        name
-        for name, margin in margins.items()
-        if name not in prediction.present and (margin is None or margin >= 0)
+        name for name, margin in margins.items() if name not in prediction.present and (margin is None or margin >= 0)
     )
     kind: Kind = "missed" if missed else "alarm" if alarms else "found" if prediction.present else "quiet"
     decisive = missed or alarms or tuple(prediction.present) or tuple(margins)

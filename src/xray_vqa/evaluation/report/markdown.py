@@ -109,7 +109,11 @@ def _rest(results: EvaluationResults) -> list[str]:
         *_table(
             ["", "as given", "corrected"],
             (
-                [name.replace("_", " "), _number(getattr(calibration.before, name)), _number(getattr(calibration.after, name))]
+                [
+                    name.replace("_", " "),
+                    _number(getattr(calibration.before, name)),
+                    _number(getattr(calibration.after, name)),
+                ]
                 for name in errors
             ),
         ),

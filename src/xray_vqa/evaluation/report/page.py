@@ -97,7 +97,7 @@ def _csp_hash(text: str) -> str:
 def _filter_rules(num_categories: int) -> str:
     """Rules by which a category's button hides the scans of others: the filter works where scripts do not run."""
     return "".join(
-        f'body:has(#cat-{index}:checked) .scan:not(.c{index}) {{ display: none; }}\n' for index in range(num_categories)
+        f"body:has(#cat-{index}:checked) .scan:not(.c{index}) {{ display: none; }}\n" for index in range(num_categories)
     )
 
 

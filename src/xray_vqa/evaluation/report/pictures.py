@@ -18,7 +18,9 @@ HEAT_SIDE = 96
 HeatMap = NDArray[np.floating] | bytes
 """(height, width) of any size with 0 for nothing and 1 for most, or the bytes of a greyscale PNG of it."""
 
-_RAMP = np.array([(0.0, 66, 10, 104), (0.35, 147, 38, 103), (0.6, 221, 81, 58), (0.85, 252, 165, 10), (1.0, 252, 255, 164)])
+_RAMP = np.array(
+    [(0.0, 66, 10, 104), (0.35, 147, 38, 103), (0.6, 221, 81, 58), (0.85, 252, 165, 10), (1.0, 252, 255, 164)]
+)
 """Dark violet to light yellow, lightness rising with heat, so that it can be read without seeing colours."""
 
 

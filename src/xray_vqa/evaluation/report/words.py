@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from xray_vqa.evaluation.results import BagScores, Estimate, EvaluationResults
 
+
 @dataclass(frozen=True, slots=True)
 class Hundred:
     """One statement about a hundred bags, with the range that the sample allows."""
@@ -19,7 +20,11 @@ class Hundred:
 def headline(bag: BagScores) -> list[Hundred]:
     """Return the two statements that everything else explains."""
     found = _hundred(
-        "found", bag.pd, "finds {} of 100 bags with a threat", "No bag with a threat was among the scans.", "threat bags"
+        "found",
+        bag.pd,
+        "finds {} of 100 bags with a threat",
+        "No bag with a threat was among the scans.",
+        "threat bags",
     )
     stopped = _hundred(
         "stopped", bag.pfa, "stops {} of 100 clean bags", "No clean bag was among the scans.", "clean bags"
@@ -65,8 +70,9 @@ def limits_of(results: EvaluationResults) -> Sequence[str]:
     bag = results.screening.bag
     told = list(rule_of_three(bag))
     covered = len(results.scored.covered_categories)
+    names = ", ".join(results.screening.categories) or "none"
     told.append(
-        f"Only categories that the scans' source labels were scored: {', '.join(results.screening.categories) or 'none'}. "
+        f"Only categories that the scans' source labels were scored: {names}. "
         f"The model says that it covers {covered}."
     )
     if bag.num_left_out:
