@@ -77,9 +77,9 @@ def score_contender(contender: Contender, *, draws: int = DRAWS) -> ContenderSco
 def check_once(predictions: Sequence[ScanPrediction], name: str) -> None:
     """Raise DatasetError where a scan or a question stands in some predictions more than once."""
     scans = Counter(p.image_path for p in predictions)
-    pairs = Counter(answer.pair for p in predictions for answer in p.answers)
+    asked = Counter((p.image_path, answer.pair) for p in predictions for answer in p.answers)
     doubled = [path for path, count in scans.items() if count > 1]
-    doubled += [f"question {pair + 1}" for pair, count in pairs.items() if count > 1]
+    doubled += [f"{path}, question {pair + 1}" for (path, pair), count in asked.items() if count > 1]
     if doubled:
         raise DatasetError(f"predictions of {name}: {len(doubled)} entries are there twice, first {doubled[0]}")
 

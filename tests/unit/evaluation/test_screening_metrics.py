@@ -6,18 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.evaluation.metrics.screening import (
-    PlacedCategory,
-    ScoreTable,
-    auc,
-    average_precision,
-    match_boxes,
-    pd_at_pfa,
-    roc_points,
-    score_localisation,
-    score_screening,
-    weighted_auc,
-)
+from xray_vqa.evaluation.metrics.localisation import PlacedCategory, match_boxes, score_localisation
+from xray_vqa.evaluation.metrics.ranking import Ranking, auc, average_precision, roc_points
+from xray_vqa.evaluation.metrics.screening import ScoreTable, score_screening
 
 NAN = float("nan")
 
@@ -42,7 +33,13 @@ def table(scores, truth, annotated=None, unlisted=None, groups=None) -> ScoreTab
 
 def screened(the_table: ScoreTable, threshold: float = 0.5):
     limits = dict.fromkeys(the_table.categories, threshold)
-    return score_screening(the_table, limits, dict.fromkeys(the_table.categories, "default"))
+    return score_screening(the_table, limits, dict.fromkeys(the_table.categories, "default"), draws=500)
+
+
+def ranked(scores, truth, weights=None) -> dict[str, float]:
+    counts = np.ones(len(truth)) if weights is None else np.array(weights, dtype=float)
+    found = Ranking(scores, truth)(counts[:, None])[:, 0]
+    return dict(zip(Ranking.names, map(float, found), strict=True))
 
 
 def test_auc_worked_by_hand():
@@ -67,9 +64,8 @@ def test_roc_worked_by_hand():
 
 def test_pd_at_pfa_does_not_interpolate():
     scores, truth = arrays([0.9, 0.6, 0.2], [0.7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
-    assert pd_at_pfa(scores, truth, 0.05).value == pytest.approx(1 / 3)  # no false alarm is allowed among ten
-    assert pd_at_pfa(scores, truth, 0.10).value == 1.0  # one is
-    assert pd_at_pfa(scores, truth, 0.10).n == 3
+    assert ranked(scores, truth)["pd@0.05"] == pytest.approx(1 / 3)  # no false alarm is allowed among ten
+    assert ranked(scores, truth)["pd@0.1"] == 1.0  # one is
 
 
 def test_a_category_worked_by_hand():
@@ -209,11 +205,11 @@ def test_auc_agrees_with_its_definition_and_its_weighted_form(rows):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     value = auc(scores[truth], scores[~truth])
     if value is None:
-        assert np.isnan(weighted_auc(scores, truth)(np.ones(len(rows))))
+        assert np.isnan(ranked(scores, truth)["auc"])
         return
     pairs = [(a > b) + (a == b) / 2 for a in scores[truth] for b in scores[~truth]]
     assert value == pytest.approx(np.mean(pairs))
-    assert weighted_auc(scores, truth)(np.ones(len(rows))) == pytest.approx(value)
+    assert ranked(scores, truth)["auc"] == pytest.approx(value)
 
 
 @given(labelled, st.integers(0, 3))
@@ -222,7 +218,7 @@ def test_weighted_auc_counts_repeats(rows, seed):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
     repeated, repeated_truth = np.repeat(scores, weights), np.repeat(truth, weights)
     expected = auc(repeated[repeated_truth], repeated[~repeated_truth])
-    weighted = weighted_auc(scores, truth)(weights.astype(float))
+    weighted = ranked(scores, truth, weights)["auc"]
     assert np.isnan(weighted) if expected is None else weighted == pytest.approx(expected)
 
 
@@ -237,10 +233,10 @@ def test_a_monotone_correction_changes_no_ranking(rows):
 @given(labelled)
 def test_detection_grows_with_the_false_alarms_allowed(rows):
     scores, truth = np.array([p for p, _ in rows]), np.array([t for _, t in rows])
-    values = [pd_at_pfa(scores, truth, level).value for level in (0.01, 0.05, 0.1, 1.0)]
-    if None not in values:
-        assert values == sorted(values)
-        assert values[-1] == 1.0
+    found = ranked(scores, truth)
+    if not np.isnan(found["auc"]):
+        assert found["pd@0.01"] <= found["pd@0.05"] <= found["pd@0.1"]
+        assert found["pfa@0.9"] <= found["pfa@0.95"]
 
 
 matrices = st.integers(2, 12).flatmap(

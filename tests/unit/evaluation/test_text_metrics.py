@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray_vqa.core.lexicon import load_lexicon
-from xray_vqa.evaluation.records import AnswerRecord
 from xray_vqa.evaluation.metrics.text import (
     corpus_bleu,
     is_exact,
@@ -16,6 +15,7 @@ from xray_vqa.evaluation.metrics.text import (
     rouge_l,
     score_answers,
 )
+from xray_vqa.evaluation.records import AnswerRecord
 
 
 def answer(said: str | None, truth: str, *, short: str = "", kind: str = "general", **more: object) -> AnswerRecord:

@@ -72,7 +72,7 @@ def over_groups(
 
 def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int, seed: int) -> FloatArray:
     generator = np.random.default_rng(seed)
-    apart = len(member) == size
+    apart = np.array_equal(member, np.arange(size))
     block = max(1, min(draws, BLOCK_WEIGHTS // len(member)))
     parts: list[FloatArray] = []
     for start in range(0, draws, block):
@@ -82,7 +82,7 @@ def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int,
         picked += np.arange(width)[:, None] * size
         counts = np.bincount(picked.ravel(), minlength=width * size).reshape(width, size)
         weights = np.ascontiguousarray(counts.T, dtype=np.float64)
-        parts.append(statistic(weights[member] if not apart or (np.diff(member) != 1).any() else weights))
+        parts.append(statistic(weights if apart else weights[member]))
     return np.hstack(parts)
 
 
@@ -127,10 +127,9 @@ def ratios_over_groups(
 ) -> list[Estimate]:
     """Return the ratios of sums of each column with their intervals; what a group has is added up once, beforehand."""
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    top, bottom = (
-        np.column_stack([np.bincount(member, column, len(names)) for column in part.T]).reshape(len(names), -1)
-        for part in (above, below)
-    )
+    top, bottom = np.zeros((len(names), len(sizes))), np.zeros((len(names), len(sizes)))
+    np.add.at(top, member, above)
+    np.add.at(bottom, member, below)
     independent = [int(count) for count in (bottom > 0).sum(axis=0)]
     return over_groups(
         ratios(top, bottom), [str(name) for name in names], sizes, num_independent=independent, draws=draws

@@ -1,4 +1,4 @@
-"""From rates to what an operator meets: alarms and misses among real bags, costs, and what the bags seen so far prove."""
+"""From rates to what an operator meets: alarms and misses among real bags, costs, and what the bags seen prove."""
 
 from collections.abc import Sequence
 

@@ -269,9 +269,7 @@ def _proof(flagged: BoolArray, truth: BoolArray, groups: NDArray[np.str_]) -> Pr
 
 def _item_scores(table: ScoreTable, limits: FloatArray, f1: Estimate) -> ItemScores:
     flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
-    hits, num_flagged, num_there = (
-        int(part.sum()) for part in (flagged & table.present, flagged, table.present)
-    )
+    hits, num_flagged, num_there = (int(part.sum()) for part in (flagged & table.present, flagged, table.present))
     return ItemScores(
         precision=hits / num_flagged if num_flagged else None,
         recall=hits / num_there if num_there else None,

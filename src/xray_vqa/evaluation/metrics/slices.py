@@ -1,7 +1,7 @@
 """Where a model is weak: detection by what made a bag or an item hard, at the thresholds in force.
 
-Slices come from what the predictions carry. A factor that no scan tells is absent, and a scan or item that does not tell
-one is in none of its slices.
+Slices come from what the predictions carry. A factor that no scan tells is absent, and a scan or item that does not
+tell one is in none of its slices.
 """
 
 import math
@@ -39,7 +39,8 @@ def score_slices(predictions: Sequence[ScanPrediction], point: OperatingPoint) -
         _add_bag(slices, number, prediction, point)
         for item in prediction.truth:
             if item.category in prediction.annotated_categories and item.category in point.thresholds:
-                case = _Case(number, prediction.group, True, _is_flagged(prediction, item.category, point, there=True))
+                flagged = _is_flagged(prediction, item.category, point, there=True)
+                case = _Case(number, prediction.group, is_threat=True, flagged=flagged)
                 for factor, of in _ITEM_FACTORS.items():
                     if (value := of(prediction, item)) is not None:
                         slices[factor][value].append(case)
@@ -58,7 +59,7 @@ def _add_bag(
     if not names or (not is_threat and prediction.num_unlisted):
         return
     flagged = any(_is_flagged(prediction, name, point, there=is_threat) for name in names)
-    case = _Case(number, prediction.group, is_threat, flagged)
+    case = _Case(number, prediction.group, is_threat=is_threat, flagged=flagged)
     values = {f"bag {name}": str(prediction.factors[name]) for name in BAG_FACTORS if name in prediction.factors}
     if prediction.source:
         values["source"] = prediction.source

@@ -46,9 +46,9 @@ def _head(results: EvaluationResults, title: str, about: About) -> list[str]:
         f"{scored.num_groups} bags, {scored.split} split.",
         "",
         *_table(
-            ["", *(name for name, _ in COLUMNS), "BLEU", "ROUGE-L", "what it is"],
+            ["", *(name for name, _ in COLUMNS), "what it is"],
             (
-                [row.name, *map(format_estimate, [*cells_of(row), row.bleu, row.rouge_l]), row.what]
+                [row.name, *map(format_estimate, cells_of(row)), row.what]
                 for row in results.rows
             ),
         ),

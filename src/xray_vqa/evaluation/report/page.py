@@ -78,6 +78,7 @@ def write_report(
         "interval": _interval,
         "percent": _percent,
         "percents": _percents,
+        "percent_range": _percent_range,
         "unhashed": _unhashed,
     }
     return write_page(path, _TEMPLATES / "page.html.j2", values, filters)
@@ -135,6 +136,12 @@ def _interval(estimate: Estimate) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _percent_range(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
 
 
 def _percents(estimate: Estimate) -> str:

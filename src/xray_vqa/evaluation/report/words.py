@@ -15,6 +15,8 @@ class Hundred:
     count: int | None
     sentence: str
     basis: str
+    range: str = ""
+    """Its 95 % interval, "[80, 92]"; empty where there is none."""
 
 
 def headline(bag: BagScores) -> list[Hundred]:
@@ -38,9 +40,11 @@ def _hundred(kind: str, estimate: Estimate, sentence: str, without: str, what: s
     count = round(100 * estimate.value)
     hits = round(estimate.value * estimate.n)
     basis = f"{hits} of {estimate.n} {what}"
-    if estimate.low is not None and estimate.high is not None:
-        basis += f"; 95 % interval {100 * estimate.low:.0f} to {100 * estimate.high:.0f} of 100"
-    return Hundred(kind, count, sentence.format(count), basis)
+    if estimate.low is None or estimate.high is None:
+        return Hundred(kind, count, sentence.format(count), basis)
+    low, high = f"{100 * estimate.low:.0f}", f"{100 * estimate.high:.0f}"
+    basis += f"; 95 % interval {low} to {high} of 100"
+    return Hundred(kind, count, sentence.format(count), basis, f"[{low}, {high}]")
 
 
 def rule_of_three(bag: BagScores) -> list[str]:
