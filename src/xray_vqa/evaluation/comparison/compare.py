@@ -1,8 +1,7 @@
 """Two predictions files of the same scans and questions, compared bag by bag."""
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +11,10 @@ from xray_vqa.core.jsonl import read_json
 from xray_vqa.core.manifest import Manifest, sha256_bytes, sha256_file
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import DatasetError
-from xray_vqa.evaluation.comparison.paired import (
-    DRAWS,
-    BoolArray,
-    Difference,
-    FloatArray,
-    IntArray,
-    Side,
-    holm,
-    mcnemar_exact,
-    paired_difference,
-    ranking,
-    ratio,
-)
+from xray_vqa.evaluation.comparison.judged import METRICS, Judged
+from xray_vqa.evaluation.comparison.paired import DRAWS, BoolArray, Difference, holm, mcnemar_exact, paired_difference
 from xray_vqa.evaluation.predict import read_predictions
 from xray_vqa.evaluation.records import PredictionsHeader, ScanPrediction
-from xray_vqa.evaluation.score import score_table
-from xray_vqa.evaluation.screening_metrics import worst_case
-from xray_vqa.evaluation.text_metrics import is_exact, is_long, rouge_l
 
 COMPARE_VERSION = "1"
 BAG_SLICES = ("clutter_level", "concealment")
@@ -177,12 +162,12 @@ def compare(
         )
     ordered = [sorted(predictions, key=lambda p: p.image_path) for predictions, _, _ in read]
     _check_same(ordered[0], ordered[1], files)
-    sides = [_Judged.of(predictions, header) for predictions, (_, header, _) in zip(ordered, read, strict=True)]
+    sides = [Judged.of(predictions, header) for predictions, (_, header, _) in zip(ordered, read, strict=True)]
     compared = [_compared(file, header) for file, (_, header, _) in zip(files, read, strict=True)]
     a, b = sides
     slices = _slices(a, b, ordered[0])
     corrected = holm([entry.p_value for entry in slices.values()])
-    size = len(set(a.groups))
+    size = a.size
     deltas = {
         name: Delta.of(
             paired_difference(side(a), side(b), size, draws=draws, seed=seed), margin, lower_is_better=name == "pfa"
@@ -200,8 +185,8 @@ def compare(
         draws=draws,
         seed=seed,
         metrics=deltas,
-        detection=a.flips(b, a.truth),
-        alarms=a.flips(b, a.clean),
+        detection=_detection(a, b, a.truth),
+        alarms=Flips.count(*(side.right(side.clean, flagged_is_right=False) for side in sides)),
         slices={
             name: entry.model_copy(update={"p_corrected": p})
             for (name, entry), p in zip(slices.items(), corrected, strict=True)
@@ -231,84 +216,64 @@ def _check_same(a: Sequence[ScanPrediction], b: Sequence[ScanPrediction], files:
             raise DatasetError(f"{files[0]} and {files[1]}: annotations of {one.image_path} differ")
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What one model made of the scans, in the order of their paths."""
+def _detection(a: Judged, b: Judged, rows: BoolArray) -> Flips:
+    return Flips.count(*(side.right(rows, flagged_is_right=True) for side in (a, b)))
 
-    groups: tuple[str, ...]
-    member: IntArray
-    truth: BoolArray
-    """Scans with an annotated threat."""
-    clean: BoolArray
-    margins: FloatArray
-    """The largest margin over a category's threshold, the worst case where a score is missing."""
-    hits: FloatArray
-    """Items rightly flagged, a scan."""
-    named: FloatArray
-    """Items flagged and items there, a scan."""
-    found: dict[str, tuple[BoolArray, BoolArray]]
-    """By category: scans with it, and those flagged for it."""
-    answers: tuple[tuple[int, str, bool, float | None], ...]
-    """(scan, question type, exact, ROUGE-L on a long reference)."""
 
-    @classmethod
-    def of(cls, predictions: Sequence[ScanPrediction], header: PredictionsHeader) -> "_Judged":
-        table = score_table(predictions, header.point)
-        limits = np.array([header.point.thresholds[name] for name in table.categories])
-        truth: BoolArray = np.any(table.present, axis=1)
-        clean = ~truth & ~table.unlisted & table.annotated.any(axis=1)
-        margins = worst_case(np.where(table.annotated, table.scores - limits, -np.inf), truth[:, None])
-        flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
-        return cls(
-            groups=table.groups,
-            member=np.unique(np.asarray(table.groups, dtype=str), return_inverse=True)[1],
-            truth=truth,
-            clean=clean,
-            margins=margins.max(axis=1, initial=-np.inf),
-            hits=(flagged & table.present).sum(axis=1).astype(float),
-            named=(flagged.sum(axis=1) + table.present.sum(axis=1)).astype(float),
-            found={
-                name: (table.present[:, column], flagged[:, column]) for column, name in enumerate(table.categories)
-            },
-            answers=tuple(
-                (
-                    row,
-                    answer.question_type,
-                    is_exact(answer.said, answer.short_truth, answer.truth),
-                    rouge_l(answer.said, answer.truth) if is_long(answer.truth) else None,
-                )
-                for row, prediction in enumerate(predictions)
-                for answer in prediction.answers
-            ),
-        )
+def _slices(a: Judged, b: Judged, predictions: Sequence[ScanPrediction]) -> dict[str, Flips]:
+    slices = {
+        f"category {name}": Flips.count(a.found_of(name), b.found_of(name))
+        for name, (there, _) in a.found.items()
+        if there.any()
+    }
+    for factor in BAG_SLICES:
+        values = [str(prediction.factors.get(factor, "")) for prediction in predictions]
+        for value in sorted(set(values) - {""}):
+            rows = np.array([found == value for found in values], dtype=bool) & a.truth
+            if rows.any():
+                slices[f"{factor.replace('_', ' ')} {value}"] = _detection(a, b, rows)
+    for kind in sorted({kind for _, kind, _, _ in a.answers}):
+        slices[f"questions {kind}"] = Flips.count(a.answers_right(kind), b.answers_right(kind))
+    return slices
 
-    @property
-    def flagged(self) -> BoolArray:
-        return self.margins >= 0
 
-    @property
-    def size(self) -> int:
-        return len(set(self.groups))
+def _flips(a: Judged, b: Judged, predictions: Sequence[ScanPrediction]) -> list[Flip]:
+    kinds = {
+        "threat lost": a.truth & a.flagged & ~b.flagged,
+        "false alarm new": a.clean & ~a.flagged & b.flagged,
+        "threat found": a.truth & ~a.flagged & b.flagged,
+        "false alarm gone": a.clean & a.flagged & ~b.flagged,
+    }
+    return [
+        Flip(kind=kind, image_path=p.image_path, group=p.group, categories=sorted(p.present))
+        for kind, rows in kinds.items()
+        for p, flipped in zip(predictions, rows, strict=True)
+        if flipped
+    ]
 
-    def flips(self, other: "_Judged", rows: BoolArray) -> Flips:
-        """Count bags right and wrong among some scans; a bag with a threat is found if any of its scans is flagged."""
-        right = [self._any_of_bag(side.flagged if rows is not self.clean else side.flagged, rows) for side in (self, other)]
-        return Flips.count(right[0], right[1]) if rows is not self.clean else Flips.count(~right[0], ~right[1])
 
-    def _any_of_bag(self, flagged: BoolArray, rows: BoolArray) -> BoolArray:
-        bags = np.unique(self.member[rows])
-        return np.bincount(self.member[rows], flagged[rows], self.size)[bags] > 0
+def _compared(file: Path, header: PredictionsHeader) -> Compared:
+    digests = "+".join(d[:12] for d in (header.identity.model_digest, header.identity.adapter_digest) if d)
+    return Compared(
+        file=str(file),
+        sha256=sha256_file(file),
+        model=f"{header.model_name}@{digests}",
+        engine=header.identity.engine,
+        dtype=header.identity.dtype,
+        calibrated=header.point.calibration is not None,
+    )
 
-    def mean(self, values: FloatArray, rows: BoolArray) -> Side:
-        return ratio(values * rows, rows.astype(float), self.member, self.size)
 
-    def ranked(self, pfa: float | None = None) -> Side:
-        rows = self.truth | self.clean
-        return ranking(self.margins[rows], self.truth[rows], self.member[rows], self.size, pfa)
-
-    def answered(self, value: Callable[[bool, float | None], float | None]) -> Side:
-        """The mean over answers of what `value` makes of one; None is left out."""
-        kept = [(self.member[row], v) for row, _, e, r in self.answers if (v := value(e, r)) is not None]
-        member = np.array([who for who, _ in kept], dtype=np.intp)
-        above = np.array([v for _, v in kept], dtype=float)
-        return ratio(above, np.ones(len(kept)), member, self.size)
+def _notes(a: PredictionsHeader, b: PredictionsHeader, judged: Judged) -> list[str]:
+    notes: list[str] = []
+    for what in ("engine", "dtype", "processor_version", "prompt_version"):
+        found = [getattr(header.identity, what) for header in (a, b)]
+        if found[0] != found[1]:
+            notes.append(f"{what.replace('_', ' ')} differs: {found[0]} and {found[1]}")
+    if a.point.thresholds != b.point.thresholds:
+        notes.append("the thresholds differ: Pd and Pfa compare operating points, bag AUC and Pd at Pfa the scores")
+    if not judged.clean.any():
+        notes.append("no clean bag among the scans: false alarms and the bag AUC cannot be compared")
+    if not judged.truth.any():
+        notes.append("no bag with a threat among the scans: detection cannot be compared")
+    return notes

@@ -55,6 +55,8 @@ class Side:
     statistic: Statistic
     fingerprint: FloatArray
     """(groups, any): equal rows of two models mean that the group is the same for both."""
+    num_groups: int
+    """On how many groups the metric rests; for a ranking the fewer of those with a threat and those without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def paired_difference(a: Side, b: Side, num_groups: int, *, draws: int = DRAWS, 
         return Difference(found[0], found[1], None, None, None, None, None, differing)
     delta = value_b - value_a
     if not differing:
-        reach = 1 - ((1 - LEVEL) / 2) ** (1 / num_groups)
+        reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(a.num_groups, 1))
         return Difference(value_a, value_b, delta, -reach, reach, 1.0, None, 0)
     drawn = _draw(lambda weights: b.statistic(weights) - a.statistic(weights), num_groups, draws, seed)
     drawn = drawn[~np.isnan(drawn)]
@@ -132,7 +134,7 @@ def ratio(above: FloatArray, below: FloatArray, member: IntArray, num_groups: in
         over, under = top @ weights, bottom @ weights
         return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)
 
-    return Side(statistic, np.column_stack([top, bottom]))
+    return Side(statistic, np.column_stack([top, bottom]), int((bottom > 0).sum()))
 
 
 def ranking(scores: FloatArray, truth: BoolArray, member: IntArray, num_groups: int, pfa: float | None = None) -> Side:
@@ -168,4 +170,5 @@ def ranking(scores: FloatArray, truth: BoolArray, member: IntArray, num_groups: 
     # Ranks and not scores: a model whose scores are all a little higher sorts the bags alike.
     places = np.searchsorted(-ordered[starts], -scores) if len(scores) else scores
     fingerprint = np.bincount(member, np.asarray(places, float) * (1 + truth), num_groups).astype(float)
-    return Side(statistic, fingerprint[:, None])
+    independent = min(len(np.unique(member[kind])) for kind in (truth, ~truth))
+    return Side(statistic, fingerprint[:, None], independent)
