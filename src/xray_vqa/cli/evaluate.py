@@ -85,7 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSONL",
         help="pairs for the majority row (default: those beside the test file)",
     )
-    add("--report", type=Path, metavar="HTML", help="write a page with the results and some scans")
+    add(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="write a page with the results and some scans, its tables beside it as .md, and both into the model's "
+        "folder under evaluation/",
+    )
+    add("--heat-maps", action="store_true", help="in the report: where the model looked; runs it again on those scans")
     add("--policy", type=Path, metavar="YAML", help="rules to take thresholds from (default configs/policy.yaml)")
     add("--engine", choices=ENGINES, default="transformers", help="what runs the model (default %(default)s)")
     add("--device", help="cpu, cuda or cuda:1 (default: the first GPU where there is one)")

@@ -65,6 +65,8 @@ class EvaluationSettings(Strict):
     max_images: int | None = None
     batch_size: int = 1
     """Scans that the engine gets at once."""
+    heat_maps: bool = False
+    """Whether the report shows where the model looked."""
     report: Path | None = None
     """Where a page with the results and some scans is written."""
 
@@ -200,10 +202,12 @@ def score_all(
     write_manifest(settings.output, made)
     logger.info("results in %s, predictions in %s", settings.output, path.parent)
     if settings.report:
-        from xray_vqa.evaluation.report import choose_scans, write_report
+        from xray_vqa.evaluation.report import report_run
 
-        write_report(settings.report, results, choose_scans(data.root, predictions, header, policy))
-        logger.info("report in %s", settings.report)
+        report_run(
+            settings.report, settings.output, results, predictions, header, manifest, policy,
+            root=data.root, model=settings.model, device=settings.device, heat_maps=settings.heat_maps,
+        )  # fmt: skip
     return results
 
 

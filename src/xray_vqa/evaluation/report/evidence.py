@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from xray_vqa.core.jsonl import replacing
@@ -15,13 +15,15 @@ EVIDENCE_DIR = "evaluation"
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
-def write_evidence(model: str, results: EvaluationResults, files: Sequence[Path], manifest: Manifest) -> Path | None:
+def write_evidence(
+    model: str, results: EvaluationResults, files: Mapping[str, Path], manifest: Manifest
+) -> Path | None:
     """Copy result files into `<model>/evaluation/`, with a manifest that binds them to the weights measured.
 
     Args:
         model: As the command named it.
         results: What was measured.
-        files: `evaluation.json`, `report.html` and `report.md`, under their names in the folder.
+        files: What is kept, by its name in the folder.
         manifest: Of the evaluation.
 
     Returns:
@@ -36,11 +38,11 @@ def write_evidence(model: str, results: EvaluationResults, files: Sequence[Path]
     folder = home / EVIDENCE_DIR
     identity = results.scored.identity
     try:
-        for path in files:
-            with path.open("rb") as source, replacing(folder / path.name) as target:
+        for name, path in files.items():
+            with path.open("rb") as source, replacing(folder / name) as target:
                 shutil.copyfileobj(source, target)
         bound = {"model_digest": identity.model_digest, "adapter_digest": identity.adapter_digest}
-        outputs = {path.name: sha256_file(folder / path.name) for path in files}
+        outputs = {name: sha256_file(folder / name) for name in files}
         write_manifest(folder, manifest.model_copy(update={"outputs": outputs, "checks": {**manifest.checks, **bound}}))
     except OSError as error:
         logger.warning("%s: no evidence beside the model (%s)", folder, error.strerror)

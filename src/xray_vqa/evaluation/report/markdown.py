@@ -47,10 +47,7 @@ def _head(results: EvaluationResults, title: str, about: About) -> list[str]:
         "",
         *_table(
             ["", *(name for name, _ in COLUMNS), "what it is"],
-            (
-                [row.name, *map(format_estimate, cells_of(row)), row.what]
-                for row in results.rows
-            ),
+            ([row.name, *map(format_estimate, cells_of(row)), row.what] for row in results.rows),
         ),
     ]
 

@@ -76,8 +76,7 @@ def limits_of(results: EvaluationResults) -> Sequence[str]:
     covered = len(results.scored.covered_categories)
     names = ", ".join(results.screening.categories) or "none"
     told.append(
-        f"Only categories that the scans' source labels were scored: {names}. "
-        f"The model says that it covers {covered}."
+        f"Only categories that the scans' source labels were scored: {names}. The model says that it covers {covered}."
     )
     if bag.num_left_out:
         told.append(f"{bag.num_left_out} bags hold only items outside these categories and are in neither rate.")
