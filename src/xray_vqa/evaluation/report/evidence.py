@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xray_vqa.core.jsonl import replacing
 from xray_vqa.core.manifest import Manifest, sha256_file, write_manifest
+from xray_vqa.errors import ModelUnavailable
 from xray_vqa.evaluation.results import EvaluationResults
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def write_evidence(
 
     Returns:
         The folder; None where the model is no folder of the user's (a hub name, what ships with the package, a folder
-        that cannot be written), which is logged: evidence beside the model is not what the run was for.
+        that cannot be written or holds other weights), and that
+        is logged: evidence beside the model is not what the run was for.
     """
     home = Path(model)
     if not (home / "config.json").is_file() and not (home / "adapter_config.json").is_file():
@@ -37,13 +39,21 @@ def write_evidence(
         return None
     folder = home / EVIDENCE_DIR
     identity = results.scored.identity
+    from xray_vqa.modeling.loading import digest_of  # torch
+
     try:
+        if digest_of(home) != (identity.adapter_digest or identity.model_digest):
+            logger.warning("%s: other weights than were measured, so no evidence is kept there", home)
+            return None
         for name, path in files.items():
             with path.open("rb") as source, replacing(folder / name) as target:
                 shutil.copyfileobj(source, target)
         bound = {"model_digest": identity.model_digest, "adapter_digest": identity.adapter_digest}
         outputs = {name: sha256_file(folder / name) for name in files}
         write_manifest(folder, manifest.model_copy(update={"outputs": outputs, "checks": {**manifest.checks, **bound}}))
+    except ModelUnavailable as error:
+        logger.warning("%s: no evidence beside the model (%s)", folder, error)
+        return None
     except OSError as error:
         logger.warning("%s: no evidence beside the model (%s)", folder, error.strerror)
         return None
