@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,10 @@ def digest_of_inputs(manifest: Manifest) -> str:
 
 
 def _check_same(a: Sequence[ScanPrediction], b: Sequence[ScanPrediction], files: Sequence[Path]) -> None:
+    for side, file in zip((a, b), files, strict=True):
+        doubled = [p.image_path for p, after in pairwise(side) if p.image_path == after.image_path]
+        if doubled:
+            raise DatasetError(f"{file}: {len(doubled)} scans doubled, first {doubled[0]}; predict it again")
     asked = [{(p.image_path, answer.pair) for p in side for answer in p.answers} for side in (a, b)]
     scans = [{p.image_path for p in side} for side in (a, b)]
     for found, what in ((scans, "scans"), (asked, "questions")):
