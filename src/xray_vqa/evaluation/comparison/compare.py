@@ -42,8 +42,9 @@ class Delta(Strict):
     @classmethod
     def of(cls, found: Difference, margin: float | None, *, lower_is_better: bool) -> "Delta":
         not_worse = None
-        if margin is not None and found.low is not None and found.high is not None:
-            not_worse = found.high < margin if lower_is_better else found.low > -margin
+        if margin is not None and found.difference is not None:
+            bound = found.high if lower_is_better else found.low
+            not_worse = bound is not None and (bound < margin if lower_is_better else bound > -margin)
         return cls(**asdict(found), not_worse=not_worse)
 
 
