@@ -178,6 +178,33 @@ def test_scans_that_only_one_side_has_are_named(tmp_path):
         compare(a, b)
 
 
+def test_doubled_scans_are_named(tmp_path):
+    a = write(tmp_path / "a.jsonl", scans(0))
+    b = write(tmp_path / "b.jsonl", [*scans(0), scans(0)[3]])
+    with pytest.raises(DatasetError, match=r"b\.jsonl: 1 scans doubled, first test/images/000003\.jpg"):
+        compare(a, b)
+
+
+@pytest.mark.parametrize("probability", ["NaN", "1.5", "-0.1", "Infinity"])
+def test_a_score_that_is_no_probability_is_named_with_its_line(tmp_path, probability):
+    a = write(tmp_path / "a.jsonl", scans(0))
+    lines = a.read_text().splitlines()
+    score = json.loads(lines[4])["scores"]["Gun"]["probability"]
+    lines[4] = lines[4].replace(f'"probability": {score}', f'"probability": {probability}')
+    a.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DatasetError, match=r"a\.jsonl:5: scores\.Gun\.probability"):
+        compare(a, a)
+
+
+def test_clean_bags_alone_are_compared_and_the_rest_is_said_to_be_missing(tmp_path):
+    clean = [p for p in scans(0) if not p.present]
+    a = write(tmp_path / "a.jsonl", clean)
+    found = compare(a, a, draws=100)
+    assert found.metrics["pd"].difference is None
+    assert found.metrics["bag_auc"].a is None
+    assert any("no bag with a threat" in note for note in found.notes)
+
+
 def test_unfinished_predictions_are_refused(tmp_path):
     a = write(tmp_path / "a.jsonl", scans(0))
     manifest = tmp_path / "a.jsonl.manifest.json"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,9 @@ class Delta(Strict):
     @classmethod
     def of(cls, found: Difference, margin: float | None, *, lower_is_better: bool) -> "Delta":
         not_worse = None
-        if margin is not None and found.low is not None and found.high is not None:
-            not_worse = found.high < margin if lower_is_better else found.low > -margin
+        if margin is not None and found.difference is not None:
+            bound = found.high if lower_is_better else found.low
+            not_worse = bound is not None and (bound < margin if lower_is_better else bound > -margin)
         return cls(**asdict(found), not_worse=not_worse)
 
 
@@ -202,6 +204,10 @@ def digest_of_inputs(manifest: Manifest) -> str:
 
 
 def _check_same(a: Sequence[ScanPrediction], b: Sequence[ScanPrediction], files: Sequence[Path]) -> None:
+    for side, file in zip((a, b), files, strict=True):
+        doubled = [p.image_path for p, after in pairwise(side) if p.image_path == after.image_path]
+        if doubled:
+            raise DatasetError(f"{file}: {len(doubled)} scans doubled, first {doubled[0]}; predict it again")
     asked = [{(p.image_path, answer.pair) for p in side for answer in p.answers} for side in (a, b)]
     scans = [{p.image_path for p in side} for side in (a, b)]
     for found, what in ((scans, "scans"), (asked, "questions")):

@@ -99,9 +99,11 @@ def paired_difference(a: Side, b: Side, num_groups: int, *, draws: int = DRAWS, 
     if num_groups < 2 or len(drawn) < draws / 2:
         return Difference(value_a, value_b, delta, None, None, None, None, differing)
     error = float(drawn.std()) * math.sqrt(num_groups / (num_groups - 1))
+    if error < 1e-9:  # every draw gives the same number, as where one model sorts perfectly: no spread to judge by
+        return Difference(value_a, value_b, delta, None, None, None, None, differing)
     freedom = max(differing - 1, 1)
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
-    p_value = 2 * float(t.sf(abs(delta) / error, freedom)) if error > 0 else 1.0
+    p_value = 2 * float(t.sf(abs(delta) / error, freedom))
     detectable = error * float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))
     return Difference(value_a, value_b, delta, delta - reach, delta + reach, p_value, detectable, differing)
 
