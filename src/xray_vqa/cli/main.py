@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "fine-tune a model on a dataset",
     "merge": "merge an adapter into its base model",
     "evaluate": "measure a model on a test file",
+    "compare": "say whether one model is better than another on the same test set",
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",

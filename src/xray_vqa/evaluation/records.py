@@ -44,7 +44,7 @@ class ScoreRecord(Strict):
     """A raw score. `probability` is null unless the state is `value`."""
 
     state: ScoreState
-    probability: float | None = None
+    probability: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
 
     @classmethod
     def of(cls, score: Score) -> "ScoreRecord":

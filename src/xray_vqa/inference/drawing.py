@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from xray_vqa.core.inspection import Finding
@@ -33,6 +35,25 @@ def draw_findings(image: Image.Image, findings: Sequence[Finding]) -> Image.Imag
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=line_width)
         _draw_label(pen, font, label, colour, (x0, y0), drawn.size)
     return drawn
+
+
+_HEAT = np.array([208, 0, 0], dtype=np.float32)
+_MOST_HEAT = 0.6
+"""Of the overlay's colour where a map is hottest, so that the scan stays visible below it."""
+
+
+def draw_heat(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Return a scan in grey with a heat map laid over it in red.
+
+    In grey, because on a dual-energy scan a colour of the map would read as a material.
+
+    Args:
+        image: The scan.
+        heat: (height, width) of the scan, 0 to 1.
+    """
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32)
+    share = heat[..., None] * _MOST_HEAT
+    return Image.fromarray(np.rint(grey * (1 - share) + _HEAT * share).clip(0, 255).astype(np.uint8))
 
 
 def _draw_label(

@@ -2,6 +2,8 @@
 
 import html.parser
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,17 +13,21 @@ from prediction_samples import make_header, make_prediction
 from xray_vqa.config.loading import load_policy
 from xray_vqa.core.manifest import make_manifest
 from xray_vqa.evaluation.report import choose_scans, write_report
-from xray_vqa.evaluation.report.charts import BAR_WIDTH, ROC_SIDE, category_bars, roc_chart
+from xray_vqa.evaluation.report.about import about_run
+from xray_vqa.evaluation.report.bars import BAR_WIDTH, category_rows
+from xray_vqa.evaluation.report.curves import roc_plot
+from xray_vqa.evaluation.report.evidence import write_evidence
+from xray_vqa.evaluation.report.markdown import write_markdown
 from xray_vqa.evaluation.score import score
 
-VOID = {"meta", "img", "br", "line", "rect", "circle", "polygon", "polyline"}
+VOID = {"meta", "input", "img", "br", "line", "rect", "circle", "polygon", "polyline"}
 
 
-def save_scans(root, predictions):
+def save_scans(root, predictions, side=100):
     rng = np.random.default_rng(0)
     (root / "test/images").mkdir(parents=True)
     for prediction in predictions:
-        Image.fromarray(rng.integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(root / prediction.image_path)
+        Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(root / prediction.image_path)
 
 
 def some_predictions(question: str = "Is there a gun?"):
@@ -50,27 +56,36 @@ def made(tmp_path):
     return make
 
 
-def test_scans_of_every_kind_are_shown_in_turn(made):
+def test_misses_stand_first_then_false_alarms_then_right_ones(made):
     _, _, scans = made()
-    assert [scan.prediction.image_id for scan in scans] == [0, 1, 2, 3]  # found, missed, false alarm, quiet
+    assert [(scan.prediction.image_id, scan.kind) for scan in scans] == [
+        (1, "missed"), (2, "alarm"), (0, "found"), (3, "quiet")
+    ]  # fmt: skip
+
+
+def test_a_clean_bag_without_a_score_is_shown_as_a_false_alarm(made):
+    _, _, scans = made([make_prediction(0, (), {"Gun": 2.0, "Knife": 0.1})])
+    assert [(scan.kind, scan.alarms) for scan in scans] == [("alarm", ("Gun",))]
 
 
 def test_boxes_answers_and_decisions_are_on_the_page(made):
     page, _, _ = made()
-    assert page.count('class="truth"') == 2
-    assert page.count('class="predicted"') == 2
+    assert page.count('<rect class="truth"') == 2
+    assert page.count('<rect class="predicted"') == 2
     assert 'viewBox="0 0 100 100"' in page
     verdicts = re.findall(r'<span class="badge [a-z]+">(right|wrong|same meaning|unreadable)</span>', page)
-    assert verdicts == ["right", "wrong", "same meaning", "unreadable"]
+    assert verdicts == ["wrong", "same meaning", "right", "unreadable"]
     assert "One prohibited firearm detected: gun (upper-left)." in page
 
 
 def test_the_page_is_whole_and_refers_to_nothing_outside(made):
     page, _, _ = made()
-    assert not re.findall(r'(?:src|href)="(?!data:image/jpeg;base64,)', page)
+    assert not re.findall(r'(?:src|href)="(?!data:image/|#)', page)
     assert "url(" not in page
     assert "@import" not in page
-    assert "<script" not in page
+    assert page.count("<script") == 1  # our own, named by its digest in the page's policy
+    assert "default-src 'none'" in page
+    assert not re.findall(r'<[^>]+ (?:style|on[a-z]+)="', page)
     open_tags: list[str] = []
 
     class Parser(html.parser.HTMLParser):
@@ -88,7 +103,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(made):
 
 def test_text_from_outside_cannot_become_markup(made):
     page, _, _ = made(some_predictions("<script>alert(1)</script>"), title="<b>bold</b>")
-    assert "<script>" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
     assert "<b>bold</b>" not in page
 
@@ -101,17 +116,122 @@ def test_a_page_without_scans_and_without_clean_bags_can_be_made(tmp_path):
 
 def test_the_roc_is_drawn_as_steps_with_the_working_point(made):
     _, results, _ = made()
-    chart = roc_chart(results.screening.bag)
-    assert chart is not None
+    plot = roc_plot(results.screening.bag)
+    assert plot is not None
     # Bag margins: threat 0.4 and -0.3, clean 0.3 and -0.4. Pd rises to 1/2, then Pfa to 1/2, then Pd to 1, then Pfa.
-    points = [tuple(float(value) for value in point.split(",")) for point in chart.line.split()]
-    half = ROC_SIDE / 2
-    assert points == [(0, ROC_SIDE), (0, half), (half, half), (half, 0), (ROC_SIDE, 0)]
-    assert chart.point == (half, half)
+    line = next(line for line in plot.lines if line.kind == "model")
+    points = [tuple(float(value) for value in point.split(",")) for point in line.points.split()]
+    side = plot.width
+    assert points == [(0, side), (0, side / 2), (side / 2, side / 2), (side / 2, 0), (side, 0)]
+    assert plot.rings == [(side / 2, side / 2)]
 
 
 def test_bars_are_as_long_as_the_detection_rate(made):
     _, results, _ = made()
-    (bar,) = category_bars(results.screening.categories)  # no knife occurs
-    assert (bar.label, bar.length, bar.pfa_x) == ("Gun", BAR_WIDTH / 2, BAR_WIDTH / 2)
-    assert 0 < bar.low < bar.length < bar.high < BAR_WIDTH
+    (row,) = category_rows(results.screening.categories)  # no knife occurs
+    assert (row.name, row.bar.length, row.bar.tick) == ("Gun", BAR_WIDTH / 2, BAR_WIDTH / 2)
+    assert 0 < row.bar.low < row.bar.length < row.bar.high < BAR_WIDTH
+
+
+def test_the_headline_says_of_a_hundred_bags_what_was_found_with_its_range(made):
+    page, results, _ = made()
+    pd = results.screening.bag.pd
+    assert "finds 50 of 100 bags with a threat" in page
+    assert f"[{100 * pd.low:.0f}, {100 * pd.high:.0f}]" in page
+    assert "not a certification" in page
+
+
+def from_source(source):
+    return [prediction.model_copy(update={"source": source}) for prediction in some_predictions()]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"), [("synth/x@1", "SIMULATED SCANS."), ("", "is not recorded"), ("lab", "Scans from lab")]
+)
+def test_the_page_and_the_tables_say_whether_the_scans_are_simulated(tmp_path, source, told):
+    predictions, header = from_source(source), make_header()
+    save_scans(tmp_path, predictions)
+    results = score(predictions, header, make_manifest("predict"))
+    about = about_run(predictions, header, [])
+    scans = choose_scans(tmp_path, predictions, header, load_policy())
+    page = write_report(tmp_path / "report.html", results, scans, about=about).read_text()
+    assert told in page
+    assert page.count('"tag">SIMULATED') == (len(scans) if source.startswith("synth/") else 0)
+    tables = write_markdown(tmp_path / "report.md", results, about=about).read_text()
+    assert ("SIMULATED SCANS" in tables) == source.startswith("synth/")
+
+
+def test_what_is_said_where_something_else_is_there_is_counted():
+    box = [{"category": "Gun", "box": None}]
+    predictions = [
+        make_prediction(0, (), {"Gun": 0.1, "Knife": 0.9}, truth=box),
+        make_prediction(1, (), {"Gun": 0.9, "Knife": 0.1}, truth=box),
+        make_prediction(2, (), {"Gun": 0.1, "Knife": 0.1}),
+        make_prediction(3, ("Gun", "Knife"), {"Gun": 0.9, "Knife": 0.9}),
+    ]
+    confusion = about_run(predictions, make_header(), []).confusion
+    assert confusion is not None
+    assert confusion.counts == {("Gun", "Knife"): 1, ("Gun", "Gun"): 1, ("(nothing)", "(nothing)"): 1}
+    assert confusion.num_left_out == 1
+
+
+def test_sixty_scans_of_noise_with_heat_maps_stay_under_5_mb(tmp_path):
+    predictions = [make_prediction(n, ("Gun",), {"Gun": 0.1, "Knife": 0.1}) for n in range(70)]
+    save_scans(tmp_path, predictions, side=640)
+    header = make_header()
+    scans = choose_scans(tmp_path, predictions, header, load_policy())
+    assert len(scans) == 60
+    rng = np.random.default_rng(0)
+    maps = {p.image_path: rng.random((24, 32)) for p in predictions}
+    results = score(predictions, header, make_manifest("predict"))
+    path = write_report(tmp_path / "report.html", results, scans, heat_maps=maps)
+    assert path.stat().st_size < 5_000_000
+    assert path.read_text().count("heat-layer") >= 60
+
+
+def test_markdown_from_outside_stays_in_its_cell(made, tmp_path):
+    _, results, _ = made()
+    row = results.rows[0].model_copy(update={"what": "a | b <img src=x>\n# head"})
+    write_markdown(tmp_path / "r.md", results.model_copy(update={"rows": [row]}))
+    assert "a \\| b &lt;img src=x> \\# head" in (tmp_path / "r.md").read_text()
+
+
+def test_evidence_is_kept_only_beside_the_weights_that_were_measured(made, tmp_path):
+    from xray_vqa.modeling.loading import digest_of
+
+    _, results, _ = made()
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    files = {"report.html": tmp_path / "report.html"}
+    assert write_evidence(str(model), results, files, make_manifest("evaluate")) is None
+    assert not (model / "evaluation").exists()
+    identity = results.scored.identity.model_copy(update={"model_digest": digest_of(model)})
+    measured = results.model_copy(update={"scored": results.scored.model_copy(update={"identity": identity})})
+    folder = write_evidence(str(model), measured, files, make_manifest("evaluate"))
+    assert folder == model / "evaluation"
+    assert (folder / "report.html").read_bytes() == files["report.html"].read_bytes()
+    assert digest_of(model) in (folder / "manifest.json").read_text()
+    assert write_evidence("nano", measured, files, make_manifest("evaluate")) is None
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_opens_the_page_without_a_complaint(made, tmp_path):
+    made()
+    picture = tmp_path / "page.png"
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,2400", "--virtual-time-budget=3000",
+         f"--screenshot={picture}", (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "CONSOLE" not in done.stderr
+    with Image.open(picture) as image:
+        assert image.size == (1280, 2400)
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 50

@@ -1,84 +1,37 @@
-"""Makes the page: scans as JPEG data URIs with their boxes over them, and everything else from the results."""
+"""Makes the page: one file, whole by itself, that a browser may not leave for anything."""
 
+import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from xray_vqa.core.images import jpeg_uri, read_image
-from xray_vqa.core.inspection import Inspection, Scan
 from xray_vqa.core.page import write_page
-from xray_vqa.core.policy import Policy
-from xray_vqa.errors import ImageUnreadable
-from xray_vqa.evaluation.metrics.text import is_exact, is_lenient
-from xray_vqa.evaluation.records import AnswerRecord, Corners, PredictionsHeader, ScanPrediction
-from xray_vqa.evaluation.replay import ReplayEngine
-from xray_vqa.evaluation.report.charts import BAR_STEP, BAR_WIDTH, category_bars, roc_chart
+from xray_vqa.evaluation.report.about import About
+from xray_vqa.evaluation.report.bars import BAR_WIDTH, absent_categories, bar_of, category_rows
+from xray_vqa.evaluation.report.curves import cost_plot, coverage_plot, det_plot, reliability_plot, roc_plot
+from xray_vqa.evaluation.report.gallery import KINDS, ReportScan, scan_view
+from xray_vqa.evaluation.report.pictures import HeatMap
+from xray_vqa.evaluation.report.words import headline, limits_of
 from xray_vqa.evaluation.results import Estimate, EvaluationResults
 from xray_vqa.evaluation.table import COLUMNS, cells_of
-from xray_vqa.inference.inspector import Inspector
 
-MAX_SHOWN = 12
-_TEMPLATE = Path(__file__).with_name("page.html.j2")
+MAX_PICTURE_BYTES = 4_200_000
+"""Of all pictures together, so that the page with everything else stays under 5 MB."""
 
+MAX_PICTURE_BYTES_EACH = 110_000
 
-@dataclass(frozen=True, slots=True)
-class ReportScan:
-    """A scan to show: the image, what was predicted for it and what an inspection makes of that."""
-
-    image: Image.Image
-    prediction: ScanPrediction
-    inspection: Inspection
-
-
-def choose_scans(
-    root: Path,
-    predictions: Sequence[ScanPrediction],
-    header: PredictionsHeader,
-    policy: Policy,
-    limit: int = MAX_SHOWN,
-) -> list[ReportScan]:
-    """Return scans of every kind in turn: found, missed, falsely flagged, rightly quiet; the same ones each time."""
-    kinds: dict[str, list[ScanPrediction]] = {"found": [], "missed": [], "alarm": [], "quiet": []}
-    ordered = sorted(predictions, key=lambda p: hashlib.sha256(p.image_path.encode()).digest())
-    for prediction in ordered:
-        kinds[_kind_of(prediction, header)].append(prediction)
-    queues = [queue for queue in kinds.values() if queue]
-    chosen: list[ScanPrediction] = []
-    for place in range(max((len(queue) for queue in queues), default=0)):
-        chosen += [queue[place] for queue in queues if place < len(queue)]
-    scans: list[ReportScan] = []
-    for prediction in chosen:
-        if len(scans) == limit:
-            break
-        try:
-            image = read_image(root / prediction.image_path)
-        except ImageUnreadable:  # counted and named in the results; there is nothing to show
-            continue
-        inspector = Inspector(ReplayEngine(header, [prediction]), policy)
-        inspector.info = inspector.engine.start()
-        (inspection,) = inspector.inspect([Scan(prediction.image_path, image)])
-        scans.append(ReportScan(image, prediction, inspection))
-    return scans
-
-
-def _kind_of(prediction: ScanPrediction, header: PredictionsHeader) -> str:
-    flagged = {
-        name
-        for name in prediction.annotated_categories
-        if (raw := prediction.probability(name)) is not None
-        and header.point.correct(raw) >= header.point.thresholds[name]
-    }
-    if prediction.present:
-        return "found" if prediction.present <= flagged else "missed"
-    return "alarm" if flagged else "quiet"
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_report(
-    path: Path, results: EvaluationResults, scans: Sequence[ReportScan] = (), title: str = "X-ray VQA evaluation"
+    path: Path,
+    results: EvaluationResults,
+    scans: Sequence[ReportScan] = (),
+    title: str = "X-ray VQA evaluation",
+    *,
+    about: About | None = None,
+    heat_maps: Mapping[str, HeatMap] | None = None,
 ) -> Path:
     """Write the page, whole or not at all, and return its path. It refers to nothing outside itself.
 
@@ -87,19 +40,89 @@ def write_report(
         results: What was measured.
         scans: Shown in this order.
         title: Of the page.
+        about: Where the scans come from, what is confused with what, and what made the results.
+        heat_maps: Where the model looked, by `image_path` of the scans shown; others have none.
     """
-    values = {
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    shown = sorted({name for scan in scans for name in scan.categories})
+    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8") + _filter_rules(len(shown))
+    screening = results.screening
+    bag = screening.bag
+    values: dict[str, Any] = {
         "title": title,
+        "style": style,
+        "style_hash": _csp_hash(style),
+        "script": script,
+        "script_hash": _csp_hash(script),
         "results": results,
+        "about": about or About(),
+        "headline": headline(bag),
+        "limits": limits_of(results),
         "columns": [name for name, _ in COLUMNS],
         "rows": [(row, cells_of(row)) for row in results.rows],
-        "roc": roc_chart(results.screening.bag),
-        "bars": category_bars(results.screening.categories),
+        "roc": roc_plot(bag),
+        "det": det_plot(bag),
+        "cost": cost_plot(bag),
+        "reliability": _reliability(results),
+        "coverage": coverage_plot(results.calibration.after.risk_coverage),
+        "categories": category_rows(screening.categories),
+        "absent": absent_categories(screening.categories),
         "bar_width": BAR_WIDTH,
-        "bar_step": BAR_STEP,
-        "scans": [_scan_view(scan) for scan in scans],
+        "bar_of": bar_of,
+        "kinds": {kind: name for kind, name in KINDS.items() if any(scan.kind == kind for scan in scans)},
+        "shown_categories": shown,
+        "scans": _scan_views(scans, shown, heat_maps or {}),
     }
-    return write_page(path, _TEMPLATE, values, {"number": _number, "interval": _interval, "percent": _percent})
+    filters = {
+        "number": _number,
+        "interval": _interval,
+        "percent": _percent,
+        "percents": _percents,
+        "percent_range": _percent_range,
+        "unhashed": _unhashed,
+    }
+    return write_page(path, _TEMPLATES / "page.html.j2", values, filters)
+
+
+def _unhashed(text: str) -> Any:
+    """The style and the script are ours and stand as they are, or their digests would not fit."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - files of this package, and numbers
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _filter_rules(num_categories: int) -> str:
+    """Rules by which a category's button hides the scans of others: the filter works where scripts do not run."""
+    return "".join(
+        f"body:has(#cat-{index}:checked) .scan:not(.c{index}) {{ display: none; }}\n" for index in range(num_categories)
+    )
+
+
+def _reliability(results: EvaluationResults) -> list[tuple[str, Any]]:
+    change = results.calibration
+    parts = [("as the model gives them", change.before), ("corrected by its calibration", change.after)]
+    if change.before == change.after:
+        parts = parts[:1]
+    return [(what, plot) for what, scores in parts if (plot := reliability_plot(scores, what))]
+
+
+def _scan_views(
+    scans: Sequence[ReportScan], shown: Sequence[str], heat_maps: Mapping[str, HeatMap]
+) -> list[dict[str, Any]]:
+    """Share the room for pictures out: what one scan leaves, the next ones may take."""
+    numbers = {name: index for index, name in enumerate(shown)}
+    left = MAX_PICTURE_BYTES
+    views: list[dict[str, Any]] = []
+    for place, scan in enumerate(scans):
+        room = min(left // (len(scans) - place), MAX_PICTURE_BYTES_EACH)
+        view, used = scan_view(scan, numbers, heat_maps.get(scan.prediction.image_path), room)
+        left -= used
+        views.append(view)
+    return views
 
 
 def _number(estimate: Estimate | float | None) -> str:
@@ -115,55 +138,16 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _scan_view(scan: ReportScan) -> dict[str, Any]:
-    width, height = scan.image.size
-    unit = max(width, height)
-    prediction, inspection = scan.prediction, scan.inspection
-    return {
-        "name": prediction.image_path,
-        "width": width,
-        "height": height,
-        "unit": unit,
-        "uri": jpeg_uri(scan.image),
-        "truth_boxes": [_box_view(item.category, item.box, height, unit) for item in prediction.truth if item.box],
-        "predicted_boxes": [
-            _box_view(f"{f.category} {100 * f.probability:.0f} %", f.box.as_xywh(), height, unit, below=True)
-            for f in inspection.findings
-            if f.box
-        ],
-        "truth": ", ".join(sorted(prediction.present)) or "nothing prohibited",
-        "action": inspection.decision.action.value,
-        "risk": inspection.decision.risk_level.value,
-        "reasoning": inspection.reasoning,
-        "answers": [_answer_view(answer) for answer in prediction.answers],
-    }
+def _percent_range(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
 
 
-def _box_view(label: str, box: Corners, height: float, unit: float, *, below: bool = False) -> dict[str, Any]:
-    """A rectangle and where its label stands: truth above its box, prediction below, inside where there is no room."""
-    x, y, w, h = box
-    size = unit / 32
-    text_y = y + h + size if below else y - size * 0.3
-    if text_y > height - size * 0.2:
-        text_y = y + h - size * 0.3
-    if text_y < size:
-        text_y = y + size
-    return {"label": label, "x": x, "y": y, "w": w, "h": h, "text_x": x + size * 0.15, "text_y": text_y, "size": size}
-
-
-def _answer_view(answer: AnswerRecord) -> dict[str, Any]:
-    if answer.failure:
-        verdict = "unreadable"
-    elif is_exact(answer.said, answer.short_truth, answer.truth):
-        verdict = "right"
-    elif is_lenient(answer.said, answer.short_truth, answer.truth):
-        verdict = "same meaning"
-    else:
-        verdict = "wrong"
-    return {
-        "question": answer.question,
-        "kind": answer.question_type,
-        "said": answer.answer or answer.failure_text or "(nothing)",
-        "truth": answer.truth,
-        "verdict": verdict,
-    }
+def _percents(estimate: Estimate) -> str:
+    """Return "87.0 % [80.1, 92.2]"."""
+    if estimate.value is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return _percent(estimate.value)
+    return f"{_percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

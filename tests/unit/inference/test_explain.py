@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xray_vqa.errors import ModelUnavailable
+from xray_vqa.inference.drawing import draw_heat
+from xray_vqa.inference.explain import HeatMap, explain
+from xray_vqa.modeling.loading import load_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model_dir):
+    return load_model(str(tiny_model_dir), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 170, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_a_map_is_finite_normalised_and_of_the_scans_size(tiny, scan):
+    maps = explain(tiny, scan, ["Gun", "Knife", "Gun"])
+    assert list(maps) == ["Gun", "Knife"]
+    for heat in maps.values():
+        assert np.isfinite(heat.values).all()
+        assert heat.values.min() >= 0
+        assert heat.values.max() == 1
+        assert heat.at_pixels().shape == (90, 170)
+        assert heat.picture().size == draw_heat(scan, heat.at_pixels()).size == scan.size
+        rows, columns = heat.values.shape
+        assert heat.cell_wh == (170 / columns, 90 / rows)
+
+
+def test_the_model_is_left_as_it_was(tiny, scan):
+    weights = list(tiny.base.parameters())
+    asks = [weight.requires_grad for weight in weights]
+    with torch.no_grad():
+        explain(tiny, scan, ["Gun"])
+        assert not torch.is_grad_enabled()
+    assert [weight.requires_grad for weight in weights] == asks
+    assert all(weight.grad is None for weight in weights)
+    assert not tiny.base.training
+
+
+def test_what_is_explained_is_what_the_prompt_tree_answers(tiny, scan):
+    """The log-odds that are differentiated are those of serving."""
+    from xray_vqa.modeling.decoding import TreeDecoder
+    from xray_vqa.modeling.prompt_tree import build_row
+    from xray_vqa.modeling.relevance import log_odds, see
+
+    frame = torch.from_numpy(np.array(tiny.processor.resize(scan)))
+    encoder, grid_hw = tiny.encoder, tiny.processor.grid_hw((frame.shape[1], frame.shape[0]))
+    probes = [encoder.probe(name) for name in ("Gun", "Knife")]
+    _, (logits,) = TreeDecoder(tiny).open([frame], [probes])
+    prefix, start = encoder.prefix(grid_hw[0] * grid_hw[1])
+    for probe, served in zip(probes, logits, strict=True):
+        odds = log_odds(tiny, build_row(prefix, start, grid_hw, [probe]), see(tiny, frame))
+        assert float(odds.detach()) == pytest.approx(float(served[encoder.yes_id] - served[encoder.no_id]), abs=1e-4)
+
+
+def test_an_unknown_family_is_refused_by_name(tiny, scan):
+    from copy import copy
+    from dataclasses import replace
+
+    other = copy(tiny)
+    other.spec = replace(tiny.spec, model_type="new_vl", is_known=False)
+    with pytest.raises(ModelUnavailable, match="new_vl"):
+        explain(other, scan, ["Gun"])
+
+
+def test_a_flat_map_is_cold_not_hot():
+    assert HeatMap(np.zeros((3, 4), np.float32), (100, 80)).picture().getextrema() == (0, 0)
