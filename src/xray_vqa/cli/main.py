@@ -20,6 +20,8 @@ COMMANDS = {
     "train": "fine-tune a model on a dataset",
     "merge": "merge an adapter into its base model",
     "evaluate": "measure a model on a test file",
+    "robustness": "measure how detection falls when scans get worse or other",
+    "suite": "run benchmarks of others, and export ours to their tools",
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
