@@ -1,8 +1,9 @@
 """Our questions for the tools of others: a task folder for lmms-eval, a TSV for VLMEvalKit.
 
-lmms-eval reads a YAML that names a data set, and functions in a Python file beside it; here the data set is a JSON Lines
-file in the folder with the paths of copied images. VLMEvalKit reads one TSV with images in base64. Both then ask the same
-questions as `xray-vqa evaluate`. Formats as in lmms-eval's docs/task_guide.md and VLMEvalKit's docs/en/Development.md.
+lmms-eval reads a YAML that names a data set, and functions in a Python file beside it; here the data set is a JSON
+Lines file in the folder with the paths of copied images. VLMEvalKit reads one TSV with images in base64. Both then ask
+the same questions as `xray-vqa evaluate`. Formats: lmms-eval's docs/task_guide.md (checked with the loader of 0.7.3),
+VLMEvalKit's docs/en/Development.md.
 """
 
 import base64
@@ -72,7 +73,9 @@ def doc_to_text(doc, lmms_eval_specific_kwargs=None):
 
 def plain(text):
     words = re.findall(r"[^\\W_]+", text.casefold())
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    if len(words) > 1:  # a single "A" is the letter of an option
+        words = [word for word in words if word not in ("a", "an", "the")]
+    return " ".join(words)
 
 
 def process_results(doc, results):
@@ -154,14 +157,17 @@ def _write_tsv(pairs: Sequence[VQAPair], root: Path, output: Path) -> None:
     letters = sorted({letter for options in lettered for letter in options})
     columns = ["index", "image", "question", *letters, "answer", "category", "split"]
     first_with: dict[str, int] = {}
-    with replacing(output) as stream, io.TextIOWrapper(stream, "utf-8", newline="", write_through=True) as text:
-        writer = csv.DictWriter(text, columns, delimiter="\t", lineterminator="\n", restval="")
+    with replacing(output) as stream:
+        line = io.StringIO()
+        writer = csv.DictWriter(line, columns, delimiter="\t", lineterminator="\n", restval="")
         writer.writeheader()
         for number, (pair, options) in enumerate(zip(pairs, lettered, strict=True)):
             first = first_with.setdefault(pair.image_path, number)
             image = str(first) if first < number else base64.b64encode((root / pair.image_path).read_bytes()).decode()
             writer.writerow(_tsv_row(number, pair, image, options))
-        text.detach()
+            stream.write(line.getvalue().encode())
+            line.seek(0)
+            line.truncate()
 
 
 def _tsv_row(number: int, pair: VQAPair, image: str, options: Mapping[str, str]) -> dict[str, str | int]:

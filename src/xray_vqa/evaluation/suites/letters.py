@@ -10,9 +10,9 @@ _MARKED = re.compile(r"(?:^\W*|\b(?:answer|option)\s*(?:is|:)?\s*)\(?([A-H])(?:[
 
 
 def options_of(question: str) -> dict[str, str]:
-    """Return the options of a question by letter, in order; empty where it offers none.
+    r"""Return the options of a question by letter, in order; empty where it offers none.
 
-    >>> options_of("Which item?\\nA. Gun\\nB. Knife\\nOnly provide the option letter as the answer.")
+    >>> options_of("Which item?\nA. Gun\nB. Knife\nOnly provide the option letter as the answer.")
     {'A': 'Gun', 'B': 'Knife'}
     """
     return {match[1]: match[2] for match in _OPTION.finditer(question)}

@@ -1,4 +1,4 @@
-"""Balanced yes-or-no questions about categories, made from any dataset with annotated items (as in POPE, Li et al. 2023).
+"""Balanced yes-or-no questions about categories, from any dataset with annotated items (as POPE, Li et al. 2023).
 
 Every category that is in a scan is asked for, and as many that are not. An absent one is taken at random, among those
 that are there most often in the whole set, or among those that most often lie beside what is in this scan. Only
@@ -46,14 +46,14 @@ def poll(records: Sequence[ScanRecord], annotated: Sequence[str], seed: int = 0)
         there = [name for name in annotated if name in record.present]
         # What stands under a label that nobody knows may be anything: nothing is denied beside it.
         absent = [] if UNLISTED in record.categories else [name for name in annotated if name not in there]
-        pairs += [_pair(record, name, True, "") for name in there]
+        pairs += [_pair(record, name, "") for name in there]
         owed += len(there) * share_of_others
         num_no = int(record.image_path in of_clean) if not there else round(owed)
         for _ in range(min(num_no, len(absent))):
             way = draws.pick(WAYS)
             name = _absent(way, draws.order(absent), there, seen, beside)
             absent.remove(name)
-            pairs.append(_pair(record, name, False, way))
+            pairs.append(_pair(record, name, way))
             owed -= bool(there)
     return pairs
 
@@ -68,7 +68,8 @@ def _absent(
     return absent[0]
 
 
-def _pair(record: ScanRecord, name: str, there: bool, way: str) -> VQAPair:
+def _pair(record: ScanRecord, name: str, way: str) -> VQAPair:
+    there = name in record.present
     word = name if name.startswith("3D") else name.lower()
     article = "an" if word[0] in "aeiou" else "a"
     evidence = [index for index, category in enumerate(record.categories) if category == name]
