@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 from pydantic import Field
@@ -145,7 +146,7 @@ def measure_robustness(settings: RobustnessSettings) -> RobustnessResults:
 
 
 def under(
-    data: EvaluationSet, condition: Condition, settings: RobustnessSettings, looks: OtherLooks, bar: "tqdm[None]"
+    data: EvaluationSet, condition: Condition, settings: RobustnessSettings, looks: OtherLooks, bar: "tqdm[NoReturn]"
 ) -> EvaluationSet:
     """Return the same scans under a condition, their boxes moved along."""
 

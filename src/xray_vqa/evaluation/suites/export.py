@@ -25,7 +25,7 @@ ToolFormat = Literal["lmms-eval", "vlmevalkit"]
 FORMATS: tuple[ToolFormat, ...] = ("lmms-eval", "vlmevalkit")
 
 _TASK = """\
-# Written by xray-vqa. Run: python -m lmms_eval --include_path {folder} --tasks {name} --model ... --batch_size 1
+# Written by xray-vqa. Run: python -m lmms_eval --include_path THIS_FOLDER --tasks {name} --model ... --batch_size 1
 task: {name}
 dataset_path: json
 dataset_kwargs:
@@ -127,13 +127,12 @@ def _write_lmms_eval(pairs: Sequence[VQAPair], root: Path, output: Path, name: s
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} holds something already; choose another --output")
     module = f"{name}_functions"
-    data = output.resolve() / f"{name}.jsonl"
     with replacing_folder(output) as folder:
         write_jsonl(folder / f"{name}.jsonl", (_row(number, pair) for number, pair in enumerate(pairs)))
         for path in dict.fromkeys(pair.image_path for pair in pairs):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, folder / path)
-        task = _TASK.format(name=name, module=module, data=data.as_posix(), folder=output.resolve().as_posix())
+        task = _TASK.format(name=name, module=module, data=f"{name}.jsonl")
         (folder / f"{name}.yaml").write_text(task, encoding="utf-8")
         (folder / f"{module}.py").write_text(_FUNCTIONS.format(name=name), encoding="utf-8")
 
