@@ -66,6 +66,8 @@ def test_a_fall_shows_in_file_table_and_plot(workplace, capsys):
     assert [point["pd"]["value"] for point in curve["points"]] == [1.0, 1.0, 0.0]
     assert [point["changes"]["pd"]["value"] for point in curve["points"]] == [0.0, 0.0, -1.0]
     assert curve["points"][0]["localisation"]["value"] == 1.0
+    # No alarm on six clean bags is no certainty: Wilson's upper end for 0 of 6.
+    assert curve["points"][0]["pfa"]["high"] == pytest.approx(0.3903, abs=1e-4)
     assert curve["drop"]["strength"] == pytest.approx(31.5)  # 30 + 0.05 of the way to 60
     rows = list(csv.DictReader(Path("results/robustness.csv").read_text().splitlines()))
     assert ("jpeg", "60", "pd", "0.0") in {(r["kind"], r["strength"], r["number"], r["value"]) for r in rows}

@@ -18,7 +18,7 @@ examples:
 Each condition's predictions stand in a folder beside the output; stopped at any moment, the same command goes on.
 Beside results/robustness.json stand the table (.csv) and the curves (.svg). Calibration and thresholds are those of the
 model as it is: nothing is fitted to perturbed scans. Strengths are
-  jpeg 100 - quality; noise grey levels; hue degrees; scale halvings of the size; rotation degrees;
+  jpeg points below quality 100; noise grey levels; hue degrees; scale halvings of the size; rotation degrees;
   scanner share of the way to another look; occlusion share of the scan.
 """
 

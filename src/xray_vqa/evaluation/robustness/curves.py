@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xray_vqa.evaluation.intervals import DRAWS, LEVEL, FloatArray
+from xray_vqa.evaluation.intervals import DRAWS, LEVEL, FloatArray, rate
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
 from xray_vqa.evaluation.robustness.results import Curve, CurvePoint, DropPoint
@@ -125,7 +125,7 @@ def curve_of(kind: str, unit: str, unperturbed: Measured, points: Sequence[tuple
 
 
 def _point(strength: float, measured: Measured, unperturbed: Measured) -> CurvePoint:
-    estimates = {name: estimate(measured.values[name], measured.drawn[name], measured.counts[name]) for name in METRICS}
+    estimates = {name: _bounded(measured, name) for name in METRICS}
     changes = {
         name: estimate(
             measured.values[name] - unperturbed.values[name],
@@ -135,6 +135,16 @@ def _point(strength: float, measured: Measured, unperturbed: Measured) -> CurveP
         for name in CHANGES
     }
     return CurvePoint(strength=strength, changes=changes, num_failed=measured.num_failed, **estimates)
+
+
+def _bounded(measured: Measured, name: str) -> Estimate:
+    """Every draw of a value of exactly 0 or 1 gives it again, which is no certainty: Wilson's interval is told then."""
+    found = estimate(measured.values[name], measured.drawn[name], measured.counts[name])
+    if found.value not in (0.0, 1.0):
+        return found
+    independent = min(measured.counts["pd"], measured.counts["pfa"]) if name == "auc" else measured.counts[name]
+    edge = rate(independent if found.value else 0, independent)
+    return found.model_copy(update={"low": edge.low, "high": edge.high})
 
 
 def drop_point(strengths: Sequence[float], measured: Sequence[Measured]) -> DropPoint:

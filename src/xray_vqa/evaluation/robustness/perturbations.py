@@ -39,7 +39,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("jpeg", "100 - quality", "compressed as JPEG", (30, 60, 80, 90), 99),
+        Kind("jpeg", "points below quality 100", "compressed as JPEG", (30, 60, 80, 90), 99),
         Kind("noise", "grey levels", "Gaussian noise of this standard deviation in each channel", (5, 10, 20, 40), 255),
         Kind("hue", "degrees", "all hues turned by this angle", (15, 30, 60, 120), 180),
         Kind("scale", "halvings", "width and height halved so many times", (0.5, 1, 1.5, 2), 6),
