@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from xray_vqa.core.images import read_image
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.evaluation.intervals import over_groups
-from xray_vqa.evaluation.screening_metrics import weighted_auc
+from xray_vqa.evaluation.metrics.intervals import over_groups
+from xray_vqa.evaluation.metrics.screening import weighted_auc
 from xray_vqa.evaluation.testset import PlannedScan, load_test_set
 from xray_vqa.modeling.export import Form, merge_adapter
 from xray_vqa.modeling.fp8 import LARGEST

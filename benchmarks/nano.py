@@ -34,20 +34,20 @@ from xray_vqa.config.generate import GenerateConfig, ProviderSettings
 from xray_vqa.config.loading import find_config, load_policy
 from xray_vqa.core.figures import Figure, Figures, write_figures
 from xray_vqa.evaluation.evaluate import looked_for, running
-from xray_vqa.evaluation.intervals import over_groups, ratio_over_groups
+from xray_vqa.evaluation.metrics.intervals import over_groups, ratio_over_groups
 from xray_vqa.evaluation.operational import benchmark, gpu_name
 from xray_vqa.evaluation.predict import predict
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
 from xray_vqa.evaluation.score import placed_categories, rounded, score_table
-from xray_vqa.evaluation.screening_metrics import (
+from xray_vqa.evaluation.metrics.screening import (
     calibration_error,
     score_localisation,
     score_screening,
     weighted_auc,
 )
 from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, load_test_set
-from xray_vqa.evaluation.text_metrics import is_exact
+from xray_vqa.evaluation.metrics.text import is_exact
 from xray_vqa.inference.engine import EngineInfo
 from xray_vqa.modeling.loading import resolve_model_dir
 from xray_vqa.simulation.scene import DEFAULT_SIZE_WH, GENERATOR_VERSION

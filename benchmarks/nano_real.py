@@ -268,7 +268,7 @@ def scores_of(args: argparse.Namespace, runs: Sequence[Run]) -> Scores:
     """Return the scores of runs that were measured on the same scans."""
     from xray_vqa.evaluation.predict import read_predictions
     from xray_vqa.evaluation.score import score_table
-    from xray_vqa.evaluation.screening_metrics import worst_case
+    from xray_vqa.evaluation.metrics.screening import worst_case
 
     tables = []
     for run in runs:
@@ -280,7 +280,7 @@ def scores_of(args: argparse.Namespace, runs: Sequence[Run]) -> Scores:
 
 def aucs(scores: Scores, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Return (models, categories) AUC of scans with a category against all others, each scan counted by its weight."""
-    from xray_vqa.evaluation.screening_metrics import weighted_auc
+    from xray_vqa.evaluation.metrics.screening import weighted_auc
 
     weights = np.ones(len(scores.groups)) if weights is None else weights
     return np.array(

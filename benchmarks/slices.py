@@ -10,10 +10,10 @@ from scipy.special import expit, logit
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import ScanRecord
-from xray_vqa.evaluation.intervals import over_groups, rate
+from xray_vqa.evaluation.metrics.intervals import over_groups, rate
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.score import rounded, score_table
-from xray_vqa.evaluation.screening_metrics import IOU_FROM, ScoreTable, match_boxes, weighted_auc
+from xray_vqa.evaluation.metrics.screening import IOU_FROM, ScoreTable, match_boxes, weighted_auc
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -15,6 +15,7 @@ from PIL import Image
 from xray_vqa.cli.main import main
 from xray_vqa.core.calibration import read_calibration
 from xray_vqa.core.manifest import make_manifest, read_manifest, write_manifest
+from xray_vqa.evaluation.evaluate import EvaluationSettings, base_of_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TEST, NUM_TRAIN = 8, 60
@@ -118,7 +119,7 @@ def test_rows_for_majority_blind_and_untuned_stand_beside_the_model(workplace, c
     (workplace / "base.json").write_text(json.dumps([{}]))  # says 0.01 to everything
     assert evaluate("--blind", "--baseline", "base.json") == 0
     rows = {row["name"]: row for row in results_of(workplace)["rows"]}
-    assert list(rows) == ["model", "untuned", "majority", "blind"]
+    assert list(rows) == ["model", "untuned", "majority", "blind", "guide"]
     assert rows["untuned"]["item_f1"]["value"] == 0.0
     assert rows["untuned"]["bag_auc"]["value"] == 0.5
     # Half of the training answers to each type are "yes" and "no", "knife" and "none": the first in the alphabet wins,
@@ -127,6 +128,140 @@ def test_rows_for_majority_blind_and_untuned_stand_beside_the_model(workplace, c
     assert rows["blind"]["bag_auc"]["value"] == 0.5
     table = capsys.readouterr().err
     assert all(f"\n{name} " in table for name in rows)
+
+
+def test_the_blind_row_is_there_unless_left_out_and_then_that_is_said(workplace):
+    assert evaluate() == 0
+    assert "blind" in {row["name"] for row in results_of(workplace)["rows"]}
+    assert evaluate("--no-blind") == 0
+    results = results_of(workplace)
+    assert "blind" not in {row["name"] for row in results["rows"]}
+    assert any("--no-blind" in note for note in results["notes"])
+
+
+def test_an_adapters_base_is_the_untuned_row_where_it_is_at_hand(workplace):
+    adapter = workplace / "adapter"
+    adapter.mkdir()
+    assert base_of_adapter("nano") is None
+    for base, expected in (("nano", "nano"), (str(workplace), str(workplace)), ("Far/Away", None)):
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        assert base_of_adapter(str(adapter)) == expected
+    settings = EvaluationSettings(model=str(adapter), baseline="none")
+    assert settings.baseline_model() is None
+    assert settings.model_copy(update={"baseline": "other"}).baseline_model() == "other"
+
+
+def test_shards_join_into_what_one_run_gives_and_a_missing_one_is_named(workplace, capsys):
+    assert evaluate("--output", "results/whole.json") == 0
+    write_script(workplace, [{"probabilities": {"Knife": 0.9}, "boxes": {"Knife": [[0, 0, 0.5, 0.5]]}}])
+    assert evaluate("predict", "--shard", "1/2") == 0  # the scans with a knife are the even ones
+    write_script(workplace, [{}])
+    assert evaluate("score") == 3
+    assert "predictions.shard-2-of-2.jsonl" in capsys.readouterr().err
+    assert evaluate("predict", "--shard", "2/2") == 0
+    assert evaluate("score") == 0
+    whole, joined = results_of(workplace, "whole"), results_of(workplace)
+    for key in ("item_f1", "screening", "text", "localisation"):
+        assert joined[key] == whole[key]
+    first = (workplace / "results/evaluation/predictions.jsonl").read_bytes()
+    assert [json.loads(line)["image_id"] for line in first.splitlines()] == list(range(NUM_TEST))
+    assert evaluate("score") == 0
+    assert (workplace / "results/evaluation/predictions.jsonl").read_bytes() == first
+
+
+def test_shards_of_other_thresholds_are_not_joined(workplace, capsys):
+    assert evaluate("predict", "--shard", "1/2") == 0
+    assert evaluate("predict", "--shard", "2/2") == 0
+    path = workplace / "results/evaluation/predictions.shard-2-of-2.jsonl.manifest.json"
+    value = json.loads(path.read_text())
+    value["config"]["point"]["thresholds"]["Knife"] = 0.9
+    path.write_text(json.dumps(value))
+    assert evaluate("score") == 1
+    assert "cannot be joined: another point" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--shard", "1/2"], ["score", "--shard", "1/2"]])
+def test_a_shard_is_for_predicting_alone(workplace, words):
+    assert evaluate(*words) == 2
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_shard_that_is_none_is_refused(workplace, text):
+    with pytest.raises(SystemExit):
+        evaluate("predict", "--shard", text)
+
+
+def leak(workplace: Path, key: str, value: str) -> None:
+    for split in ("train", "test"):
+        path = workplace / "data/stcray" / split / "annotations.json"
+        records = json.loads(path.read_text())
+        records[3][key] = value
+        path.write_text(json.dumps(records))
+
+
+@pytest.mark.parametrize(("key", "told"), [("sha256", "have the bytes"), ("group", "are of the group")])
+def test_test_scans_that_were_trained_on_are_refused_and_told_where_they_are_allowed(workplace, capsys, key, told):
+    leak(workplace, key, "ab" * 32)
+    assert evaluate() == 1
+    assert f"1 test scans {told} of a training scan, first test/images/000003.png" in capsys.readouterr().err
+    assert not (workplace / "results").exists()
+    assert evaluate("--allow-leakage") == 0
+    assert results_of(workplace)["notes"][0].startswith("LEAKAGE")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda lines: lines[:-1], "1 scans missing, first test/images/000007.png"),
+        (lambda lines: [*lines, lines[2]], "1 scans doubled, first test/images/000002.png"),
+        (lambda lines: [*lines[:-1], lines[-1].replace("000007.png", "999999.png")], "1 scans not of this test set"),
+        (lambda lines: [lines[0].replace('"pair": 0', '"pair": 9'), *lines[1:]], "1 scans with other questions"),
+        (lambda lines: [lines[0].replace('"category": "Knife"', '"category": "Gun"'), *lines[1:]], "other items"),
+        (lambda lines: [lines[0].replace("0.9,", "NaN,").replace("0.9}", "NaN}"), *lines[1:]], "predictions.jsonl:1"),
+        (lambda lines: [lines[0].replace('"probability": 0.9', '"probability": 9'), *lines[1:]], "Knife.probability"),
+    ],
+)  # fmt: skip
+def test_predictions_that_do_not_fit_the_test_set_are_refused_by_name(workplace, capsys, spoil, told):
+    assert evaluate("predict") == 0
+    path = workplace / "results/evaluation/predictions.jsonl"
+    path.write_text("".join(line + "\n" for line in spoil(path.read_text().splitlines())))
+    assert evaluate("score") == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_class_that_no_scan_or_every_scan_has_is_said(workplace):
+    path = workplace / "data/stcray/test/annotations.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([{**r, "categories": ["Knife"], "bboxes": [[0, 0, 32, 24]]} for r in records]))
+    assert evaluate() == 0
+    notes = " ".join(results_of(workplace)["notes"])
+    assert "no scan holds Gun" in notes
+    assert "every scan holds Knife" in notes
+    assert results_of(workplace)["screening"]["categories"]["Gun"]["pd"]["value"] is None
+    assert results_of(workplace)["screening"]["bag"]["pfa"]["value"] is None
+
+
+def test_blind_predictions_of_another_prompt_are_left_out_by_name(workplace):
+    assert evaluate() == 0
+    path = workplace / "results/evaluation/blind.jsonl.manifest.json"
+    value = json.loads(path.read_text())
+    value["config"]["identity"]["prompt_version"] = "old"
+    path.write_text(json.dumps(value))
+    assert evaluate("score") == 0
+    results = results_of(workplace)
+    assert "blind" not in {row["name"] for row in results["rows"]}
+    assert any("blind.jsonl is of another prompt version" in note for note in results["notes"])
+
+
+def test_two_results_files_are_compared(workplace, capsys):
+    assert evaluate("--output", "results/a.json") == 0
+    write_script(workplace, [{}])
+    assert evaluate("--output", "results/b.json") == 0
+    capsys.readouterr()
+    assert main(["compare", "results/a.json", "results/b.json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [flip["kind"] for flip in found["flips"]] == ["threat lost"] * 4
+    assert (found["detection"]["only_a"], found["detection"]["p_value"]) == (4, 0.125)
 
 
 def test_calibration_is_written_beside_the_model_before_predicting(workplace):

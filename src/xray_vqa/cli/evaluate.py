@@ -12,13 +12,23 @@ from xray_vqa.cli.arguments import positive_count
 EPILOG = """\
 examples:
   xray-vqa evaluate                                    the guide's model on the guide's test file
-  xray-vqa evaluate --model nano --calibrate --blind   thresholds from development scans first, then against grey images
+  xray-vqa evaluate --model nano --calibrate           thresholds from development scans first
   xray-vqa evaluate --baseline Qwen/Qwen2.5-VL-7B-Instruct --report results/evaluation.html
+  CUDA_VISIBLE_DEVICES=2 xray-vqa evaluate predict --shard 3/8   one of eight parts; `score` joins them
   xray-vqa evaluate score                              score again what was predicted, in seconds
 
 The four main numbers are printed as JSON on stdout and the comparison table on stderr. Stopped at any moment, the same
 command goes on. Predictions stand in a folder beside the output.
 """
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read `2/8`, the second of eight parts."""
+    first, _, second = text.partition("/")
+    number, total = (int(part) if part.isdecimal() else 0 for part in (first, second))
+    if not 1 <= number <= total:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N")
+    return number, total
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="first fit calibration and thresholds on the development scans and write them beside the weights",
     )
-    add("--baseline", metavar="MODEL", help="a row for this untuned model")
-    add("--blind", action="store_true", help="a row for the same model on grey images")
+    add(
+        "--baseline",
+        metavar="MODEL",
+        help="a row for this untuned model, none for no such row (default: an adapter's base, where it is at hand)",
+    )
+    add(
+        "--blind",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a row for the same model on grey images (default: yes)",
+    )
+    add("--allow-leakage", action="store_true", help="score although test scans were trained on, and say so loudly")
+    add("--shard", type=shard, metavar="I/N", help="predict only the I-th of N parts, I from 1; `score` joins them")
     add(
         "--train-file",
         type=Path,

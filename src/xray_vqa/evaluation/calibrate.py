@@ -21,7 +21,8 @@ from xray_vqa.core.calibration import Calibration, write_calibration
 from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.score import score_table
-from xray_vqa.evaluation.screening_metrics import ScoreTable, counts_down
+from xray_vqa.evaluation.metrics.ranking import counts_down
+from xray_vqa.evaluation.metrics.screening import ScoreTable
 from xray_vqa.inference.engine import EngineInfo
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from xray_vqa.config.loading import load_policy
-from xray_vqa.core.jsonl import write_json
+from xray_vqa.core.jsonl import read_json, write_json
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import Strict
@@ -24,7 +24,9 @@ from xray_vqa.evaluation.predict import Variant, predict, read_predictions
 from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.results import EvaluationResults
 from xray_vqa.evaluation.score import Contender, rounded, score
+from xray_vqa.evaluation.shards import join_shards, part_of, shard_path
 from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
+from xray_vqa.evaluation.trust import check_complete, find_leakage, notes_on_classes
 from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
 
@@ -51,8 +53,13 @@ class EvaluationSettings(Strict):
     engine: str = "transformers"
     device: str | None = None
     baseline: str | None = None
-    """The untuned model that the tuned one is compared with."""
-    blind: bool = False
+    """The untuned model that the tuned one is compared with. Unset: the base of an adapter; `none`: no such row."""
+    blind: bool = True
+    """Whether the same model is shown grey images."""
+    allow_leakage: bool = False
+    """Score although test scans were trained on, and say so in the results."""
+    shard: tuple[int, int] | None = None
+    """(i, n): predict the i-th of n parts alone, i from 1."""
     calibrate: bool = False
     max_samples: int | None = None
     max_images: int | None = None
@@ -67,7 +74,14 @@ class EvaluationSettings(Strict):
         if variant != "development":
             limits += f"-samples{self.max_samples}" if self.max_samples is not None else ""
             limits += f"-images{self.max_images}" if self.max_images is not None else ""
-        return self.output.with_suffix("") / f"{FILE_NAMES[variant]}{limits}.jsonl"
+        path = self.output.with_suffix("") / f"{FILE_NAMES[variant]}{limits}.jsonl"
+        return path if self.shard is None else shard_path(path, self.shard)
+
+    def baseline_model(self) -> str | None:
+        """Return the untuned model to predict with: the one named or the base of an adapter, if it is at hand."""
+        if self.baseline is not None:
+            return None if self.baseline == "none" else self.baseline
+        return base_of_adapter(self.model) if self.engine == "transformers" else None
 
 
 def evaluate(
@@ -82,11 +96,22 @@ def evaluate(
     """
     if settings.output.suffix != ".json":
         raise ConfigError(f"output {settings.output}: a .json file is expected; predictions go to a folder beside it")
+    if settings.shard is not None and (stage != "predict" or settings.calibrate):
+        raise ConfigError("a shard is for `xray-vqa evaluate predict` without --calibrate; calibrate first, score last")
     policy = load_policy(settings.policy)
     data = load_test_set(settings.test_file, settings.max_samples, settings.max_images)
+    train_file = settings.train_file or training_pairs_beside(settings.test_file)
+    leakage = find_leakage(data, train_file)
+    if leakage and not settings.allow_leakage:
+        raise DatasetError(
+            f"{settings.test_file}: {leakage}; nothing is scored on scans that were trained on "
+            "(--allow-leakage does, and says so in the results)"
+        )
+    if settings.shard is not None:
+        data = part_of(data, settings.shard)
     if stage != "score":
         predict_all(settings, data, policy)
-    return None if stage == "predict" else score_all(settings, data, policy)
+    return None if stage == "predict" else score_all(settings, data, policy, leakage)
 
 
 def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy) -> None:
@@ -102,8 +127,9 @@ def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Polic
         if settings.blind:
             blind = BlindEngine(engine)
             predict(blind, info, data, settings.predictions_path("blind"), point, variant="blind")
-    if settings.baseline:
-        with running(settings.engine, settings.baseline, settings.device) as (engine, info):
+    baseline = settings.baseline_model()
+    if baseline:
+        with running(settings.engine, baseline, settings.device) as (engine, info):
             point = OperatingPoint.of(info, policy, categories)
             path, size = settings.predictions_path("untuned"), settings.batch_size
             predict(engine, info, data, path, point, variant="untuned", batch_size=size)
@@ -125,20 +151,27 @@ def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, ro
     return replace(info, calibration=calibration)
 
 
-def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy) -> EvaluationResults:
+def score_all(
+    settings: EvaluationSettings, data: EvaluationSet, policy: Policy, leakage: str = ""
+) -> EvaluationResults:
     """Score the predictions that stand beside the output, write the results and their manifest, and the report."""
     path = settings.predictions_path("model")
+    join_shards(path, data)
     predictions, header, manifest = read_predictions(path)
     if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
         raise DatasetError(f"{path}: made from other pairs or annotations; run `xray-vqa evaluate predict` again")
+    check_complete(path, predictions, data)
     inputs = {str(path): sha256_file(path)}
     others: list[Contender] = []
-    untuned = _other(settings, "untuned", data)
+    notes = [f"LEAKAGE, these numbers are too good: {leakage}"] if leakage else []
+    notes += notes_on_classes(data)
+    untuned = None if settings.baseline == "none" else _other(settings, "untuned", data, header, notes)
     if untuned:
         how = "" if untuned[1].point.calibration else ", at the policy's thresholds for want of a calibration"
         what = f"{untuned[1].model_name}, not fine-tuned{how}"
         others.append(Contender("untuned", what, untuned[0], untuned[1].point))
-    notes: list[str] = []
+    elif settings.baseline == "none":
+        notes.append("no row of the untuned model: left out with --baseline none")
     train_file = settings.train_file or training_pairs_beside(settings.test_file)
     if train_file:
         majority = fit_majority(train_file)
@@ -148,11 +181,12 @@ def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy)
         inputs[str(train_file)] = sha256_file(train_file)
     else:
         notes.append(f"no training pairs beside {settings.test_file} (see --train-file), so no majority row")
-    blind = _other(settings, "blind", data)
-    if blind and blind[1].identity == header.identity and blind[1].point == header.point:
+    blind = _other(settings, "blind", data, header, notes) if settings.blind else None
+    if blind:
         others.append(Contender("blind", "the same model on grey images", blind[0], blind[1].point))
-    elif blind:
-        logger.warning("the blind predictions are of another model or calibration and are left out; add --blind")
+    else:
+        why = "it was not predicted" if settings.blind else "left out with --no-blind"
+        notes.append(f"no row of the same model on grey images ({why}): nobody can say what looking is worth")
     results = score(predictions, header, manifest, others, notes)
     write_json(settings.output, rounded(results))
     made = make_manifest(
@@ -174,16 +208,44 @@ def score_all(settings: EvaluationSettings, data: EvaluationSet, policy: Policy)
 
 
 def _other(
-    settings: EvaluationSettings, variant: Variant, data: EvaluationSet
+    settings: EvaluationSettings,
+    variant: Variant,
+    data: EvaluationSet,
+    model: PredictionsHeader,
+    notes: list[str],
 ) -> tuple[list[ScanPrediction], PredictionsHeader] | None:
+    """Return another row's predictions; None where there are none, or they cannot stand beside the model's."""
     path = settings.predictions_path(variant)
+    join_shards(path, data)
     if not path.is_file():
         return None
     predictions, header, manifest = read_predictions(path)
+    names = ("engine", "dtype", "processor_version", "prompt_version")
+    differing = [name for name in names if getattr(header.identity, name) != getattr(model.identity, name)]
+    if variant == "blind" and (header.identity, header.point) != (model.identity, model.point):
+        differing = differing or ["model or calibration"]
     if sorted(manifest.inputs.values()) != sorted(data.inputs.values()):
-        logger.warning("%s is of other pairs or annotations and is left out", path)
+        differing.append("pairs or annotations")
+    if differing:
+        told = f"{path} is of another {', '.join(differing).replace('_', ' ')} and is left out"
+        logger.warning("%s; `xray-vqa evaluate predict` makes it anew", told)
+        notes.append(told)
         return None
+    check_complete(path, predictions, data)
     return predictions, header
+
+
+def base_of_adapter(model: str) -> str | None:
+    """Return the base model that an adapter folder names, if it is nano or a folder that is there; else None."""
+    config = Path(model) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    content = read_json(config)
+    base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    at_hand = isinstance(base, str) and (base == "nano" or Path(base).is_dir())
+    if not at_hand:
+        logger.info("the base %s of %s is not at hand: no untuned row; --baseline %s fetches it", base, model, base)
+    return base if isinstance(base, str) and at_hand else None
 
 
 def looked_for(data: EvaluationSet, policy: Policy) -> tuple[str, ...]:

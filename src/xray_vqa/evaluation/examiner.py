@@ -13,9 +13,9 @@ from xray_vqa.evaluation.predict import predict_scans
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import ScreeningScores, TextScores
 from xray_vqa.evaluation.score import score_table
-from xray_vqa.evaluation.screening_metrics import score_screening
+from xray_vqa.evaluation.metrics.screening import score_screening
 from xray_vqa.evaluation.testset import EvaluationSet
-from xray_vqa.evaluation.text_metrics import score_answers
+from xray_vqa.evaluation.metrics.text import score_answers
 from xray_vqa.inference.engine import Engine
 from xray_vqa.inference.engines.scripted import ScriptedEngine, ScriptedReading
 from xray_vqa.inference.engines.transformers import TransformersEngine

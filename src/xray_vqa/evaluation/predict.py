@@ -18,12 +18,10 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from xray_vqa.core.geometry import Box
 from xray_vqa.core.inspection import MISSING
 from xray_vqa.core.jsonl import first_error, read_jsonl, write_jsonl
 from xray_vqa.core.manifest import Manifest, make_manifest, manifest_path, read_manifest, write_manifest
-from xray_vqa.core.records import ScanRecord, compact
-from xray_vqa.core.taxonomy import UNLISTED
+from xray_vqa.core.records import compact
 from xray_vqa.errors import AnswerUnreadable, DatasetError, ImageUnreadable, Incomplete, ModelUnavailable
 from xray_vqa.evaluation.records import (
     AnswerRecord,
@@ -32,9 +30,9 @@ from xray_vqa.evaluation.records import (
     PredictionsHeader,
     ScanPrediction,
     ScoreRecord,
-    TruthItem,
 )
 from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, Question
+from xray_vqa.evaluation.truth import known_of
 from xray_vqa.inference.engine import Answer, Engine, EngineInfo, Reading
 
 logger = logging.getLogger(__name__)
@@ -224,16 +222,8 @@ def _prediction(
     failure: Failure | None = None,
     failure_text: str = "",
 ) -> ScanPrediction:
-    record = planned.record
     return ScanPrediction(
-        image_path=record.image_path,
-        image_id=record.image_id,
-        group=planned.group,
-        width=record.width,
-        height=record.height,
-        truth=_truth_of(record),
-        num_unlisted=record.categories.count(UNLISTED),
-        annotated_categories=list(data.annotated),
+        **known_of(planned, data.annotated),
         scores={name: ScoreRecord.of(reading.scores.get(name, MISSING)) for name in categories},
         boxes={name: [box.as_xywh() for box in places] for name, places in reading.boxes.items() if places},
         failure=failure,
@@ -297,18 +287,6 @@ def _failure_of(error: Exception) -> tuple[Failure, str]:
     return "engine", f"{type(error).__name__}: {error}"
 
 
-def _truth_of(record: ScanRecord) -> list[TruthItem]:
-    """The annotated items of known category. A box without area inside the image is no box: the item still counts."""
-    items: list[TruthItem] = []
-    for category, values in zip(record.categories, record.bboxes, strict=True):
-        if category != UNLISTED:
-            box = None
-            if values is not None and values[2] > 0 and values[3] > 0:
-                box = Box.from_xywh(values).clipped(record.size_wh)
-            items.append(TruthItem(category=category, box=box.as_xywh() if box else None))
-    return items
-
-
 def _make_manifest(output: Path, header: PredictionsHeader, data: EvaluationSet, info: EngineInfo) -> Manifest:
     manifest = make_manifest(
         "predict",
@@ -341,13 +319,18 @@ def _take_up(output: Path, header: PredictionsHeader, data: EvaluationSet) -> di
         logger.warning("%s: starting anew, for %s; what was there is now %s", output, reason, aside)
         return {}
     records, faults = read_jsonl(output, ScanPrediction)
-    planned = {scan.record.image_path: scan.lines for scan in data.scans}
+    planned = {scan.record.image_path: scan for scan in data.scans}
+
+    def asked(image_path: str) -> tuple[int, ...] | None:
+        return planned[image_path].lines if image_path in planned else None
+
+    # What is known of a scan is written anew: a file of an earlier version has less of it, from the same annotations.
     kept = {
-        record.image_path: record
+        record.image_path: record.model_copy(update=known_of(planned[record.image_path], data.annotated))
         for record in records
-        if not record.failed_for_now and planned.get(record.image_path) == tuple(a.pair for a in record.answers)
+        if not record.failed_for_now and asked(record.image_path) == tuple(a.pair for a in record.answers)
     }
-    if faults or len(kept) != len(records) or not output.read_bytes().endswith(b"\n"):
+    if faults or list(kept.values()) != records or not output.read_bytes().endswith(b"\n"):
         write_jsonl(output, (compact(record) for record in kept.values()))
     dropped = len(records) + len(faults) - len(kept)
     again = f"; {dropped} broken or failed ones are made again" if dropped else ""

@@ -23,6 +23,8 @@ ThresholdOrigin = Literal["policy", "calibration", "default"]
 
 Corners = tuple[float, float, float, float]
 
+Scalar = bool | int | float | str
+
 
 class TruthItem(Strict):
     """An annotated item of known category."""
@@ -30,13 +32,19 @@ class TruthItem(Strict):
     category: str
     box: Corners | None = None
     """`[x, y, w, h]` in pixels of the scan; null where only the image is labelled."""
+    visible: float | None = Field(None, ge=0, le=1)
+    """Share of the item that a person can tell from what lies over it, where the source measured it."""
+    occlusion: float | None = Field(None, ge=0, le=1)
+    """Share of the item's attenuation that other things on the same rays own, where the source measured it."""
+    factors: dict[str, Scalar] = {}
+    """What else the source says of the item: shape, cell, angles, concealer."""
 
 
 class ScoreRecord(Strict):
     """A raw score. `probability` is null unless the state is `value`."""
 
     state: ScoreState
-    probability: float | None = None
+    probability: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
 
     @classmethod
     def of(cls, score: Score) -> "ScoreRecord":
@@ -76,6 +84,10 @@ class ScanPrediction(Strict):
     """Scans of one bag share it; intervals treat a group as one observation."""
     width: int
     height: int
+    source: str = ""
+    """Which data the scan is from, as its record says: scanner profile and version for a simulated one."""
+    factors: dict[str, Scalar] = {}
+    """What the source says of the bag in single values: clutter level, concealment, view."""
     truth: list[TruthItem]
     num_unlisted: int = 0
     """Items in the scan whose label is not in the taxonomy: neither a hit nor a false alarm can be told from them."""
@@ -98,6 +110,10 @@ class ScanPrediction(Strict):
     def failed_for_now(self) -> bool:
         """Whether something failed that another try may mend: the file or the engine, not the model's own words."""
         return any(failure in ("image", "engine") for failure in (self.failure, *(a.failure for a in self.answers)))
+
+    def area_share(self, item: TruthItem) -> float | None:
+        """Return the share of the scan that an item's box covers, or None without a box."""
+        return None if item.box is None else item.box[2] * item.box[3] / (self.width * self.height)
 
     def probability(self, category: str) -> float | None:
         """Return the raw probability, or None where there is no usable one."""

@@ -7,6 +7,8 @@ from xray_vqa.evaluation.results import Estimate, EvaluationResults, Row
 COLUMNS = (
     ("exact match", "exact_match"),
     ("item F1", "item_f1"),
+    ("BLEU", "bleu"),
+    ("ROUGE-L", "rouge_l"),
     ("bag AUC", "bag_auc"),
     ("Pd at 5 % Pfa", "pd_at_pfa_5"),
     ("Acc@IoU 0.5", "localisation"),

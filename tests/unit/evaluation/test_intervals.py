@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray_vqa.evaluation.intervals import over_groups, rate, ratio_over_groups
+from xray_vqa.evaluation.metrics.intervals import over_groups, rate, ratio_over_groups
 
 
 def test_wilson_worked_by_hand():

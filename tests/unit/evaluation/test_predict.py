@@ -99,7 +99,8 @@ def test_a_prediction_keeps_raw_scores_with_their_state_and_the_truth(pairs_path
     assert prediction.probability("Knife") == 0.9
     assert prediction.scores["Gun"].state.value == "value"
     assert prediction.boxes == {"Knife": [(0.0, 0.0, 20.0, 16.0)]}
-    assert [item.model_dump() for item in prediction.truth] == [{"category": "Knife", "box": (0.0, 0.0, 20.0, 16.0)}]
+    assert [(item.category, item.box) for item in prediction.truth] == [("Knife", (0.0, 0.0, 20.0, 16.0))]
+    assert prediction.area_share(prediction.truth[0]) == 0.25
     assert [answer.said for answer in prediction.answers] == ["Yes.", "Yes."]
     assert prediction.annotated_categories == ["Knife"]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.evaluation.screening_metrics import (
+from xray_vqa.evaluation.metrics.screening import (
     PlacedCategory,
     ScoreTable,
     auc,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.evaluation.records import AnswerRecord
-from xray_vqa.evaluation.text_metrics import (
+from xray_vqa.evaluation.metrics.text import (
     corpus_bleu,
     is_exact,
     is_lenient,

@@ -18,7 +18,7 @@ from xray_vqa.evaluation.replay import ReplayEngine
 from xray_vqa.evaluation.report.charts import BAR_STEP, BAR_WIDTH, category_bars, roc_chart
 from xray_vqa.evaluation.results import Estimate, EvaluationResults
 from xray_vqa.evaluation.table import COLUMNS, cells_of
-from xray_vqa.evaluation.text_metrics import is_exact, is_lenient
+from xray_vqa.evaluation.metrics.text import is_exact, is_lenient
 from xray_vqa.inference.inspector import Inspector
 
 MAX_SHOWN = 12

@@ -9,18 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from xray_vqa.evaluation.intervals import DRAWS, LEVEL, FloatArray, rate
+from xray_vqa.evaluation.metrics.bootstrap import DETAIL_DRAWS, FloatArray
+from xray_vqa.evaluation.metrics.intervals import LEVEL, rate
+from xray_vqa.evaluation.metrics.localisation import IOU_FROM, match_boxes
+from xray_vqa.evaluation.metrics.ranking import Ranking, worst_case
+from xray_vqa.evaluation.metrics.screening import bag_table
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
 from xray_vqa.evaluation.robustness.results import Curve, CurvePoint, DropPoint
 from xray_vqa.evaluation.score import placed_categories, score_table
-from xray_vqa.evaluation.screening_metrics import IOU_FROM, match_boxes, score_bags, weighted_auc, worst_case
 
 DROP = 0.05
 """The fall of Pd, as a share of all threats, whose strength is looked for."""
 
 METRICS = ("pd", "pfa", "item_pd", "auc", "localisation")
+_AUC_DRAWS = 200
+"""Ranked at once, which bounds the memory."""
+
 CHANGES = ("pd", "pfa", "auc")
 """Numbers whose paired change is told with an interval."""
 
@@ -36,7 +43,7 @@ class Measured:
     num_failed: int
 
 
-def draw_weights(groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> FloatArray:
+def draw_weights(groups: Sequence[str], draws: int = DETAIL_DRAWS, seed: int = 0) -> FloatArray:
     """Return how often each scan counts: (1 + draws, scans) float64, the first row ones, else whole groups drawn."""
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -55,28 +62,23 @@ def measure(predictions: Sequence[ScanPrediction], point: OperatingPoint, weight
     """
     table = score_table(predictions, point)
     limits = np.array([point.thresholds[name] for name in table.categories])
-    threat = np.any(table.present, axis=1)
-    counted = (threat | ~table.unlisted) & np.any(table.annotated, axis=1)
-    margins = worst_case(np.where(table.annotated, table.scores - limits, -np.inf), threat[:, None])
-    margin = margins.max(axis=1, initial=-np.inf)
-    flagged = margin >= 0
-    threats, clean = (threat & counted).astype(float), (~threat & counted).astype(float)
+    bags = bag_table(table, limits)
+    of_bags = weights[:, (np.any(table.present, axis=1) | ~table.unlisted) & np.any(table.annotated, axis=1)]
+    ranking, parts = Ranking(bags.margins, bags.truth), range(0, len(weights), _AUC_DRAWS)
     item_hits = ((worst_case(table.scores, table.truth) >= limits) & table.present).sum(axis=1)
     met, boxes = _boxes(predictions)
-    auc = weighted_auc(margin[counted], threat[counted])
     all_values = {
-        "pd": _share(weights, flagged * threats, threats),
-        "pfa": _share(weights, flagged * clean, clean),
+        "pd": _share(of_bags, bags.flagged & bags.truth, bags.truth),
+        "pfa": _share(of_bags, bags.flagged & ~bags.truth, ~bags.truth),
         "item_pd": _share(weights, item_hits, table.present.sum(axis=1)),
-        "auc": np.array([auc(row) for row in weights[:, counted]]),
+        "auc": np.concatenate([ranking.auc(of_bags[at : at + _AUC_DRAWS].T) for at in parts]),
         "localisation": _share(weights, met, boxes),
     }
-    bag = score_bags(table, limits)
     counts = {
-        "pd": bag.num_threat,
-        "pfa": bag.num_clean,
+        "pd": int(bags.truth.sum()),
+        "pfa": int((~bags.truth).sum()),
         "item_pd": int(table.present.sum()),
-        "auc": bag.num_threat + bag.num_clean,
+        "auc": len(bags.truth),
         "localisation": int(boxes.sum()),
     }
     return Measured(
@@ -87,8 +89,8 @@ def measure(predictions: Sequence[ScanPrediction], point: OperatingPoint, weight
     )
 
 
-def _share(weights: FloatArray, above: FloatArray, below: FloatArray) -> FloatArray:
-    top, bottom = weights @ above, weights @ below
+def _share(weights: FloatArray, above: ArrayLike, below: ArrayLike) -> FloatArray:
+    top, bottom = weights @ np.asarray(above, float), weights @ np.asarray(below, float)
     return np.divide(top, bottom, out=np.full(len(weights), np.nan), where=bottom > 0)
 
 
@@ -110,7 +112,7 @@ def estimate(value: float, drawn: FloatArray, n: int) -> Estimate:
     if len(defined) < len(drawn) / 2 or not len(defined):
         return Estimate(value=value, n=n)
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, n=n, low=float(low), high=float(high))
+    return Estimate(value=value, n=n, low=float(low), high=float(high), method="cluster bootstrap")
 
 
 def curve_of(kind: str, unit: str, unperturbed: Measured, points: Sequence[tuple[float, Measured]]) -> Curve:
@@ -144,7 +146,7 @@ def _bounded(measured: Measured, name: str) -> Estimate:
         return found
     independent = min(measured.counts["pd"], measured.counts["pfa"]) if name == "auc" else measured.counts[name]
     edge = rate(independent if found.value else 0, independent)
-    return found.model_copy(update={"low": edge.low, "high": edge.high})
+    return found.model_copy(update={"low": edge.low, "high": edge.high, "method": edge.method})
 
 
 def drop_point(strengths: Sequence[float], measured: Sequence[Measured]) -> DropPoint:

@@ -40,7 +40,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
 def _panel(curve: Curve) -> str:
     width, height = PANEL_WH
     largest = curve.points[-1].strength
-    parts = [f'<text x="0" y="-10" font-weight="bold" fill="{INK}">{escape(curve.kind)}</text>']
+    parts = [f'<text x="0" y="-16" font-weight="bold" fill="{INK}">{escape(curve.kind)}</text>']
     for share in (0, 0.25, 0.5, 0.75, 1):
         y = height * (1 - share)
         parts.append(f'<line x1="0" x2="{width:g}" y1="{y:g}" y2="{y:g}" stroke="{FAINT}"/>')
@@ -60,9 +60,10 @@ def _panel(curve: Curve) -> str:
         )
     if curve.drop.strength is not None:
         x = width * curve.drop.strength / largest
+        label_x = min(max(x, 38.0), width - 38)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:g}" stroke="{INK}" stroke-dasharray="3 3"/>')
         parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:g}" stroke="{INK}" stroke-dasharray="3 3"/>'
-            f'<text x="{x:.1f}" y="-2" text-anchor="middle" font-size="9" fill="{INK}">Pd falls by 5 points</text>'
+            f'<text x="{label_x:.1f}" y="-4" text-anchor="middle" font-size="9" fill="{INK}">Pd falls by 5 points</text>'
         )
     return "".join(parts)
 
@@ -78,7 +79,6 @@ def _line(points: Sequence[tuple[float, Estimate]], colour: str, height: float) 
         upper = [f"{x:.1f},{height * (1 - (cell.high or 0)):.1f}" for x, cell in known]
         lower = [f"{x:.1f},{height * (1 - (cell.low or 0)):.1f}" for x, cell in reversed(known)]
         parts.insert(0, f'<polygon points="{" ".join(upper + lower)}" fill="{colour}" opacity="0.14"/>')
-    circles = (
-        f'<circle cx="{x:.1f}" cy="{height * (1 - (c.value or 0)):.1f}" r="2.6" fill="{colour}"/>' for x, c in known
-    )
+    places = [(x, height * (1 - (cell.value or 0))) for x, cell in known]
+    circles = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{colour}"/>' for x, y in places]
     return [*parts, *circles]

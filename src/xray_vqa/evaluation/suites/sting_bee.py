@@ -19,7 +19,7 @@ from xray_vqa.core.jsonl import read_jsonl
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.records import PairMetadata, ScanRecord, Strict, VQAPair
 from xray_vqa.errors import AnswerUnreadable, DatasetError, ImageUnreadable
-from xray_vqa.evaluation.intervals import ratio_over_groups
+from xray_vqa.evaluation.metrics.bootstrap import ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
 from xray_vqa.evaluation.robustness.curves import draw_weights, estimate

@@ -8,17 +8,20 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
-from xray_vqa.evaluation.intervals import ratio_over_groups
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, ratio_over_groups, ratios_over_groups
 from xray_vqa.evaluation.records import AnswerRecord
-from xray_vqa.evaluation.results import BleuScore, ItemScores, TextScores
+from xray_vqa.evaluation.results import CorpusScore, ItemScores, TextScores
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -179,7 +182,7 @@ def rouge_l(said: str, truth: str) -> float:
     return float(_rouge().score(truth, said)["rougeL"].fmeasure)
 
 
-def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> BleuScore:
+def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> CorpusScore:
     """Return corpus BLEU, 0 to 1, never a mean over sentences.
 
     Each language is tokenised as it needs; with several tokenizers the value is the mean weighted by answers.
@@ -195,7 +198,18 @@ def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[
         score = bleu.corpus_score([h for h, _ in pairs], [[r for _, r in pairs]]).score / 100
         total += min(score, 1.0) * len(pairs)  # sacrebleu gives 100.00000000000004 for a perfect corpus
         signatures.append(str(bleu.get_signature()))
-    return BleuScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+    return CorpusScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+
+
+def corpus_chrf(said: Sequence[str], truths: Sequence[str]) -> CorpusScore:
+    """Return corpus chrF2++ (Popovic 2017: letters up to six in a row, words up to two), 0 to 1."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    if not said:
+        return CorpusScore(value=None, n=0, signatures=[])
+    chrf = CHRF(word_order=2)
+    score = chrf.corpus_score(list(said), [list(truths)]).score / 100
+    return CorpusScore(value=min(score, 1.0), n=len(said), signatures=[str(chrf.get_signature())])
 
 
 def _bleu_tokenizer(language: str) -> str:
@@ -203,7 +217,9 @@ def _bleu_tokenizer(language: str) -> str:
     return "zh" if family == "zh" else "char" if family in ("ja", "th", "lo", "km", "my") else "13a"
 
 
-def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str]) -> ItemScores:
+def item_scores(
+    named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str], *, draws: int = DRAWS
+) -> ItemScores:
     """Return micro precision, recall and F1 of named items; null where nothing is there and nothing was named."""
     hits = [len(a & b) for a, b in zip(named, there, strict=True)]
     num_named, num_there = sum(map(len, named)), sum(map(len, there))
@@ -211,40 +227,61 @@ def item_scores(named: Sequence[frozenset[str]], there: Sequence[frozenset[str]]
     return ItemScores(
         precision=sum(hits) / num_named if num_named else None,
         recall=sum(hits) / num_there if num_there else None,
-        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there),
+        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there, draws=draws),
     )
 
 
-def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str]) -> TextScores:
+def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str], *, draws: int = DRAWS) -> TextScores:
     """Return all text metrics of some answers.
 
     Args:
         answers: In any order; the numbers do not depend on it.
         groups: The bag that each answer is about.
+        draws: Of the bootstrap.
     """
-    ones = [1.0] * len(answers)
-    exact = [float(is_exact(a.said, a.short_truth, a.truth)) for a in answers]
-    lenient = [float(is_lenient(a.said, a.short_truth, a.truth, a.language)) for a in answers]
-    rouge = [rouge_l(a.said, a.truth) for a in answers]
-    long = [k for k, a in enumerate(answers) if is_long(a.truth)]
+    judged = [_judged(a.said, a.short_truth, a.truth, a.language) for a in answers]
+    long = [k for k, each in enumerate(judged) if each.is_long]
     listing = [
         k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES and a.short_truth not in ("yes", "no")
     ]
+    counted = np.array([[1.0, 1.0, each.is_long, 1.0] for each in judged]).reshape(-1, 4)
+    values = np.array([[e.exact, e.lenient, e.rouge * e.is_long, e.rouge] for e in judged], dtype=float).reshape(-1, 4)
+    sizes = [len(answers), len(answers), len(long), len(answers)]
+    exact, lenient, rouge, rouge_all = ratios_over_groups(values, counted, groups, sizes, draws=draws)
+    said, truths = [answers[k].said for k in long], [answers[k].truth for k in long]
     return TextScores(
         num_questions=len(answers),
         num_unreadable=sum(a.failure is not None for a in answers),
-        exact_match=ratio_over_groups(exact, ones, groups, len(answers)),
-        lenient_match=ratio_over_groups(lenient, ones, groups, len(answers)),
+        exact_match=exact,
+        lenient_match=lenient,
         item_f1=item_scores(
             [_named(answers[k]) for k in listing],
             [_there(answers[k]) for k in listing],
             [groups[k] for k in listing],
+            draws=draws,
         )
         if listing
         else None,
-        bleu=corpus_bleu(
-            [answers[k].said for k in long], [answers[k].truth for k in long], [answers[k].language for k in long]
-        ),
-        rouge_l=ratio_over_groups([rouge[k] for k in long], [1.0] * len(long), [groups[k] for k in long], len(long)),
-        rouge_l_all=ratio_over_groups(rouge, ones, groups, len(answers)),
+        bleu=corpus_bleu(said, truths, [answers[k].language for k in long]),
+        chrf=corpus_chrf(said, truths),
+        rouge_l=rouge,
+        rouge_l_all=rouge_all,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    exact: bool
+    lenient: bool
+    rouge: float
+    is_long: bool
+
+
+@lru_cache(maxsize=2**15)  # short answers repeat, and each is scored whole, by its type and by its language
+def _judged(said: str, short_truth: str, truth: str, language: str) -> _Judged:
+    return _Judged(
+        exact=is_exact(said, short_truth, truth),
+        lenient=is_lenient(said, short_truth, truth, language),
+        rouge=rouge_l(said, truth),
+        is_long=is_long(truth),
     )

@@ -1,0 +1,1 @@
+"""What predictions are worth in numbers: text, ranking, screening, places, calibration, and their intervals."""

@@ -1,0 +1,301 @@
+"""What scores are worth for screening: detection and false alarm rates by category, by item and by bag.
+
+Pure NumPy and SciPy over arrays with one row a scan and one column a category. A score that is missing or unsure is NaN
+and counts against the model everywhere: a miss where the item is there, a false alarm where it is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, Statistic, over_groups, ratios
+from xray_vqa.evaluation.metrics.calibration import brier_score, calibration_error
+from xray_vqa.evaluation.metrics.intervals import effective_size, rate_over_groups
+from xray_vqa.evaluation.metrics.prevalence import at_prevalences, cost_points, proof_of
+from xray_vqa.evaluation.metrics.ranking import (
+    PD_LEVELS,
+    PFA_LEVELS,
+    BoolArray,
+    Ranking,
+    auc,
+    average_precision,
+    d_prime,
+    det_points,
+    independent_groups,
+    roc_points,
+    thinned,
+    worst_case,
+)
+from xray_vqa.evaluation.records import ThresholdOrigin
+from xray_vqa.evaluation.results import (
+    BagScores,
+    CategoryScores,
+    Estimate,
+    ItemScores,
+    Proof,
+    ScreeningScores,
+    WorstCategory,
+)
+
+CATEGORY_ROC_POINTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Corrected scores of some scans."""
+
+    categories: tuple[str, ...]
+    scores: FloatArray
+    """(scans, categories) float64, 0 to 1; NaN where there is no usable score."""
+    truth: BoolArray
+    """(scans, categories): whether the item is there."""
+    annotated: BoolArray
+    """(scans, categories): whether the scan's source labels the category at all. Nothing else is scored."""
+    unlisted: BoolArray
+    """(scans,): whether the scan has items outside the taxonomy."""
+    groups: tuple[str, ...]
+
+    @property
+    def present(self) -> BoolArray:
+        return self.truth & self.annotated
+
+
+@dataclass(frozen=True, slots=True)
+class BagTable:
+    """Scans that are threat or clean, each with the largest margin over a category's threshold."""
+
+    margins: FloatArray
+    truth: BoolArray
+    groups: tuple[str, ...]
+    num_left_out: int
+
+    @property
+    def flagged(self) -> BoolArray:
+        return self.margins >= 0
+
+
+def bag_table(table: ScoreTable, limits: FloatArray) -> BagTable:
+    """Return scans as bags: threat if any annotated category is there, clean if nothing is."""
+    is_threat: BoolArray = np.any(table.present, axis=1)
+    counted = (is_threat | ~table.unlisted) & table.annotated.any(axis=1)
+    truth = is_threat[counted]
+    margins = np.where(table.annotated, table.scores - limits, -np.inf)[counted]
+    margins = worst_case(margins, truth[:, None])
+    return BagTable(
+        margins=margins.max(axis=1, initial=-np.inf),
+        truth=truth,
+        groups=tuple(name for name, keep in zip(table.groups, counted, strict=True) if keep),
+        num_left_out=int((~counted).sum()),
+    )
+
+
+def score_screening(
+    table: ScoreTable,
+    thresholds: Mapping[str, float],
+    origins: Mapping[str, ThresholdOrigin],
+    covered: frozenset[str] = frozenset(),
+    *,
+    draws: int = DRAWS,
+) -> ScreeningScores:
+    """Return the screening scores of a table, category by category, over all items, and by bag.
+
+    All bootstrap intervals rest on the same draws of whole groups.
+    """
+    limits = np.array([thresholds[name] for name in table.categories])
+    bags = bag_table(table, limits)
+    drawn = _draw(table, bags, limits, draws)
+    categories: dict[str, CategoryScores] = {}
+    for column, name in enumerate(table.categories):
+        if table.annotated[:, column].any():
+            categories[name] = _score_category(
+                table, column, float(limits[column]), origins[name], name in covered, drawn.by_category[column]
+            )
+    aucs = {name: row.auc for name, row in categories.items() if row.auc is not None}
+    precisions = [row.average_precision for row in categories.values() if row.average_precision is not None]
+    rates = {name: row.pd.value for name, row in categories.items() if row.pd.value is not None}
+    usable = table.annotated & ~np.isnan(table.scores)
+    return ScreeningScores(
+        bag=_score_bags(bags, drawn.bag),
+        item_f1=_item_scores(table, limits, drawn.item_f1),
+        macro_f1=drawn.macro_f1,
+        calibration_error=calibration_error(table.scores[usable], table.truth[usable]),
+        macro_auc=_mean(list(aucs.values())),
+        macro_average_precision=_mean(precisions),
+        macro_pd=_mean(list(rates.values())),
+        worst_auc=_worst(aucs),
+        worst_pd=_worst(rates),
+        categories=categories,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _worst(values: Mapping[str, float]) -> WorstCategory | None:
+    if not values:
+        return None
+    name = min(values, key=lambda key: (values[key], key))
+    return WorstCategory(category=name, value=values[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the bootstrap gives, each ranking's estimates by `Ranking.names`."""
+
+    item_f1: Estimate
+    macro_f1: Estimate
+    bag: dict[str, Estimate]
+    by_category: list[dict[str, Estimate]]
+
+
+def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> _Drawn:
+    flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+    hits = (flagged & table.present).astype(float)
+    both = flagged.astype(float) + table.present
+    num_there = int(table.present.sum())
+    statistics: list[Statistic] = [
+        ratios(2 * hits.sum(axis=1, keepdims=True), both.sum(axis=1, keepdims=True)),
+        _macro_f1(hits, both),
+    ]
+    sizes = [num_there, num_there]
+    num_groups = len(set(table.groups))
+    independent = [num_groups, num_groups]
+    for column in range(len(table.categories)):
+        rows = np.flatnonzero(table.annotated[:, column])
+        scores, truth = table.scores[rows, column], table.truth[rows, column]
+        groups = [table.groups[row] for row in rows]
+        statistics.append(_at_rows(Ranking(worst_case(scores, truth), truth), rows))
+        _extend(sizes, independent, truth, groups)
+    estimates = over_groups(_stacked(statistics), table.groups, sizes, num_independent=independent, draws=draws)
+    width = len(Ranking.names)
+    rankings = [
+        dict(zip(Ranking.names, estimates[at : at + width], strict=True)) for at in range(2, len(estimates), width)
+    ]
+    bag_sizes: list[int] = []
+    bag_independent: list[int] = []
+    _extend(bag_sizes, bag_independent, bags.truth, bags.groups)
+    of_bags = over_groups(
+        Ranking(bags.margins, bags.truth), bags.groups, bag_sizes, num_independent=bag_independent, draws=draws
+    )
+    return _Drawn(estimates[0], estimates[1], dict(zip(Ranking.names, of_bags, strict=True)), rankings)
+
+
+def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: Sequence[str]) -> None:
+    """Add what a ranking's numbers rest on, in the order of their names."""
+    num_positive, num_negative = int(truth.sum()), int((~truth).sum())
+    positive_groups, negative_groups = independent_groups(truth, groups)
+    sizes += [len(truth)] + [num_positive] * len(PFA_LEVELS) + [num_negative] * len(PD_LEVELS)
+    independent += [min(positive_groups, negative_groups)]
+    independent += [positive_groups] * len(PFA_LEVELS) + [negative_groups] * len(PD_LEVELS)
+
+
+def _at_rows(statistic: Statistic, rows: NDArray[np.intp]) -> Statistic:
+    def at(weights: FloatArray) -> FloatArray:
+        return statistic(weights if len(rows) == len(weights) else weights[rows])
+
+    return at
+
+
+def _stacked(statistics: Sequence[Statistic]) -> Statistic:
+    return lambda weights: np.vstack([statistic(weights) for statistic in statistics])
+
+
+def _macro_f1(hits: FloatArray, both: FloatArray) -> Statistic:
+    def statistic(weights: FloatArray) -> FloatArray:
+        top, there = 2 * (hits.T @ weights), both.T @ weights
+        found = np.divide(top, there, out=np.zeros_like(top), where=there > 0)
+        num = (there > 0).sum(axis=0)
+        return np.divide(found.sum(axis=0), num, out=np.full(len(num), np.nan), where=num > 0)[None]
+
+    return statistic
+
+
+def _score_category(
+    table: ScoreTable,
+    column: int,
+    threshold: float,
+    origin: ThresholdOrigin,
+    covered: bool,
+    drawn: Mapping[str, Estimate],
+) -> CategoryScores:
+    rows = table.annotated[:, column]
+    scores, truth = table.scores[rows, column], table.truth[rows, column]
+    groups = np.asarray(table.groups, dtype=str)[rows]
+    filled, usable = worst_case(scores, truth), ~np.isnan(scores)
+    flagged = filled >= threshold
+    hits, alarms = int((flagged & truth).sum()), int((flagged & ~truth).sum())
+    num_positive, num_negative = int(truth.sum()), int((~truth).sum())
+    either = hits + alarms + num_positive
+    return CategoryScores(
+        num_positive=num_positive,
+        num_negative=num_negative,
+        num_unscored=int(np.isnan(scores).sum()),
+        covered=covered,
+        threshold=threshold,
+        threshold_from=origin,
+        auc=auc(filled[truth], filled[~truth]),
+        auc_interval=drawn["auc"],
+        average_precision=average_precision(filled, truth),
+        pd=rate_over_groups(flagged[truth], groups[truth]),
+        pfa=rate_over_groups(flagged[~truth], groups[~truth]),
+        pd_at_pfa=_by_level(drawn, "pd@", PFA_LEVELS),
+        pfa_at_pd=_by_level(drawn, "pfa@", PD_LEVELS),
+        d_prime=d_prime(hits, num_positive, alarms, num_negative),
+        calibration_error=calibration_error(scores[usable], truth[usable]),
+        brier=brier_score(scores[usable], truth[usable]),
+        roc=thinned(roc_points(filled, truth), CATEGORY_ROC_POINTS),
+        proof=_proof(flagged, truth, groups),
+        f1=2 * hits / either if either else None,
+    )
+
+
+def _by_level(drawn: Mapping[str, Estimate], prefix: str, levels: Sequence[float]) -> dict[str, Estimate]:
+    return {f"{level:g}": drawn[f"{prefix}{level:g}"] for level in levels}
+
+
+def _proof(flagged: BoolArray, truth: BoolArray, groups: NDArray[np.str_]) -> Proof:
+    return proof_of(
+        hits=int((flagged & truth).sum()),
+        num_positive=int(truth.sum()),
+        positive_size=effective_size(flagged[truth], groups[truth]),
+        alarms=int((flagged & ~truth).sum()),
+        num_negative=int((~truth).sum()),
+        negative_size=effective_size(flagged[~truth], groups[~truth]),
+    )
+
+
+def _item_scores(table: ScoreTable, limits: FloatArray, f1: Estimate) -> ItemScores:
+    flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+    hits, num_flagged, num_there = (int(part.sum()) for part in (flagged & table.present, flagged, table.present))
+    return ItemScores(
+        precision=hits / num_flagged if num_flagged else None,
+        recall=hits / num_there if num_there else None,
+        f1=f1,
+    )
+
+
+def _score_bags(bags: BagTable, drawn: Mapping[str, Estimate]) -> BagScores:
+    truth, flagged, groups = bags.truth, bags.flagged, np.asarray(bags.groups, dtype=str)
+    num_threat, num_clean = int(truth.sum()), int((~truth).sum())
+    hits, alarms = int((flagged & truth).sum()), int((flagged & ~truth).sum())
+    roc = roc_points(bags.margins, truth)
+    pd, pfa = rate_over_groups(flagged[truth], groups[truth]), rate_over_groups(flagged[~truth], groups[~truth])
+    return BagScores(
+        num_threat=num_threat,
+        num_clean=num_clean,
+        num_left_out=bags.num_left_out,
+        auc=drawn["auc"],
+        pd=pd,
+        pfa=pfa,
+        pd_at_pfa=_by_level(drawn, "pd@", PFA_LEVELS),
+        roc=thinned(roc),
+        det=det_points(thinned(roc)),
+        pfa_at_pd=_by_level(drawn, "pfa@", PD_LEVELS),
+        d_prime=d_prime(hits, num_threat, alarms, num_clean),
+        proof=_proof(flagged, truth, groups),
+        at_prevalence=at_prevalences(pd.value, pfa.value),
+        costs=cost_points(roc, pd.value, pfa.value),
+    )
