@@ -63,7 +63,7 @@ def _panel(curve: Curve) -> str:
         label_x = min(max(x, 38.0), width - 38)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:g}" stroke="{INK}" stroke-dasharray="3 3"/>')
         parts.append(
-            f'<text x="{label_x:.1f}" y="-4" text-anchor="middle" font-size="9" fill="{INK}">Pd falls by 5 points</text>'
+            f'<text x="{label_x:.1f}" y="-4" text-anchor="middle" font-size="9" fill="{INK}">Pd - 5 points</text>'
         )
     return "".join(parts)
 
