@@ -21,6 +21,8 @@ COMMANDS = {
     "merge": "merge an adapter into its base model",
     "evaluate": "measure a model on a test file",
     "compare": "say whether one model is better than another on the same test set",
+    "robustness": "measure how detection falls when scans get worse or other",
+    "suite": "run benchmarks of others, and export ours to their tools",
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",

@@ -18,7 +18,6 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from xray_vqa.core.images import read_image
 from xray_vqa.core.inspection import MISSING
 from xray_vqa.core.jsonl import first_error, read_jsonl, write_jsonl
 from xray_vqa.core.manifest import Manifest, make_manifest, manifest_path, read_manifest, write_manifest
@@ -167,7 +166,7 @@ def _predict_together(
 ) -> list[ScanPrediction]:
     started = time.perf_counter()
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        images = list(pool.map(read_image, [data.root / planned.record.image_path for planned in batch]))
+        images = list(pool.map(data.image, batch))
     readings = engine.read(images, categories, place_from)
     read_ms = (time.perf_counter() - started) * 1000 / len(batch)
     questions = [[question.pair.question for question in planned.questions] for planned in batch]
@@ -199,7 +198,7 @@ def predict_scan(
     failure_text = ""
     image: Image.Image | None = None
     try:
-        image = read_image(data.root / planned.record.image_path)
+        image = data.image(planned)
         (reading,) = engine.read([image], categories, place_from)
     except (AnswerUnreadable, ImageUnreadable) as error:
         failure, failure_text = _failure_of(error)

@@ -1,10 +1,13 @@
 """Which scans are predicted and which questions are asked: the pairs file joined with its split's annotations."""
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from xray_vqa.core.images import read_image
 from xray_vqa.core.jsonl import read_jsonl
 from xray_vqa.core.manifest import manifest_path, read_manifest, sha256_file
 from xray_vqa.core.records import ScanRecord, Split, VQAPair
@@ -48,6 +51,13 @@ class EvaluationSet:
     """SHA-256 by path of the pairs and annotation files."""
     max_samples: int | None = None
     max_images: int | None = None
+    seen_through: Callable[[PlannedScan, Image.Image], Image.Image] | None = None
+    """What changes an image between its file and the engine; the records then speak of the changed image."""
+
+    def image(self, planned: PlannedScan) -> Image.Image:
+        """Return what an engine is shown of a scan, RGB. Raises ImageUnreadable naming the file."""
+        image = read_image(self.root / planned.record.image_path)
+        return image if self.seen_through is None else self.seen_through(planned, image)
 
     @property
     def num_questions(self) -> int:
