@@ -24,8 +24,8 @@ examples:
 Without --url a scan is timed from the bytes of its file to the decision, one at a time, after a warm-up; then eight at
 a time, and 2, 4, 16, 32 ... until throughput gains less than 3 %. The guide's keys come first in the output, the
 conditions they hold under beneath them, plots beside it.
-With --url the scans go to a running server. --rate sends at its own times, and a latency counts from the moment at which
-a request was due; --closed keeps so many clients busy. Degraded answers are counted apart and are no successes. Each
+With --url the scans go to a running server. --rate sends at its own times, and a latency counts from when a request was
+due; --closed keeps so many clients busy. Degraded answers are counted apart and are no successes. Each
 request has a scan_id of its own (bench-RUN-NUMBER) and leaves a record in the server's audit store.
 Ctrl-C writes what was measured until then (exit code 130).
 """

@@ -71,7 +71,7 @@ def steadiness_notes(loop_ms: tuple[float, float], latencies_ms: Sequence[float]
     before, after = loop_ms
     if abs(after / before - 1) > STEADY_WITHIN:
         notes.append(
-            f"the calibration loop took {before:g} ms before and {after:g} ms after: the machine was throttled, or busy "
+            f"the calibration loop took {before:g} ms before and {after:g} ms after: the machine was throttled or busy "
             "with something else; measure again when it is quiet"
         )
     half = len(latencies_ms) // 2
