@@ -119,12 +119,13 @@ def test_a_stall_shows_in_what_was_due_meanwhile_and_hides_from_a_client_that_wa
 def test_refusals_and_unreadable_answers_are_counted_apart(scans):
     async def measure():
         replies = iter(
-            [web.json_response(GOOD), web.json_response({"code": "overloaded"}, status=503)] * 5
-            + [web.Response(text="<html>"), web.json_response({"code": "body_too_large"}, status=413)]
+            [(200, json.dumps(GOOD)), (503, '{"code": "overloaded"}')] * 5
+            + [(200, "<html>"), (413, '{"code": "body_too_large"}')]
         )
 
         async def answer(_):
-            return next(replies)
+            status, text = next(replies)
+            return web.Response(status=status, text=text)
 
         runner, url = await local_server(answer)
         async with LoadClient(url, ScanSource(scans)) as client:
