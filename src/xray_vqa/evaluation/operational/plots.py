@@ -57,7 +57,7 @@ def draw_throughput(
         axis.annotate(label, (rate, value), textcoords="offset points", xytext=(4, 5), fontsize="small")
         if label == knee:
             axis.axvline(rate, color="grey", linewidth=1, linestyle=":", label=f"knee: {label}")
-    axis.set(xlabel="successful inspections a second", ylabel="latency (ms)", yscale="log")
+    axis.set(xlabel="successful inspections a second", ylabel="latency (ms)", yscale="log", xlim=(0, 1.12 * max(rates)))
     axis.grid(alpha=0.25, which="both")
     axis.legend(fontsize="small", frameon=False)
     axis.set_title(title, fontsize="medium")
