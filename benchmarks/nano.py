@@ -40,7 +40,8 @@ from xray_vqa.evaluation.metrics.localisation import score_localisation
 from xray_vqa.evaluation.metrics.ranking import Ranking
 from xray_vqa.evaluation.metrics.screening import score_screening
 from xray_vqa.evaluation.metrics.text import is_exact
-from xray_vqa.evaluation.operational import benchmark, gpu_name
+from xray_vqa.evaluation.operational.conditions import gpu_name
+from xray_vqa.evaluation.operational.in_process import benchmark
 from xray_vqa.evaluation.predict import predict
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
@@ -283,7 +284,7 @@ def measure_latency(args: argparse.Namespace, scans: ScanSet) -> dict[str, Any]:
     paths = sorted((root / "test/images").iterdir())
     inspector = Inspector(open_engine("transformers", args.model, device="cpu"), load_policy())
     info = inspector.start()
-    timed = benchmark(inspector, paths, NUM_TIMED)
+    timed = benchmark(inspector, paths, NUM_TIMED).results
     loop_ms = [calibration_loop_ms()]
     bodies = [body_of(path.read_bytes()) for path in paths[:NUM_SERVED]]
     with running_server(args.model, "--device", "cpu") as server:
