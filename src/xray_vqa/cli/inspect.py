@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace, *, on_ray: bool) -> None:
 
 def _findable(name: str) -> str:
     """A model's folder or script by its whole path, which a worker finds from anywhere."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
+    return str(Path(name).resolve()) if name != "nano" and Path(name).exists() else name
 
 
 def _declared(

@@ -72,3 +72,33 @@ def test_an_unknown_family_is_refused_by_name(tiny, scan):
 
 def test_a_flat_map_is_cold_not_hot():
     assert HeatMap(np.zeros((3, 4), np.float32), (100, 80)).picture().getextrema() == (0, 0)
+
+
+@pytest.mark.slow
+def test_without_its_hottest_fifth_a_scan_loses_more_of_its_score_than_without_a_random_fifth(tmp_path):
+    from PIL import ImageFilter
+
+    from xray_vqa.dataset.layout import read_split
+    from xray_vqa.inference.engines.transformers import TransformersEngine
+    from xray_vqa.simulation.writer import SynthSettings, write_dataset
+
+    write_dataset(tmp_path, {"test": 16}, SynthSettings(seed=11, clean_share=0.0), 1)
+    split, loaded = read_split(tmp_path, "test"), load_model("nano", device="cpu")
+    engine, rng = TransformersEngine.of(loaded), np.random.default_rng(0)
+    hottest, random = [], []
+    for record in split.records:
+        image, category = split.image(record), record.categories[0]
+        heat = explain(loaded, image, [category])[category].at_pixels()
+        blurred, cells = image.filter(ImageFilter.GaussianBlur(20)), rng.random((12, 16)).astype(np.float32)
+        noise = np.asarray(Image.fromarray(cells).resize(image.size, Image.Resampling.NEAREST))
+        pictures = [image]
+        for values in (heat, noise):
+            hidden = Image.fromarray(values >= np.quantile(values, 0.8))
+            pictures.append(Image.composite(blurred, image, hidden))
+        whole, without_hottest, without_random = (
+            reading.scores[category].probability for reading in engine.read(pictures, [category], {})
+        )
+        hottest.append(whole - without_hottest)
+        random.append(whole - without_random)
+    assert np.mean(hottest) > 2 * np.mean(random)
+    assert np.mean(hottest) > 0.2
