@@ -1,6 +1,6 @@
 """Which way of making heat maps shows best what nano's answer rests on, on simulated scans with exact masks.
 
-    python benchmarks/explain.py [--scans 200] [--seed 4242] [--workers 2] [--json FILE] [--work-dir DIR]
+    python benchmarks/explain.py [--scans 200] [--bags 320] [--seed 4242] [--workers 2] [--json FILE] [--work-dir DIR]
 
 Of each scan the first threat whose probe says yes is explained. Energy: the share of a map that lies on tokens that the
 threat's mask touches. Pointing: whether the hottest token is one of these. Deletion: the yes-probability's mean over
@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--scans", type=int, default=200)
+    parser.add_argument("--bags", type=int, default=320, help="to simulate; some threats are not seen")
     parser.add_argument("--seed", type=int, default=4242)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/explain"))
@@ -156,7 +157,7 @@ def main() -> None:
     args = parser.parse_args()
     loop_ms = [calibration_loop_ms()]
     settings = SynthSettings(seed=args.seed, clean_share=0.0, masks=True)
-    write_dataset(args.work_dir, {"test": round(args.scans * 1.6)}, settings, 1)
+    write_dataset(args.work_dir, {"test": args.bags}, settings, 1)
     jobs = [
         (args.work_dir, args.model, part, args.workers, -(-args.scans // args.workers)) for part in range(args.workers)
     ]
