@@ -1,69 +1,105 @@
-"""The sentence that an officer reads beside a decision, made from the evidence and never by the model."""
+"""The sentence that an officer reads beside a decision, made from the evidence and never by the model.
+
+In any of the lexicons' six languages. What was declared is quoted as it was written.
+"""
 
 from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import yaml
 
 from xray_vqa.core.inspection import Action, Decision, Evidence, Finding
+from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.core.policy import Policy
+from xray_vqa.core.records import Strict
 
 _COUNT_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
-_WHY_NOT_CLEAR = {
-    "input_is_a_scan": "The image does not look like a scan of a bag.",
-    "every_required_category_scored": "Not every required category could be scored.",
-    "every_required_category_covered": "The model was not trained on every required category.",
-    "calibration_matches": "The model has no calibration on real scans that fits it, so its scores cannot clear a bag.",
-    "declaration_accepted": "The declaration is missing or empty, which this lane does not accept.",
-}
 
-_WHY_DEGRADED = {
-    "timeout": "the model did not answer in time",
-    "unavailable": "the model is not available",
-    "unreadable": "the model's answer could not be read",
-    "overloaded": "too many scans are waiting",
-    "engine_error": "the model failed",
-    "image_unreadable": "the image could not be read",
-}
+class Sentences(Strict):
+    """The sentences of one language; names in braces are filled in."""
+
+    degraded: dict[str, str]
+    """By engine fault."""
+    not_assessed: str
+    findings: str
+    no_place: str
+    nothing: str
+    declared_prohibited: str
+    mismatch: str
+    match: str
+    unverified: str
+    not_clear: dict[str, str]
+    """By condition of `clear` that does not hold, in the order in which they are told."""
+    cleared: str
 
 
-def write_reasoning(policy: Policy, evidence: Evidence, decision: Decision) -> str:
-    """Return one to a few sentences: what was found and where, what the declaration says, why a person is asked."""
+@cache
+def load_sentences() -> dict[str, Sentences]:
+    """Return the sentences of each language."""
+    path = Path(__file__).with_suffix(".yaml")
+    languages = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {language: Sentences.model_validate(sentences) for language, sentences in languages.items()}
+
+
+def write_reasoning(policy: Policy, evidence: Evidence, decision: Decision, language: str = "en") -> str:
+    """Return one to a few sentences: what was found and where, what the declaration says, why a person is asked.
+
+    Raises KeyError for a language that is none of `core.lexicon.LANGUAGES`.
+    """
+    say = load_sentences()[language]
     sentences: list[str] = []
     if evidence.engine_faults:
-        causes = ", ".join(_WHY_DEGRADED.get(fault, fault) for fault in evidence.engine_faults)
-        sentences.append(f"The scan was not fully assessed: {causes}. Inspect by hand.")
+        causes = ", ".join(say.degraded.get(fault, fault) for fault in evidence.engine_faults)
+        sentences.append(say.not_assessed.format(causes=causes))
     if evidence.findings:
-        sentences.append(_describe_findings(policy, evidence.findings))
+        sentences.append(
+            _findings_in_english(policy, evidence.findings)
+            if language == "en"
+            else _findings_by_lexicon(evidence.findings, language)
+        )
     elif not evidence.engine_faults:
-        sentences.append("No prohibited item detected.")
-    sentences.extend(_describe_declaration(evidence, decision))
-    sentences.extend(text for reason, text in _WHY_NOT_CLEAR.items() if reason in decision.reasons)
+        sentences.append(say.nothing)
+    sentences.extend(_describe_declaration(evidence, decision, say))
+    sentences.extend(text for reason, text in say.not_clear.items() if reason in decision.reasons)
     if decision.action is Action.CLEAR:
-        sentences.append("All conditions for clearing the bag hold.")
-    return " ".join(sentences)
+        sentences.append(say.cleared)
+    return ("" if language == "zh" else " ").join(sentences)
 
 
-def _describe_findings(policy: Policy, findings: tuple[Finding, ...]) -> str:
+def _findings_in_english(policy: Policy, findings: tuple[Finding, ...]) -> str:
+    say = load_sentences()["en"]
     nouns = Counter(policy.rule(finding.category).noun for finding in findings)
     noun = next(iter(nouns)) if len(nouns) == 1 else "item"
     count = _COUNT_WORDS[len(findings)] if len(findings) < len(_COUNT_WORDS) else str(len(findings))
-    places = ", ".join(
-        f"{finding.category.lower()} ({finding.region or 'place not determined'})" for finding in findings
+    places = ", ".join(f"{finding.category.lower()} ({finding.region or say.no_place})" for finding in findings)
+    return say.findings.format(count=count, noun=f"{noun}{'s' if len(findings) != 1 else ''}", items=places)
+
+
+def _findings_by_lexicon(findings: tuple[Finding, ...], language: str) -> str:
+    say, lexicon = load_sentences()[language], load_lexicon(language)
+    opening, closing = ("（", "）") if language == "zh" else (" (", ")")
+    items = lexicon.joins[0].join(
+        f"{lexicon.categories[finding.category].one}{opening}"
+        f"{lexicon.regions[finding.region].name if finding.region else say.no_place}{closing}"
+        for finding in findings
     )
-    return f"{count} prohibited {noun}{'s' if len(findings) != 1 else ''} detected: {places}."
+    return say.findings.format(count=len(findings), items=items)
 
 
-def _describe_declaration(evidence: Evidence, decision: Decision) -> list[str]:
+def _describe_declaration(evidence: Evidence, decision: Decision, say: Sentences) -> list[str]:
     if not evidence.declared_items:
         return []
     sentences: list[str] = []
     listed = ", ".join(evidence.declared_items)
     prohibited = [line.item for line in decision.declaration if line.status == "prohibited"]
     if prohibited:
-        sentences.append(f"Declared items that may not be carried: {', '.join(prohibited)}.")
+        sentences.append(say.declared_prohibited.format(items=", ".join(prohibited)))
     if evidence.findings and not decision.match_declaration:
-        sentences.append(f"Items declared ({listed}) do not match detected items.")
+        sentences.append(say.mismatch.format(declared=listed))
     elif evidence.findings:
-        sentences.append(f"All detected items were declared ({listed}).")
+        sentences.append(say.match.format(declared=listed))
     elif not prohibited and not evidence.engine_faults:
-        sentences.append(f"Items declared ({listed}) were not verified by the model.")
+        sentences.append(say.unverified.format(declared=listed))
     return sentences

@@ -18,10 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class Inspector:
-    """Inspects scans with one engine under one policy."""
+    """Inspects scans with one engine under one policy. `language` is that of the reasoning, one of the lexicons'."""
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
+    def __init__(self, engine: Engine, policy: Policy, language: str = "en") -> None:
         self.engine = engine
+        self.language = language
         self.policy = policy
         self.info: EngineInfo | None = None
 
@@ -167,7 +168,7 @@ class Inspector:
             findings=findings,
             scores=scores,
             decision=decision,
-            reasoning=write_reasoning(self.policy, evidence, decision),
+            reasoning=write_reasoning(self.policy, evidence, decision, self.language),
             processing_time_ms=(time.perf_counter() - started) * 1000,
             screened_for=tuple(name for name in scores if name in covered and not engine_faults),
             model_version=self.info.model_version if self.info else "none",

@@ -13,12 +13,18 @@ from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.prompt_tree import TreeRow, build_row, tree_mask
 from xray_vqa.modeling.seeing import visual_tokens
 
+PATH_STEPS = 8
+"""Midpoints on the way from the mean token to the image."""
+
 
 def relevance(loaded: LoadedModel, frame: torch.Tensor, categories: list[str]) -> dict[str, torch.Tensor]:
-    """Return what each visual token adds to a category's log-odds, gradient times token.
+    """Return what each visual token adds to a category's log-odds against the image's mean token.
 
-    One category is run at a time, so that the memory is that of one probe behind one image, whatever is asked. With
-    DeepStack, what a token adds further up counts with it.
+    Integrated gradients (Sundararajan et al., 2017, arXiv:1703.01365): the gradient's mean on the way from an image
+    of nothing but its mean token to the image itself, times how far each token goes. `benchmarks/explain.py` compares
+    it with attention, its product with gradients and Chefer's roll-out. One category and one step is run at a time, so
+    that the memory is that of one probe behind one image, whatever is asked. With DeepStack, what a token adds further
+    up counts with it.
 
     Args:
         loaded: In evaluation mode, of a family in `registry.SPECS`, with or without an adapter.
@@ -43,12 +49,21 @@ def relevance(loaded: LoadedModel, frame: torch.Tensor, categories: list[str]) -
     found: dict[str, torch.Tensor] = {}
     for category in categories:
         row = build_row(prefix, image_start, grid_hw, [encoder.probe(category)])
-        with torch.enable_grad():
-            tokens = [each.detach().requires_grad_() for each in visual]
-            odds = log_odds(loaded, row, tokens)
-            gradients = torch.autograd.grad(odds, tokens)
-        added = sum((g.float() * t.detach().float()).sum(-1) for g, t in zip(gradients, tokens, strict=True))
-        assert isinstance(added, torch.Tensor)
+        baselines = [each.mean(dim=0, keepdim=True) for each in visual]
+        totals = [torch.zeros_like(each, dtype=torch.float32) for each in visual]
+        for step in range(PATH_STEPS):
+            share = (step + 0.5) / PATH_STEPS
+            with torch.enable_grad():
+                tokens = [
+                    (base + (each - base) * share).detach().requires_grad_()
+                    for each, base in zip(visual, baselines, strict=True)
+                ]
+                gradients = torch.autograd.grad(log_odds(loaded, row, tokens), tokens)
+            for total, gradient in zip(totals, gradients, strict=True):
+                total += gradient.float() / PATH_STEPS
+        added = torch.zeros(len(visual[0]), device=visual[0].device)
+        for total, each, base in zip(totals, visual, baselines, strict=True):
+            added += (total * (each - base).float()).sum(dim=-1)
         found[category] = added.reshape(grid_hw).cpu()
     return found
 

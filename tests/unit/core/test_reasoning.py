@@ -1,10 +1,14 @@
+from string import Formatter
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_vqa.config.loading import load_policy
 from xray_vqa.core.inspection import MISSING, Evidence, Finding, Score
+from xray_vqa.core.lexicon import LANGUAGES, load_lexicon
 from xray_vqa.core.policy import decide
-from xray_vqa.core.reasoning import write_reasoning
+from xray_vqa.core.reasoning import load_sentences, write_reasoning
 from xray_vqa.core.taxonomy import CATEGORIES
 
 POLICY = load_policy()
@@ -88,3 +92,54 @@ def test_every_fault_is_told_in_words_and_asks_for_a_person(engine_faults, found
     said = reasoning(engine_faults=engine_faults, findings=found)
     assert "Inspect by hand." in said
     assert not any(name in said for name in ("engine_error", "overloaded"))
+
+
+OTHERS = [language for language in LANGUAGES if language != "en"]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+@given(
+    st.lists(st.sampled_from([KNIFE, SCISSORS, Finding("Bullet", 0.7)]), max_size=3).map(tuple),
+    st.sampled_from([None, (), ("clothing",), ("knife", "Bücher")]),
+    st.lists(st.sampled_from(["timeout", "engine_error", "image_unreadable"]), max_size=2, unique=True).map(tuple),
+    st.booleans(),
+)
+def test_every_language_says_as_many_things_as_english(language, found, declared, engine_faults, calibrated):
+    fields = {"findings": found, "declared_items": declared, "engine_faults": engine_faults, "calibrated": calibrated}
+    seen = Evidence(**{"scores": SCORED, "covered_categories": frozenset(CATEGORIES), **fields})
+    decision = decide(POLICY, seen)
+    said = write_reasoning(POLICY, seen, decision, language)
+    lexicon, sentences = load_lexicon(language), load_sentences()[language]
+    assert "{" not in said
+    for finding in found:
+        assert lexicon.categories[finding.category].one in said
+        assert (lexicon.regions[finding.region].name if finding.region else sentences.no_place) in said
+    assert not found or all(item in said for item in declared or ())
+    assert (sentences.nothing in said) == (not found and not engine_faults)
+    assert all(sentences.degraded[fault] in said for fault in engine_faults)
+    assert (sentences.cleared in said) == (decision.action.value == "clear")
+
+
+def test_all_languages_have_the_same_sentences_and_blanks():
+    english, *others = (load_sentences()[language] for language in LANGUAGES)
+    for other in others:
+        assert list(other.degraded) == list(english.degraded)
+        assert list(other.not_clear) == list(english.not_clear)
+        for name in ("not_assessed", "declared_prohibited", "mismatch", "match", "unverified"):
+            assert blanks(getattr(other, name)) == blanks(getattr(english, name))
+        assert blanks(other.findings) == {"count", "items"}
+
+
+def blanks(text):
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def test_the_guides_example_in_french_and_chinese():
+    seen = Evidence(
+        scores=SCORED, covered_categories=frozenset(CATEGORIES), calibrated=True, findings=(KNIFE, SCISSORS)
+    )
+    decision = decide(POLICY, seen)
+    assert write_reasoning(POLICY, seen, decision, "fr") == (
+        "Articles prohibés détectés : 2. couteau (au centre à gauche), ciseaux (en haut à droite)."
+    )
+    assert write_reasoning(POLICY, seen, decision, "zh").startswith("检出违禁品2件：")

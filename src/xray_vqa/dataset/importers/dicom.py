@@ -18,9 +18,9 @@ from PIL import Image
 from xray_vqa.config.loading import require
 from xray_vqa.core.images import DEFAULT_LIMITS
 from xray_vqa.dataset.importers.source import Reading, Source, SourceFolder
-from xray_vqa.errors import DatasetError
+from xray_vqa.errors import DatasetError, ImageUnreadable
 
-_SUFFIXES = (".dcm", ".dicom", ".dcs", ".dicos", ".ima", "")
+SUFFIXES = (".dcm", ".dicom", ".dcs", ".dicos", ".ima", "")
 _NO_PICTURES = {
     "1.2.840.10008.5.1.4.1.1.2": "a CT volume",
     "1.2.840.10008.5.1.4.1.1.2.1": "a CT volume",
@@ -44,12 +44,12 @@ class DicomImporter:
     refines = ""
 
     def recognises(self, folder: SourceFolder) -> bool:
-        return any(_is_dicom(folder, name) for name in folder.sample(*_SUFFIXES))
+        return any(_is_dicom(folder, name) for name in folder.sample(*SUFFIXES))
 
     def read(self, folder: SourceFolder) -> Source:
         require("pydicom", extra="dicom")
         reading = Reading(folder, self.name)
-        for name in folder.with_suffix(*_SUFFIXES):
+        for name in folder.with_suffix(*SUFFIXES):
             if _is_dicom(folder, name):
                 _read_file(name, reading)
         if not reading.num_seen:
@@ -68,6 +68,32 @@ IMPORTER = DicomImporter()
 def _is_dicom(folder: SourceFolder, name: str) -> bool:
     with folder.path(name).open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def single_picture(data: bytes) -> bytes:
+    """Return the one projection image in the bytes of a DICOM file, as PNG.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        ImageUnreadable: It holds a volume, a report, several frames, or nothing that can be read.
+    """
+    require("pydicom", extra="dicom")
+    import pydicom
+
+    try:
+        file = pydicom.dcmread(io.BytesIO(data))
+        if what := _NO_PICTURES.get(str(file.get("SOPClassUID", ""))):
+            raise ImageUnreadable(f"is {what}, no projection image", code="no_picture")
+        num_frames = int(file.get("NumberOfFrames") or 1)
+        if num_frames > 1:
+            raise ImageUnreadable(f"has {num_frames} frames, which are no single image", code="several_frames")
+        if int(file.Columns) * int(file.Rows) > DEFAULT_LIMITS.max_pixels:
+            raise ImageUnreadable(f"is {file.Columns}x{file.Rows}, more than is read", code="too_many_pixels")
+        return _png(pictures(file)[0])
+    except _BROKEN as error:
+        raise ImageUnreadable(
+            f"cannot be read as a DICOM image ({type(error).__name__})", code="broken_image"
+        ) from error
 
 
 def _read_file(name: str, reading: Reading) -> None:

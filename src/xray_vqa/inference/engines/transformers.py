@@ -99,6 +99,11 @@ class TransformersEngine:
         decoder.extend(state, [[encoder.question(question) for question in asked] for asked in questions], grammars)
         return [[Answer(encoder.decode(grammar.tokens), grammar.ended) for grammar in row] for row in grammars]
 
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model that runs, for heat maps. Raises ModelUnavailable before `start`."""
+        return self._started().loaded
+
     def close(self) -> None:
         self._decoder = None
         if torch.cuda.is_available():
