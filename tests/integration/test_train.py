@@ -153,6 +153,7 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(tiny_model_dir, pairs_path,
     assert done.returncode == 0, done.stderr
     assert "learning_rate" in done.stdout
     assert "8 updates; tokens an image: " in done.stdout
+    assert (done.stdout + done.stderr).count("tokens an image: ") == 1
     assert re.search(r"# this CPU: predicted [\d.]+ minutes, predicted peak [\d.]+ GiB", done.stdout)
     assert not (output / "run.json").exists()
     assert os.environ.get("WORLD_SIZE") is None
