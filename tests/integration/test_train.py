@@ -123,6 +123,23 @@ def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_pa
     assert "another data" in again.stderr
 
 
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tiny_model_dir, pairs_path, tmp_path):
+    output = tmp_path / "out"
+    words = ("max_steps=2", "lora.vision=false")
+    assert run(*command(tiny_model_dir, pairs_path, output, *words)).returncode == 0
+    checkpoint = {path.name: path.read_bytes() for path in (output / "checkpoint-2").iterdir()}
+    recorded = (output / "run.json").read_bytes()
+    again = run(*command(tiny_model_dir, pairs_path, output, *words, "max_steps=4", "lora.alpha=16", "lora.r=8"))
+    assert again.returncode == 2, again.stderr
+    assert "was trained with another lora.r and lora.alpha" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert {path.name: path.read_bytes() for path in (output / "checkpoint-2").iterdir()} == checkpoint
+    assert (output / "run.json").read_bytes() == recorded
+    longer = run(*command(tiny_model_dir, pairs_path, output, *words, "max_steps=4", "lora.dropout=0.1"))
+    assert longer.returncode == 0, longer.stderr
+    assert "going on from" in longer.stderr
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
