@@ -123,6 +123,23 @@ def test_another_data_set_is_not_taken_for_the_same_run(tiny_model_dir, pairs_pa
     assert "another data" in again.stderr
 
 
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tiny_model_dir, pairs_path, tmp_path):
+    output = tmp_path / "out"
+    words = ("max_steps=2", "lora.vision=false")
+    assert run(*command(tiny_model_dir, pairs_path, output, *words)).returncode == 0
+    checkpoint = {path.name: path.read_bytes() for path in (output / "checkpoint-2").iterdir()}
+    recorded = (output / "run.json").read_bytes()
+    again = run(*command(tiny_model_dir, pairs_path, output, *words, "max_steps=4", "lora.alpha=16", "lora.r=8"))
+    assert again.returncode == 2, again.stderr
+    assert "was trained with another lora.r and lora.alpha" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert {path.name: path.read_bytes() for path in (output / "checkpoint-2").iterdir()} == checkpoint
+    assert (output / "run.json").read_bytes() == recorded
+    longer = run(*command(tiny_model_dir, pairs_path, output, *words, "max_steps=4", "lora.dropout=0.1"))
+    assert longer.returncode == 0, longer.stderr
+    assert "going on from" in longer.stderr
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -153,6 +170,7 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(tiny_model_dir, pairs_path,
     assert done.returncode == 0, done.stderr
     assert "learning_rate" in done.stdout
     assert "8 updates; tokens an image: " in done.stdout
+    assert (done.stdout + done.stderr).count("tokens an image: ") == 1
     assert re.search(r"# this CPU: predicted [\d.]+ minutes, predicted peak [\d.]+ GiB", done.stdout)
     assert not (output / "run.json").exists()
     assert os.environ.get("WORLD_SIZE") is None

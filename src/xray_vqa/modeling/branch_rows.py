@@ -37,13 +37,8 @@ class RowState:
     """The position at which every branch of an image begins."""
 
 
-class RowDecoder:
+class RowDecoder(Decoder):
     """Does what `TreeDecoder` does, with the same results, for models without a prompt tree."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.encoder = loaded.encoder
-        self._dtype = next(loaded.base.parameters()).dtype
 
     @torch.inference_mode()
     def open(

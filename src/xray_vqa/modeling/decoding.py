@@ -4,6 +4,7 @@ The prefix of each image stays in one key-value cache. Branches are opened behin
 prefix and themselves alone, and end when their grammar says so.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -89,16 +90,20 @@ class TextGrammar:
             self.tokens.append(token)
 
 
-class Decoder(Protocol):
+class Decoder(ABC):
     """Encodes images with their branches and reads answers; `TreeDecoder` says how, `RowDecoder` for other models."""
 
-    loaded: LoadedModel
-    encoder: PromptEncoder
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.encoder = loaded.encoder
+        self._dtype = next(loaded.base.parameters()).dtype
 
+    @abstractmethod
     def open(
         self, frames: Sequence[torch.Tensor], branches: Sequence[Sequence[Branch]]
     ) -> tuple[Any, list[torch.Tensor]]: ...
 
+    @abstractmethod
     def extend(
         self, state: Any, branches: Sequence[Sequence[Branch]], grammars: Sequence[Sequence[Grammar]]
     ) -> None: ...
@@ -116,13 +121,8 @@ class TreeState:
     next_segment: int
 
 
-class TreeDecoder:
+class TreeDecoder(Decoder):
     """Runs prompt trees on one loaded model. Everything is under inference mode."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.encoder = loaded.encoder
-        self._dtype = next(loaded.base.parameters()).dtype
 
     @torch.inference_mode()
     def open(

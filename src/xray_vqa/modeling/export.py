@@ -124,21 +124,21 @@ def embed_base(base_dir: Path, adapter_dir: Path) -> None:
     weights: `AutoModel.from_pretrained(adapter_dir)` works with both.
     """
     if (base_dir / QUANTIZED_NAME).is_file():
-        base = load_model(str(base_dir), device="cpu", precision="fp32").base
-        _name_common_attention(base)
-        base.save_pretrained(adapter_dir)
+        loaded = load_model(str(base_dir), device="cpu", precision="fp32")
+        _name_common_attention(loaded)
+        loaded.base.save_pretrained(adapter_dir)
 
 
-def _name_common_attention(model: Any) -> None:
+def _name_common_attention(loaded: LoadedModel) -> None:
     """The vision tower runs our own attention; what is written has to load anywhere."""
-    model.model.visual.config._attn_implementation_internal = "sdpa"
+    loaded.base.get_submodule(loaded.spec.vision_tower).config._attn_implementation_internal = "sdpa"
 
 
 def _write(loaded: LoadedModel, target: Path, precision: str, form: Form) -> None:
     """Write weights, tokenizer and processor. Changes the model."""
     model: Any = loaded.base
     dtype = DTYPES[precision]
-    _name_common_attention(model)
+    _name_common_attention(loaded)
     if form == "safetensors":
         state = model.to(dtype).state_dict()
     else:

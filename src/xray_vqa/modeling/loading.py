@@ -362,13 +362,17 @@ def _load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_adapter(model: PreTrainedModel, adapter_dir: Path) -> Any:
-    from peft import PeftModel
+    from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
 
     # PEFT 0.21 still asks for a property by the name that transformers 5.23 has given up; nothing for a user to mend.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     try:
-        loaded = PeftModel.from_pretrained(model, str(adapter_dir))
-        found = loaded.load_adapter(str(adapter_dir), "default")  # again: only this call says what did not fit
+        # What `from_pretrained` does, which does not return what did not fit.
+        config: Any = PeftConfig.from_pretrained(str(adapter_dir))
+        config.inference_mode = True
+        kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+        loaded: Any = kind(model, config)
+        found = loaded.load_adapter(str(adapter_dir), "default")
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(f"{adapter_dir}: adapter cannot be loaded on this base: {error}") from error
     if found.missing_keys or found.unexpected_keys:

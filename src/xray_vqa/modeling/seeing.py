@@ -22,8 +22,6 @@ from xray_vqa.modeling.registry import spec_of
 def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the visual tokens of some images as `get_image_features` makes them, and DeepStack's further ones.
 
-    Of a frozen tower nothing is kept for a backward pass, though gradient checkpointing lets all inputs ask for one.
-
     Args:
         model: Of a known family, its tower with segment attention.
         patches: (patches, channels * temporal * height * width).
@@ -53,9 +51,7 @@ def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor
             spatial_merge_size=config.spatial_merge_size,
         )
     sent = {name: send(tensor, device) for name, tensor in made.items()}
-    is_trained = any(weight.requires_grad for weight in tower.parameters())
-    with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
-        output = tower(patches, grid_thw=grid_thw, **numbers, **sent)
+    output = tower(patches, grid_thw=grid_thw, **numbers, **sent)
     return output.pooler_output, list(getattr(output, "deepstack_features", None) or [])
 
 

@@ -20,6 +20,7 @@ from xray_vqa.config.train import TrainConfig
 from xray_vqa.errors import ConfigError
 from xray_vqa.training.inputs.scans import TrainingData, fingerprint
 from xray_vqa.training.ranks import Ranks
+from xray_vqa.training.trainable import zero_stage
 
 logger = logging.getLogger(__name__)
 
@@ -178,9 +179,7 @@ def remember_run(
     Raises:
         ConfigError: The checkpoint is of another run, or this host does not see it.
     """
-    parts = {"vision": config.train_vision, "merger": config.train_merger}
-    method = " with ".join([config.method, *(part for part, is_trained in parts.items() if is_trained)])
-    run = {"data": fingerprint(data), "seed": config.seed, "method": method, "model": config.model_name}
+    run = _identity(config, data)
     if checkpoint is not None:
         if not _is_whole(checkpoint):
             raise ConfigError(
@@ -188,7 +187,7 @@ def remember_run(
                 "where all hosts of the run see it"
             )
         before = _read_run(config.output_dir) or run
-        changed = [key for key in run if before.get(key) != run[key]]
+        changed = [key for key in run if before.get(key, run[key]) != run[key]]
         if changed:
             raise ConfigError(
                 f"{checkpoint} was trained with another {' and '.join(changed)}; use another output_dir, or remove "
@@ -201,6 +200,30 @@ def remember_run(
     if checkpoint is None or not _read_run(config.output_dir):
         (config.output_dir / RUN_NAME).write_text(json.dumps(run | {"images_per_update": num_images}, indent=1) + "\n")
     (config.output_dir / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _identity(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
+    """Return what has to stay as it was for a checkpoint to be taken up; all else may change between two starts.
+
+    With another adapter, other groups of weights or another optimizer the saved state does not fit, or fits and means
+    something else: alpha scales the same matrices.
+    """
+    parts = {"vision": config.train_vision, "merger": config.train_merger}
+    run: dict[str, Any] = {
+        "data": fingerprint(data),
+        "seed": config.seed,
+        "method": " with ".join([config.method, *(part for part, is_trained in parts.items() if is_trained)]),
+        "model": config.model_name,
+        "optim": config.optim.removesuffix("_fused"),  # the same state, by other kernels
+        "deepspeed or fsdp": "fsdp" if config.fsdp else f"ZeRO {stage}" if (stage := zero_stage(config)) else "none",
+        "dense_weight": "given" if config.dense_weight else "none",  # whether there are heads
+        "vision_learning_rate": config.vision_learning_rate is not None,  # whether the optimizer has such a group
+        "merger_learning_rate": config.merger_learning_rate is not None,
+    }
+    if config.method == "lora":
+        settings = config.lora.model_dump(exclude={"init", "dropout"})
+        run |= {f"lora.{name}": value for name, value in settings.items()}
+    return run
 
 
 def _read_run(output_dir: Path) -> dict[str, Any]:

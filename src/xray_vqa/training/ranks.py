@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -57,6 +57,14 @@ class Ranks:
         shared = [value]
         dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
         return shared[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each process gives, in the order of the ranks, in all of them."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
 
     def average(self, gradients: Sequence[torch.Tensor]) -> None:
         """Replace each gradient by its mean over the processes, all in one message."""

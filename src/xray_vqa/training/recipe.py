@@ -101,12 +101,13 @@ def finetune(
         num_ranks=num_ranks,
     )
     plan = plan_run(config, data, train, batches.images_per_update, num_ranks)
-    logger.info("%s", plan.describe())
+    if not dry_run:  # which shows it on stdout
+        logger.info("%s", plan.describe())
     shown = preview(train, plan)
     if dry_run:
         loaded.model = make_trainable(config, loaded)
         print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
-        for line in (plan.describe(), *predict(config, loaded, plan), *shown.splitlines()):
+        for line in (*predict(config, loaded, plan), *shown.splitlines()):
             print(f"# {line}".rstrip())
         return None
     remember_run(config, data, checkpoint, batches.images_per_update, ranks)

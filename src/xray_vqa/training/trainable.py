@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from xray_vqa.config.train import LoraSettings, TrainConfig
+from xray_vqa.core.jsonl import read_json
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.aligned import use_aligned_mlps
 from xray_vqa.modeling.fp8 import use_fp8_tower
@@ -99,6 +100,13 @@ def narrow(loaded: LoadedModel) -> None:
 def is_gathered_by_module(config: TrainConfig) -> bool:
     """Whether a module's weights are whole only while that module itself is called."""
     return config.fsdp or config.deepspeed is not None
+
+
+def zero_stage(config: TrainConfig) -> int:
+    """Return how far DeepSpeed divides a run: 1 the optimizer, 2 gradients too, 3 weights too; 0 without it."""
+    if config.deepspeed is None:
+        return 0
+    return int(read_json(config.deepspeed).get("zero_optimization", {}).get("stage", 0))
 
 
 def own_rates(config: TrainConfig, spec: ModelSpec) -> dict[str, float]:

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -198,6 +199,27 @@ def test_an_adapter_that_changes_nothing_is_refused(tiny_model_dir: Path, tmp_pa
     get_peft_model(loaded.model, lora).save_pretrained(tmp_path / "adapter")  # lora_B starts as zeros
     with pytest.raises(ModelUnavailable, match="changes nothing"):
         load_model(str(tiny_model_dir), adapter=str(tmp_path / "adapter"), device="cpu")
+
+
+def test_an_adapter_s_weights_are_read_once(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import load_peft_weights
+
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    trained = get_peft_model(load_model(str(tiny_model_dir), device="cpu").model, lora)
+    trained.save_pretrained(tmp_path / "adapter")
+    read: list[str] = []
+
+    def load_noted(folder: str, *rest: Any, **more: Any) -> dict[str, torch.Tensor]:
+        read.append(folder)
+        return load_peft_weights(folder, *rest, **more)
+
+    monkeypatch.setattr("peft.peft_model.load_peft_weights", load_noted)
+    found = load_model(str(tiny_model_dir), adapter=str(tmp_path / "adapter"), device="cpu").model
+    assert read == [str(tmp_path / "adapter")]
+    assert not any(weight.requires_grad for weight in found.parameters())
+    expected, got = trained.state_dict(), found.state_dict()
+    assert all(torch.equal(got[name], weight) for name, weight in expected.items() if "lora_" in name)
 
 
 def test_int8_rows_come_back_within_half_a_step(tmp_path: Path):

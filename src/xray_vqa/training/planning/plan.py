@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from xray_vqa.modeling.fused_lora import FusedLoraLinear
 from xray_vqa.modeling.loading import LoadedModel, is_nano
 from xray_vqa.training.inputs.collator import ScanDataset
 from xray_vqa.training.inputs.demand import Demand
-from xray_vqa.training.inputs.faulty import LEFT_OUT_NAME, LeftOut, counts, report
+from xray_vqa.training.inputs.faulty import LEFT_OUT_NAME, LeftOut, ScanFaulty, counts, report
 from xray_vqa.training.inputs.image_cache import ImageCache, check_scans
-from xray_vqa.training.inputs.scans import TrainingData
+from xray_vqa.training.inputs.scans import TrainingData, TrainingScan
 from xray_vqa.training.planning.machines import REFERENCES, Machine, Speed, machine_here, speed_of
 from xray_vqa.training.planning.memory import MemoryPlan, PassSettings, parts_of, pass_cost, plan_memory, state_bytes
 from xray_vqa.training.ranks import Ranks
@@ -85,14 +86,14 @@ def usable(
         data: All that the pairs files name.
         asked: What would be asked about it.
         cache: Filled on the way; without one every image is checked.
-        ranks: The first of which writes the file.
+        ranks: They share the checking, and the first one writes the file.
 
     Raises:
         DatasetError: More scans are faulty than the run may do without, or all of those that it would train on.
         Incomplete: The disk has no room for the cache.
         ConfigError: The cache cannot be used.
     """
-    faults = cache.add(data.scans) if cache is not None else check_scans(data.scans)
+    faults = cache.add(data.scans) if cache is not None else check_together(data.scans, ranks)
     left_out: list[LeftOut] = []
     for scan in data.scans:
         fault = faults.get(scan.image_path)
@@ -105,6 +106,12 @@ def usable(
     if not data.train:
         raise DatasetError(f"no scan of {config.train_file} is left to train on; {LEFT_OUT_NAME} says why")
     return data
+
+
+def check_together(scans: Sequence[TrainingScan], ranks: Ranks) -> dict[Path, ScanFaulty]:
+    """Return what is wrong with scans, by path; each image is read by one of the processes."""
+    found = ranks.gather(check_scans(scans[ranks.rank :: ranks.world]))
+    return {path: fault for faults in found for path, fault in faults.items()}
 
 
 def plan_run(

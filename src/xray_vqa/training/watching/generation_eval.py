@@ -14,9 +14,9 @@ import torch
 from accelerate.utils import gather_object
 
 from xray_vqa.config.train import LOSS_METRIC, TrainConfig
-from xray_vqa.core.jsonl import read_json
 from xray_vqa.errors import ConfigError
 from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.training.trainable import zero_stage
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def choose_examiner(
     if not images or not config.eval_generate_images:
         return None
     reason = "" if find_examiner else "nobody was given that could"
-    if _divides_weights(config):
+    if config.fsdp or zero_stage(config) == 3:
         reason = f"{config.deepspeed or 'fsdp'} divides the weights over the GPUs, and generating needs them whole"
     if reason or find_examiner is None:
         if config.metric_for_best_model != LOSS_METRIC:
@@ -92,12 +92,3 @@ def choose_examiner(
             f"{', '.join(sorted(measured))}"
         )
     return examiner
-
-
-def _divides_weights(config: TrainConfig) -> bool:
-    if config.fsdp:
-        return True
-    if config.deepspeed is None:
-        return False
-    zero = read_json(config.deepspeed).get("zero_optimization", {})
-    return int(zero.get("stage", 0)) == 3
