@@ -95,6 +95,7 @@ class Memory:
             if name in self._start:
                 weight.data.copy_(self._start[name])
         self.base.gradient_checkpointing_disable()
+        self.base.disable_input_require_grads()  # else a frozen tower is kept for the backward pass
         for module in self.base.modules():
             if isinstance(module, LoraLayer):
                 dropout: Any = module.lora_dropout["default"]
