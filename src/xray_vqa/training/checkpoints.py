@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from xray_vqa.config.train import TrainConfig
+from xray_vqa.core.jsonl import disk_errors, replacing, write_json
 from xray_vqa.errors import ConfigError
 from xray_vqa.training.inputs.scans import TrainingData, fingerprint
 from xray_vqa.training.ranks import Ranks
@@ -178,6 +179,7 @@ def remember_run(
 
     Raises:
         ConfigError: The checkpoint is of another run, or this host does not see it.
+        Incomplete: The disk is full.
     """
     run = _identity(config, data)
     if checkpoint is not None:
@@ -197,9 +199,11 @@ def remember_run(
     ranks.meet()  # before the first one writes what the others still read
     if not ranks.is_first:
         return
-    if checkpoint is None or not _read_run(config.output_dir):
-        (config.output_dir / RUN_NAME).write_text(json.dumps(run | {"images_per_update": num_images}, indent=1) + "\n")
-    (config.output_dir / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    with disk_errors(config.output_dir):
+        if checkpoint is None or not _read_run(config.output_dir):
+            write_json(config.output_dir / RUN_NAME, run | {"images_per_update": num_images})
+        with replacing(config.output_dir / CONFIG_NAME) as stream:
+            stream.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
 
 
 def _identity(config: TrainConfig, data: TrainingData) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def finetune(
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
     if ranks.is_first:
         weights = sum(weight.numel() for weight in loaded.model.parameters())
-        write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
+        with disk_errors(config.output_dir):
+            write_before_training(config.output_dir, shown, trained_tensors(loaded.model), weights)
     first_update = updates_of(checkpoint)  # now, for the run may delete it
     done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if budget is not None:

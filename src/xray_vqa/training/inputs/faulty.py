@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from xray_vqa.core.jsonl import write_jsonl
+from xray_vqa.core.jsonl import disk_errors, write_jsonl
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import DatasetError
 
@@ -93,7 +93,8 @@ def report(left_out: Sequence[LeftOut], num_scans: int, *, most: float, output_d
     """
     path = output_dir / LEFT_OUT_NAME
     if write and left_out:
-        write_jsonl(path, (each.model_dump() for each in left_out))
+        with disk_errors(output_dir):
+            write_jsonl(path, (each.model_dump() for each in left_out))
     elif write:
         path.unlink(missing_ok=True)
     lines = describe(left_out)
