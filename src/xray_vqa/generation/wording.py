@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import TypeAdapter
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.lexicon import Lexicon, Noun, load_lexicon
 from xray_vqa.core.records import ScanRecord, Strict
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.topics import LETTERED, LETTERS, MISMATCH, NOT_VERIFIED
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.jsonl import write_jsonl
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.records import PairMetadata, ScanRecord, Split, VQAPair, compact
 from xray_vqa.core.taxonomy import UNLISTED
 from xray_vqa.dataset.layout import annotated_categories, annotations_path, read_split
 from xray_vqa.errors import DatasetError
-from xray_vqa.generation.draws import Draws
 
 Way = Literal["random", "popular", "adversarial"]
 WAYS: tuple[Way, ...] = ("random", "popular", "adversarial")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.generation import facts as truth
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import Facts
 from xray_vqa.generation.plan.slot import Slot, slot_of
 from xray_vqa.generation.plan.tally import Wanted

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import ScanRecord
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import read_facts
 from xray_vqa.generation.plan import appearance, bag, items
 from xray_vqa.generation.plan.slot import PlannedImage, Slot, Subject, identity_of

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.policy import Policy
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import Facts
 from xray_vqa.generation.plan.slot import Slot, Subject
 

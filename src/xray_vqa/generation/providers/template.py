@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.core.taxonomy import CATEGORIES, canonical_category
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.facts import NONE
 from xray_vqa.generation.plan import Slot, identity_of
 from xray_vqa.generation.providers.provider import Limits, Reply, Request, WordedPair

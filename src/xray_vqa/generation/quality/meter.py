@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from xray_vqa.config.quality import PairGates
 from xray_vqa.core.answers import parse_categories
+from xray_vqa.core.draws import Draws
 from xray_vqa.core.records import VQAPair
 from xray_vqa.core.taxonomy import canonical_category
-from xray_vqa.generation.draws import Draws
 from xray_vqa.generation.plan import SHARES
 from xray_vqa.generation.quality.blind import num_right_blind, question_features
 from xray_vqa.generation.quality.choices import LETTERS, right_choice
