@@ -210,6 +210,8 @@ RULES = (
     Rule("tail -n "),
     Rule("bash scripts/evaluate.sh"),
     Rule("python evaluation/eval_operational.py"),
+    # No server runs at this place of the walk; test_load_benchmark.py measures one.
+    Rule("xray-vqa benchmark --url ", instead(".venv/bin/xray-vqa benchmark --help"), says="--find-capacity"),
     Rule("bash scripts/deploy_inference.sh", serves=True),
     Rule("curl http", on_own_port, says="ok"),
     Rule("open http", lambda command, walk: f"curl -sf {on_own_port(command, walk).split()[-1]}", says="<html"),
@@ -278,6 +280,7 @@ QUICK_RULES = (
     Rule("xray-vqa train configs/train_demo.yaml"),
     Rule("xray-vqa train configs/train_stcray.yaml", codes=(2,), says="needs a CUDA GPU"),  # there is none
     Rule("xray-vqa evaluate ", says="item_f1"),
+    Rule("xray-vqa compare ", says="bag_auc"),
     Rule("xray-vqa serve ", serves=True),
     Rule("bash scripts/test_api.sh", says="ok    /api/v1/inspect: 200"),
 )

@@ -71,7 +71,7 @@ def measure(predictions: Sequence[ScanPrediction], point: OperatingPoint, weight
         "pd": _share(of_bags, bags.flagged & bags.truth, bags.truth),
         "pfa": _share(of_bags, bags.flagged & ~bags.truth, ~bags.truth),
         "item_pd": _share(weights, item_hits, table.present.sum(axis=1)),
-        "auc": np.concatenate([ranking.auc(of_bags[at : at + _AUC_DRAWS].T) for at in parts]),
+        "auc": np.concatenate([ranking.auc(of_bags[at : at + _AUC_DRAWS]) for at in parts]),
         "localisation": _share(weights, met, boxes),
     }
     counts = {
