@@ -20,7 +20,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.evaluation.baselines import BlindEngine, fit_majority, training_pairs_beside
 from xray_vqa.evaluation.calibrate import fit_calibration, save_calibration
-from xray_vqa.evaluation.predict import Variant, predict, read_predictions
+from xray_vqa.evaluation.predict import Variant, predict, predictions_name, read_predictions
 from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.results import EvaluationResults
 from xray_vqa.evaluation.score import Contender, rounded, score
@@ -31,13 +31,6 @@ from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
 
 logger = logging.getLogger(__name__)
-
-FILE_NAMES: dict[Variant, str] = {
-    "model": "predictions",
-    "blind": "blind",
-    "untuned": "untuned",
-    "development": "development",
-}
 
 
 class EvaluationSettings(Strict):
@@ -71,12 +64,9 @@ class EvaluationSettings(Strict):
     """Where a page with the results and some scans is written."""
 
     def predictions_path(self, variant: Variant) -> Path:
-        """Return where predictions stand. A limit has a file of its own, so that a trial never replaces a full run."""
-        limits = ""
-        if variant != "development":
-            limits += f"-samples{self.max_samples}" if self.max_samples is not None else ""
-            limits += f"-images{self.max_images}" if self.max_images is not None else ""
-        path = self.output.with_suffix("") / f"{FILE_NAMES[variant]}{limits}.jsonl"
+        """Return where predictions stand."""
+        limits = (None, None) if variant == "development" else (self.max_samples, self.max_images)
+        path = self.output.with_suffix("") / predictions_name(variant, *limits)
         return path if self.shard is None else shard_path(path, self.shard)
 
     def baseline_model(self) -> str | None:

@@ -46,6 +46,13 @@ FAILURES_IN_A_ROW = 5
 Variant = Literal["model", "blind", "untuned", "development"]
 
 
+def predictions_name(variant: Variant, max_samples: int | None, max_images: int | None) -> str:
+    """Return the name of a predictions file. A limit has one of its own, so that a trial never replaces a full run."""
+    name = "predictions" if variant == "model" else variant
+    name += f"-samples{max_samples}" if max_samples is not None else ""
+    return f"{name}-images{max_images}.jsonl" if max_images is not None else f"{name}.jsonl"
+
+
 def predict(
     engine: Engine,
     info: EngineInfo,

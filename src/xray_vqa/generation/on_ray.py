@@ -4,16 +4,14 @@ Ray decides where and when a part runs, and starts it again where a machine is l
 machine: each part has its journal in the folder of the output, which all machines see, and goes on from it.
 """
 
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from xray_vqa import errors
+from xray_vqa.config.cluster import ray_cluster
 from xray_vqa.config.generate import GenerateConfig, ProviderSettings
-from xray_vqa.config.loading import require
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import Incomplete, XrayVqaError
 from xray_vqa.generation.shards import Shard
@@ -75,18 +73,7 @@ def write_parts(config: GenerateConfig, num_parts: int) -> list[Part]:
         Incomplete: Parts were stopped by their budget, the network or a full disk; the same command goes on.
         XrayVqaError: A part failed; the message is its own.
     """
-    require("ray", extra="ray")
-    # It reports its use to its makers otherwise, and a site of ours may have no way out and no wish to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    import ray.data
-
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts parts
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+    with ray_cluster() as ray:
         rows = [{"config": part.model_dump_json()} for part in parts_of(config, num_parts)]
         jobs = ray.data.from_items(rows, override_num_blocks=num_parts).map(_write_part, num_cpus=1)
         parts: list[Part] = []
@@ -94,9 +81,6 @@ def write_parts(config: GenerateConfig, num_parts: int) -> list[Part]:
             for row in jobs.iter_rows():
                 parts.append(Part.model_validate_json(row["part"]))
                 bar.update()
-    finally:
-        if is_ours:
-            ray.shutdown()
     parts.sort(key=lambda part: part.number)
     ended = [part for part in parts if part.error]
     # What a person has to mend comes before what the same command goes on with.

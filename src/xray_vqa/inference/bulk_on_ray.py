@@ -4,15 +4,13 @@ All machines see the files under the same paths, and `save_dir` too. Ray starts 
 in the journal of the machine that asked.
 """
 
-import logging
-import os
 import pickle
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xray_vqa.config.loading import require
+from xray_vqa.config.cluster import ray_cluster
 from xray_vqa.inference.bulk import BulkSettings, FileInspection, FileInspector, FileJob
 
 
@@ -30,18 +28,7 @@ def inspect_on_ray(jobs: Sequence[FileJob], settings: BulkSettings, workers: int
     Raises:
         ConfigError: Ray is not installed.
     """
-    require("ray", extra="ray")
-    # It reports its use to its makers otherwise, and a site of ours may have no way out and no wish to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    import ray.data
-
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts scans
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+    with ray_cluster() as ray:
         settings = replace(settings, policy=_whole(settings.policy), save_dir=_whole(settings.save_dir))
         rows = [{"job": pickle.dumps(replace(job, path=str(Path(job.path).resolve())))} for job in jobs]
         names = {str(Path(job.path).resolve()): job for job in jobs}
@@ -58,9 +45,6 @@ def inspect_on_ray(jobs: Sequence[FileJob], settings: BulkSettings, workers: int
             line = FileInspection.model_validate_json(row["line"])
             job = names[line.path]
             yield job.known if row["known"] and job.known else line.model_copy(update={"path": job.path})
-    finally:
-        if is_ours:
-            ray.shutdown()
 
 
 def _whole(path: Path | None) -> Path | None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_vqa.evaluation.robustness.curves import METRICS, Measured, draw_weights, drop_point, first_crossings
+from xray_vqa.evaluation.metrics.bootstrap import draw_weights
+from xray_vqa.evaluation.robustness.curves import METRICS, Measured, drop_point, first_crossings
 
 
 def measured_of(pd: float, drawn: list[float]) -> Measured:

@@ -1,7 +1,6 @@
 """Two predictions files of the same scans and questions, compared bag by bag."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from xray_vqa.core.records import Strict
 from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.comparison.judged import METRICS, Judged
 from xray_vqa.evaluation.comparison.paired import DRAWS, BoolArray, Difference, holm, mcnemar_exact, paired_difference
-from xray_vqa.evaluation.predict import read_predictions
+from xray_vqa.evaluation.predict import predictions_name, read_predictions
 from xray_vqa.evaluation.records import PredictionsHeader, ScanPrediction
 
 COMPARE_VERSION = "1"
@@ -22,20 +21,9 @@ BAG_SLICES = ("clutter_level", "concealment")
 """Factors of the bag that detection is compared within, where the source knows them."""
 
 
-class Delta(Strict):
-    """One number of both models; the difference is B less A, with its 95 % interval."""
+class Delta(Difference):
+    """A difference, judged by the margin."""
 
-    a: float | None
-    b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    """Two-sided, by the paired bootstrap over groups; not corrected for how many numbers stand here."""
-    detectable: float | None
-    """The smallest true difference that so many such groups show with 80 % power at 5 %; null where none differs."""
-    num_differing: int
-    """Groups that are not the same for both."""
     not_worse: bool | None = None
     """Whether the interval excludes that B is worse by the margin or more; null without a margin."""
 
@@ -45,7 +33,7 @@ class Delta(Strict):
         if margin is not None and found.difference is not None:
             bound = found.high if lower_is_better else found.low
             not_worse = bound is not None and (bound < margin if lower_is_better else bound > -margin)
-        return cls(**asdict(found), not_worse=not_worse)
+        return cls(**found.model_dump(), not_worse=not_worse)
 
 
 class Flips(Strict):
@@ -130,12 +118,7 @@ def predictions_file(path: Path) -> Path:
     scored = results.get("scored") if isinstance(results, dict) else None
     if not isinstance(scored, dict):
         raise DatasetError(f"{path}: neither predictions (.jsonl) nor results of `xray-vqa evaluate`")
-    limits = "".join(
-        f"-{name}{scored[key]}"
-        for name, key in (("samples", "max_samples"), ("images", "max_images"))
-        if scored.get(key) is not None
-    )
-    return path.with_suffix("") / f"predictions{limits}.jsonl"
+    return path.with_suffix("") / predictions_name("model", scored.get("max_samples"), scored.get("max_images"))
 
 
 def compare(

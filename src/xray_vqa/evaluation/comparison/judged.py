@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xray_vqa.evaluation.comparison.paired import BoolArray, FloatArray, IntArray, Side, ranking, ratio
-from xray_vqa.evaluation.metrics.screening import worst_case
+from xray_vqa.evaluation.metrics.screening import bag_table
 from xray_vqa.evaluation.metrics.text import is_exact, is_long, rouge_l
 from xray_vqa.evaluation.records import PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.score import score_table
@@ -22,7 +22,9 @@ class Judged:
     """Scans with an annotated threat."""
     clean: BoolArray
     margins: FloatArray
-    """The largest margin over a category's threshold, the worst case where a score is missing."""
+    """The largest margin over a category's threshold, the worst case where a score is missing; -inf for a scan that
+    is neither a threat nor clean.
+    """
     hits: FloatArray
     """Items rightly flagged, a scan."""
     named: FloatArray
@@ -36,16 +38,15 @@ class Judged:
     def of(cls, predictions: Sequence[ScanPrediction], header: PredictionsHeader) -> "Judged":
         table = score_table(predictions, header.point)
         limits = np.array([header.point.thresholds[name] for name in table.categories])
-        truth: BoolArray = np.any(table.present, axis=1)
-        clean = ~truth & ~table.unlisted & table.annotated.any(axis=1)
-        margins = worst_case(np.where(table.annotated, table.scores - limits, -np.inf), truth[:, None])
-        flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+        bags, flagged = bag_table(table, limits), table.flagged(limits)
+        truth, margins = np.zeros(len(bags.counted), dtype=bool), np.full(len(bags.counted), -np.inf)
+        truth[bags.counted], margins[bags.counted] = bags.truth, bags.margins
         return cls(
             groups=table.groups,
             member=np.unique(np.asarray(table.groups, dtype=str), return_inverse=True)[1],
             truth=truth,
-            clean=clean,
-            margins=margins.max(axis=1, initial=-np.inf),
+            clean=bags.counted & ~truth,
+            margins=margins,
             hits=(flagged & table.present).sum(axis=1).astype(float),
             named=(flagged.sum(axis=1) + table.present.sum(axis=1)).astype(float),
             found={

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, t
 
-LEVEL = 0.95
-POWER = 0.8
-DRAWS = 10_000
-BLOCK_WEIGHTS = 1 << 21
-"""Weights in memory at once, 16 MiB."""
+from xray_vqa.core.records import Strict
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, drawn_counts, ratios
+from xray_vqa.evaluation.metrics.intervals import LEVEL
+from xray_vqa.evaluation.metrics.ranking import BoolArray, Ranking
 
-FloatArray = NDArray[np.float64]
+POWER = 0.8
+
 IntArray = NDArray[np.intp]
-BoolArray = NDArray[np.bool_]
 Statistic = Callable[[FloatArray], FloatArray]
 """From (groups, draws) float64 weights, how often each group was drawn, to (draws,); NaN where undefined."""
 
@@ -59,18 +58,18 @@ class Side:
     """On how many groups the metric rests; for a ranking the fewer of those with a threat and those without."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """B less A."""
+class Difference(Strict):
+    """One number of both models; the difference is B less A, with its 95 % interval."""
 
-    a: float | None
-    b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    detectable: float | None
-    """The smallest true difference that as many such groups would show with 80 % power at 5 %."""
+    a: float | None = None
+    b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    """Two-sided, by the paired bootstrap over groups; not corrected for how many numbers stand here."""
+    detectable: float | None = None
+    """The smallest true difference that so many such groups show with 80 % power at 5 %; null where none differs."""
     num_differing: int
     """Groups that are not the same for both."""
 
@@ -88,37 +87,30 @@ def paired_difference(a: Side, b: Side, num_groups: int, *, draws: int = DRAWS, 
     value_a, value_b = (float(side.statistic(ones)[0]) if num_groups else math.nan for side in (a, b))
     differing = int(np.any(a.fingerprint != b.fingerprint, axis=1).sum())
     if math.isnan(value_a) or math.isnan(value_b):
-        found = [None if math.isnan(value) else value for value in (value_a, value_b)]
-        return Difference(found[0], found[1], None, None, None, None, None, differing)
+        known = {name: v for name, v in (("a", value_a), ("b", value_b)) if not math.isnan(v)}
+        return Difference(**known, num_differing=differing)
     delta = value_b - value_a
+    bare = Difference(a=value_a, b=value_b, difference=delta, num_differing=differing)
     if not differing:
         reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(a.num_groups, 1))
-        return Difference(value_a, value_b, delta, -reach, reach, 1.0, None, 0)
-    drawn = _draw(lambda weights: b.statistic(weights) - a.statistic(weights), num_groups, draws, seed)
+        return bare.model_copy(update={"low": -reach, "high": reach, "p_value": 1.0})
+    counts = (block.T for block in drawn_counts(num_groups, draws, seed))
+    drawn = np.concatenate([b.statistic(block) - a.statistic(block) for block in counts])
     drawn = drawn[~np.isnan(drawn)]
     if num_groups < 2 or len(drawn) < draws / 2:
-        return Difference(value_a, value_b, delta, None, None, None, None, differing)
+        return bare
     error = float(drawn.std()) * math.sqrt(num_groups / (num_groups - 1))
     if error < 1e-9:  # every draw gives the same number, as where one model sorts perfectly: no spread to judge by
-        return Difference(value_a, value_b, delta, None, None, None, None, differing)
+        return bare
     freedom = max(differing - 1, 1)
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
-    p_value = 2 * float(t.sf(abs(delta) / error, freedom))
-    detectable = error * float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))
-    return Difference(value_a, value_b, delta, delta - reach, delta + reach, p_value, detectable, differing)
-
-
-def _draw(statistic: Statistic, size: int, draws: int, seed: int) -> FloatArray:
-    generator = np.random.default_rng(seed)
-    block = max(1, min(draws, BLOCK_WEIGHTS // size))
-    parts: list[FloatArray] = []
-    for start in range(0, draws, block):
-        width = min(block, draws - start)
-        # Draw by draw in one stream, so that the size of a block changes nothing.
-        picked = generator.integers(0, size, (width, size)) + np.arange(width)[:, None] * size
-        counts = np.bincount(picked.ravel(), minlength=width * size).reshape(width, size)
-        parts.append(statistic(np.ascontiguousarray(counts.T, dtype=np.float64)))
-    return np.concatenate(parts)
+    found = {
+        "low": delta - reach,
+        "high": delta + reach,
+        "p_value": 2 * float(t.sf(abs(delta) / error, freedom)),
+        "detectable": error * float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)),
+    }
+    return bare.model_copy(update=found)
 
 
 def ratio(above: FloatArray, below: FloatArray, member: IntArray, num_groups: int) -> Side:
@@ -130,13 +122,9 @@ def ratio(above: FloatArray, below: FloatArray, member: IntArray, num_groups: in
         member: (observations,), which group each belongs to.
         num_groups: How many there are.
     """
-    top, bottom = (np.bincount(member, part, num_groups).astype(float) for part in (above, below))
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        over, under = top @ weights, bottom @ weights
-        return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)
-
-    return Side(statistic, np.column_stack([top, bottom]), int((bottom > 0).sum()))
+    top, bottom = (np.bincount(member, part, num_groups).astype(float)[:, None] for part in (above, below))
+    share = ratios(top, bottom)
+    return Side(lambda weights: share(weights.T)[:, 0], np.hstack([top, bottom]), int((bottom > 0).sum()))
 
 
 def ranking(scores: FloatArray, truth: BoolArray, member: IntArray, num_groups: int, pfa: float | None = None) -> Side:
@@ -149,28 +137,14 @@ def ranking(scores: FloatArray, truth: BoolArray, member: IntArray, num_groups: 
         num_groups: How many there are.
         pfa: The false alarm rate that is not exceeded; the threshold is set anew in every draw.
     """
-    order = np.argsort(-scores, kind="stable")
-    ordered, there, who = scores[order], truth[order], member[order]
-    starts = np.flatnonzero(np.append([True], ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, np.intp)
+    ranked = Ranking(scores, truth)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        if not len(ordered):
-            return np.full(weights.shape[1], np.nan)
-        drawn = weights[who]
-        up = np.add.reduceat(np.where(there[:, None], drawn, 0.0), starts)
-        down = np.add.reduceat(np.where(there[:, None], 0.0, drawn), starts)
-        num_up, num_down = up.sum(axis=0), down.sum(axis=0)
-        if pfa is None:
-            wins = (up * (num_down - np.cumsum(down, axis=0) + down / 2)).sum(axis=0)
-            below = num_up * num_down
-        else:
-            allowed = np.cumsum(down, axis=0) <= pfa * num_down + 1e-9
-            wins = np.where(allowed, np.cumsum(up, axis=0), 0.0).max(axis=0)
-            below = np.where(num_down > 0, num_up, 0.0)
-        return np.divide(wins, below, out=np.full_like(wins, np.nan), where=below > 0)
+        drawn = weights.T[:, member]
+        return ranked.auc(drawn) if pfa is None else ranked.pd(drawn, pfa)
 
     # Ranks and not scores: a model whose scores are all a little higher sorts the bags alike.
-    places = np.searchsorted(-ordered[starts], -scores) if len(scores) else scores
-    fingerprint = np.bincount(member, np.asarray(places, float) * (1 + truth), num_groups).astype(float)
+    places = np.unique(-scores, return_inverse=True)[1]
+    fingerprint = np.bincount(member, places * (1 + truth), num_groups).astype(float)
     independent = min(len(np.unique(member[kind])) for kind in (truth, ~truth))
     return Side(statistic, fingerprint[:, None], independent)

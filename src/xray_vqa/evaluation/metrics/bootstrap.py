@@ -5,7 +5,7 @@ about one bag from passing for five observations.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,19 +71,49 @@ def over_groups(
 
 
 def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int, seed: int) -> FloatArray:
-    generator = np.random.default_rng(seed)
     apart = np.array_equal(member, np.arange(size))
-    block = max(1, min(draws, BLOCK_WEIGHTS // len(member)))
-    parts: list[FloatArray] = []
+    counts = drawn_counts(size, draws, seed, num_weights=len(member))
+    return np.vstack([statistic(block if apart else block[:, member]) for block in counts])
+
+
+def drawn_counts(size: int, draws: int, seed: int, *, num_weights: int | None = None) -> Iterator[FloatArray]:
+    """Yield how often each of `size` groups was drawn, (some draws, size) float64, so many draws in all.
+
+    Args:
+        size: Number of groups.
+        draws: How often.
+        seed: Of the draws.
+        num_weights: Weights that the caller makes of a draw, by default one a group; it bounds how many come at once.
+    """
+    generator = np.random.default_rng(seed)
+    block = max(1, min(draws, BLOCK_WEIGHTS // (num_weights or size)))
     for start in range(0, draws, block):
         width = min(block, draws - start)
         # One draw after the other, so that the size of a block changes nothing.
         picked = generator.integers(0, size, (width, size))
         picked += np.arange(width)[:, None] * size
-        counts = np.bincount(picked.ravel(), minlength=width * size).reshape(width, size)
-        weights = counts.astype(np.float64)
-        parts.append(statistic(weights if apart else weights[:, member]))
-    return np.vstack(parts)
+        yield np.bincount(picked.ravel(), minlength=width * size).reshape(width, size).astype(np.float64)
+
+
+def draw_weights(groups: Sequence[str], draws: int = DETAIL_DRAWS, seed: int = 0) -> FloatArray:
+    """Return how often each observation counts: (1 + draws, observations), the first row ones, else whole groups drawn.
+
+    For numbers that are to be compared draw by draw.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    drawn = [counts[:, member] for counts in drawn_counts(len(names), draws, seed)]
+    return np.vstack([np.ones((1, len(groups))), *drawn])
+
+
+def drawn_estimate(value: float, drawn: FloatArray, n: int) -> Estimate:
+    """Return a number with its percentile interval; null where it is undefined, without interval where draws are."""
+    if math.isnan(value):
+        return Estimate(value=None, n=n)
+    defined = drawn[~np.isnan(drawn)]
+    if len(defined) < len(drawn) / 2 or not len(defined):
+        return Estimate(value=value, n=n)
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value=value, n=n, low=float(low), high=float(high), method="cluster bootstrap")
 
 
 def _estimate(value: float, drawn: FloatArray, n: int, num_groups: int, independent: int) -> Estimate:

@@ -50,6 +50,13 @@ class Ranking:
         """Return the AUC, (draws,); NaN without both kinds. Weights: (draws, observations)."""
         return self._auc(weights[:, self._positives], _cumulated(weights[:, self._negatives]))
 
+    def pd(self, weights: FloatArray, level: float) -> FloatArray:
+        """Return the detection rate at a false alarm rate that is not exceeded, (draws,); NaN without both kinds."""
+        hits, alarms = _cumulated(weights[:, self._positives]), _cumulated(weights[:, self._negatives])
+        found = self._pd(hits, alarms, level)
+        found[(hits[:, -1] <= 0) | (alarms[:, -1] <= 0)] = np.nan
+        return found
+
     def __call__(self, weights: FloatArray) -> FloatArray:
         """Return (draws, names): the AUC, Pd at each Pfa that is not exceeded, Pfa at each Pd that is reached."""
         up, alarms = weights[:, self._positives], _cumulated(weights[:, self._negatives])
@@ -57,9 +64,7 @@ class Ranking:
         rows, num_hits, num_alarms = np.arange(len(weights)), hits[:, -1], alarms[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
             found = [self._auc(up, alarms)]
-            for level in PFA_LEVELS:
-                last = _count_up_to(alarms, level * num_alarms + _SLACK) - 1
-                found.append(hits[rows, self._hits_above[last]] / num_hits)
+            found += [self._pd(hits, alarms, level) for level in PFA_LEVELS]
             for level in PD_LEVELS:
                 needed = _count_below(hits, level * num_hits - _SLACK)  # so many positives have to be flagged
                 flagged = np.append([0], self._not_below)[np.minimum(needed, len(self._positives))]
@@ -67,6 +72,11 @@ class Ranking:
         numbers = np.column_stack(found)
         numbers[(num_hits <= 0) | (num_alarms <= 0)] = np.nan
         return numbers
+
+    def _pd(self, hits: FloatArray, alarms: FloatArray, level: float) -> FloatArray:
+        last = _count_up_to(alarms, level * alarms[:, -1] + _SLACK) - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return hits[np.arange(len(hits)), self._hits_above[last]] / hits[:, -1]
 
     def _auc(self, up: FloatArray, alarms: FloatArray) -> FloatArray:
         total = up.sum(axis=1) * alarms[:, -1]

@@ -61,15 +61,20 @@ class ScoreTable:
     def present(self) -> BoolArray:
         return self.truth & self.annotated
 
+    def flagged(self, limits: FloatArray) -> BoolArray:
+        """Return what is flagged at thresholds, (scans, categories); without a usable score, what is wrong."""
+        return (worst_case(self.scores, self.truth) >= limits) & self.annotated
+
 
 @dataclass(frozen=True, slots=True)
 class BagTable:
     """Scans that are threat or clean, each with the largest margin over a category's threshold."""
 
+    counted: BoolArray
+    """(scans,): which scans these are; a scan with nothing but items outside the taxonomy is neither."""
     margins: FloatArray
     truth: BoolArray
     groups: tuple[str, ...]
-    num_left_out: int
 
     @property
     def flagged(self) -> BoolArray:
@@ -84,10 +89,10 @@ def bag_table(table: ScoreTable, limits: FloatArray) -> BagTable:
     margins = np.where(table.annotated, table.scores - limits, -np.inf)[counted]
     margins = worst_case(margins, truth[:, None])
     return BagTable(
+        counted=counted,
         margins=margins.max(axis=1, initial=-np.inf),
         truth=truth,
         groups=tuple(name for name, keep in zip(table.groups, counted, strict=True) if keep),
-        num_left_out=int((~counted).sum()),
     )
 
 
@@ -152,7 +157,7 @@ class _Drawn:
 
 
 def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> _Drawn:
-    flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+    flagged = table.flagged(limits)
     hits = (flagged & table.present).astype(float)
     both = flagged.astype(float) + table.present
     num_there = int(table.present.sum())
@@ -271,7 +276,7 @@ def _proof(flagged: BoolArray, truth: BoolArray, groups: NDArray[np.str_]) -> Pr
 
 
 def _item_scores(table: ScoreTable, limits: FloatArray, f1: Estimate) -> ItemScores:
-    flagged = (worst_case(table.scores, table.truth) >= limits) & table.annotated
+    flagged = table.flagged(limits)
     hits, num_flagged, num_there = (int(part.sum()) for part in (flagged & table.present, flagged, table.present))
     return ItemScores(
         precision=hits / num_flagged if num_flagged else None,
@@ -289,7 +294,7 @@ def _score_bags(bags: BagTable, drawn: Mapping[str, Estimate]) -> BagScores:
     return BagScores(
         num_threat=num_threat,
         num_clean=num_clean,
-        num_left_out=bags.num_left_out,
+        num_left_out=int((~bags.counted).sum()),
         auc=drawn["auc"],
         pd=pd,
         pfa=pfa,

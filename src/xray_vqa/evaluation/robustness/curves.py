@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xray_vqa.evaluation.metrics.bootstrap import DETAIL_DRAWS, FloatArray
+from xray_vqa.evaluation.metrics.bootstrap import FloatArray, drawn_estimate
 from xray_vqa.evaluation.metrics.intervals import LEVEL, rate
 from xray_vqa.evaluation.metrics.localisation import IOU_FROM, match_boxes
-from xray_vqa.evaluation.metrics.ranking import Ranking, worst_case
+from xray_vqa.evaluation.metrics.ranking import Ranking
 from xray_vqa.evaluation.metrics.screening import bag_table
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
@@ -43,15 +43,6 @@ class Measured:
     num_failed: int
 
 
-def draw_weights(groups: Sequence[str], draws: int = DETAIL_DRAWS, seed: int = 0) -> FloatArray:
-    """Return how often each scan counts: (1 + draws, scans) float64, the first row ones, else whole groups drawn."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    generator = np.random.default_rng(seed)
-    size = len(names)
-    counts = np.array([np.bincount(generator.integers(0, size, size), minlength=size) for _ in range(draws)])
-    return np.vstack([np.ones(len(groups)), counts.reshape(draws, size)[:, member]]).astype(float)
-
-
 def measure(predictions: Sequence[ScanPrediction], point: OperatingPoint, weights: FloatArray) -> Measured:
     """Return the numbers of one condition.
 
@@ -63,9 +54,9 @@ def measure(predictions: Sequence[ScanPrediction], point: OperatingPoint, weight
     table = score_table(predictions, point)
     limits = np.array([point.thresholds[name] for name in table.categories])
     bags = bag_table(table, limits)
-    of_bags = weights[:, (np.any(table.present, axis=1) | ~table.unlisted) & np.any(table.annotated, axis=1)]
+    of_bags = weights[:, bags.counted]
     ranking, parts = Ranking(bags.margins, bags.truth), range(0, len(weights), _AUC_DRAWS)
-    item_hits = ((worst_case(table.scores, table.truth) >= limits) & table.present).sum(axis=1)
+    item_hits = (table.flagged(limits) & table.present).sum(axis=1)
     met, boxes = _boxes(predictions)
     all_values = {
         "pd": _share(of_bags, bags.flagged & bags.truth, bags.truth),
@@ -104,17 +95,6 @@ def _boxes(predictions: Sequence[ScanPrediction]) -> tuple[FloatArray, FloatArra
     return met, there
 
 
-def estimate(value: float, drawn: FloatArray, n: int) -> Estimate:
-    """Return a number with its percentile interval; null where it is undefined, without interval where draws are."""
-    if math.isnan(value):
-        return Estimate(value=None, n=n)
-    defined = drawn[~np.isnan(drawn)]
-    if len(defined) < len(drawn) / 2 or not len(defined):
-        return Estimate(value=value, n=n)
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, n=n, low=float(low), high=float(high), method="cluster bootstrap")
-
-
 def curve_of(kind: str, unit: str, unperturbed: Measured, points: Sequence[tuple[float, Measured]]) -> Curve:
     """Return one kind's curve, from strength 0 up. `points` are (strength, measured) in rising order."""
     everything = [(0.0, unperturbed), *points]
@@ -129,7 +109,7 @@ def curve_of(kind: str, unit: str, unperturbed: Measured, points: Sequence[tuple
 def _point(strength: float, measured: Measured, unperturbed: Measured) -> CurvePoint:
     estimates = {name: _bounded(measured, name) for name in METRICS}
     changes = {
-        name: estimate(
+        name: drawn_estimate(
             measured.values[name] - unperturbed.values[name],
             measured.drawn[name] - unperturbed.drawn[name],
             measured.counts[name],
@@ -141,7 +121,7 @@ def _point(strength: float, measured: Measured, unperturbed: Measured) -> CurveP
 
 def _bounded(measured: Measured, name: str) -> Estimate:
     """Every draw of a value of exactly 0 or 1 gives it again, which is no certainty: Wilson's interval is told then."""
-    found = estimate(measured.values[name], measured.drawn[name], measured.counts[name])
+    found = drawn_estimate(measured.values[name], measured.drawn[name], measured.counts[name])
     if found.value not in (0.0, 1.0):
         return found
     independent = min(measured.counts["pd"], measured.counts["pfa"]) if name == "auc" else measured.counts[name]

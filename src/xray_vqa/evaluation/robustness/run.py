@@ -23,9 +23,10 @@ from xray_vqa.core.manifest import make_manifest, sha256_bytes, sha256_file, wri
 from xray_vqa.core.records import Strict
 from xray_vqa.errors import ConfigError
 from xray_vqa.evaluation.evaluate import looked_for, running
+from xray_vqa.evaluation.metrics.bootstrap import draw_weights
 from xray_vqa.evaluation.predict import predict
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
-from xray_vqa.evaluation.robustness.curves import METRICS, curve_of, draw_weights, measure
+from xray_vqa.evaluation.robustness.curves import METRICS, curve_of, measure
 from xray_vqa.evaluation.robustness.looks import OtherLooks
 from xray_vqa.evaluation.robustness.perturbations import (
     KINDS,

@@ -19,10 +19,9 @@ from xray_vqa.core.jsonl import read_jsonl
 from xray_vqa.core.manifest import sha256_file
 from xray_vqa.core.records import PairMetadata, ScanRecord, Strict, VQAPair
 from xray_vqa.errors import AnswerUnreadable, DatasetError, ImageUnreadable
-from xray_vqa.evaluation.metrics.bootstrap import ratio_over_groups
+from xray_vqa.evaluation.metrics.bootstrap import draw_weights, drawn_estimate, ratio_over_groups
 from xray_vqa.evaluation.records import AnswerRecord, ScanPrediction
 from xray_vqa.evaluation.results import Estimate
-from xray_vqa.evaluation.robustness.curves import draw_weights, estimate
 from xray_vqa.evaluation.suites.letters import options_of, parse_letter
 from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, Question
 
@@ -243,7 +242,7 @@ def _gain(right: Sequence[float], blind_right: Sequence[float], groups: Sequence
     weights = draw_weights(groups)
     totals = weights.sum(axis=1)
     drawn = (weights @ difference) / totals
-    return estimate(float(drawn[0]), drawn[1:], len(difference))
+    return drawn_estimate(float(drawn[0]), drawn[1:], len(difference))
 
 
 def format_benchmark(results: BenchmarkResults) -> str:
