@@ -5,6 +5,7 @@ aside in a file beside the journal, and the scan is inspected again. `bulk_on_ra
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -27,6 +28,8 @@ from xray_vqa.errors import AnswerUnreadable, ConfigError, ImageUnreadable
 from xray_vqa.inference.drawing import draw_findings, draw_heat
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.inspector import Inspector
+
+logger = logging.getLogger(__name__)
 
 QUESTION = "What prohibited items are in this bag, and where?"
 """Put to the model where its own words are wanted."""
@@ -170,6 +173,9 @@ class FileInspector:
             return self._inspector.ask(scan.image, QUESTION)
         except AnswerUnreadable as error:
             return f"{error.text} ..."
+        except Exception:  # the inspection stands without a sentence that decides nothing
+            logger.exception("%s: the model's own words are missing", scan.scan_id)
+            return None
 
     def _draw(self, save_dir: Path, scan: Scan, inspection: Inspection) -> None:
         save_dir.mkdir(parents=True, exist_ok=True)
