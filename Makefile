@@ -16,8 +16,8 @@ setup: .venv/.ready  ## make .venv with everything pinned (set-up also happens b
 demo: setup  ## the whole product in minutes: simulate, write pairs, fine-tune nano, evaluate, inspect, report
 	bash scripts/run_full_pipeline.sh --profile demo
 
-test: setup  ## all tests but the slow ones
-	$(PYTHON) -m pytest
+test: setup  ## all tests but the slow ones, a process for each core up to four
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes each
 	$(PYTHON) -m pytest -m slow

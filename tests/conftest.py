@@ -1,6 +1,7 @@
 """What many tests share: a tiny random Qwen2.5-VL with a real tokenizer, made once a session."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # the first example compiles, and machines are shared
 settings.load_profile("untimed")
+
+# A shell gives what it starts in the background an ignored Ctrl-C, and the commands under test would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

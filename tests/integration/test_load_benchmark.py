@@ -139,20 +139,24 @@ def test_refusals_and_unreadable_answers_are_counted_apart(scans):
     assert point.errors == {"answer_unreadable": 1, "body_too_large": 1, "overloaded": 5}
 
 
-def test_ctrl_c_writes_what_was_measured_and_exits_with_130(serve, scans, tmp_path):
+def start_benchmark(server: Server, tmp_path: Path) -> subprocess.Popen[str]:
     from test_evaluate import write_pairs, write_scans
 
     from xray_vqa.core.manifest import make_manifest, write_manifest
 
-    server, root = serve([{}]), tmp_path / "data"
+    root = tmp_path / "data"
     write_pairs(tmp_path / "val.jsonl", root, "test", write_scans(root, "test", 4, seed=1))
     write_manifest(root, make_manifest("synth", annotated_categories=["Knife"]))
     command = [sys.executable, "-m", "xray_vqa", "benchmark", "--url", server.url, "--rate", "10", "--duration", "120"]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*command, "--test-file", "val.jsonl", "--output", "load.json"],
         cwd=tmp_path, env=os.environ, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: "xray_vqa_inspections_total" in server.client.get("/metrics").text)
+
+
+def test_ctrl_c_writes_what_was_measured_and_exits_with_130(serve, scans, tmp_path):
+    server = serve([{}])
+    process = start_benchmark(server, tmp_path)
     until(lambda: inspections(server) > 15)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -163,6 +167,17 @@ def test_ctrl_c_writes_what_was_measured_and_exits_with_130(serve, scans, tmp_pa
     assert results["interrupted"]
     assert 5 < results["points"][0]["num_succeeded"] < 1200
     assert (tmp_path / "load_latency.png").stat().st_size > 5000
+
+
+def test_ctrl_c_before_the_load_ends_without_results(serve, tmp_path):
+    server = serve([{"delay_s": 1.5}])
+    process = start_benchmark(server, tmp_path)
+    until(lambda: inspections(server) > 0)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "begins anew" in told
+    assert not (tmp_path / "load.json").exists()
 
 
 def inspections(server: Server) -> float:

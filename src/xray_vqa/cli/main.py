@@ -101,7 +101,7 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     try:
         return run(args)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command goes on from here, or begins anew where nothing was kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has what it wants; without this Python complains at exit.

@@ -89,6 +89,7 @@ async def benchmark_server(settings: LoadSettings, paths: Sequence[Path]) -> Loa
         ConfigError: The environment has no such key.
         DatasetError: There are no scans.
         ModelUnavailable: No server answers, it is not ready, or no inspection of the warm-up succeeds.
+        KeyboardInterrupt: Before anything was timed.
     """
     if not paths:
         raise DatasetError("no scans to send")
@@ -99,6 +100,8 @@ async def benchmark_server(settings: LoadSettings, paths: Sequence[Path]) -> Loa
     capacity: Capacity | None = None
     async with LoadClient(settings.url, source, timeout_s=settings.timeout_s, api_key=key) as client:
         warm = await client.closed_loop(1, settings.duration_s, WARM_UP)
+        if warm.interrupted:
+            raise KeyboardInterrupt
         warm_ms = [outcome.latency_ms for outcome in warm.outcomes if outcome.succeeded]
         if not warm_ms:
             told = summarise_load(warm, 1, "on answer")
@@ -128,7 +131,7 @@ async def benchmark_server(settings: LoadSettings, paths: Sequence[Path]) -> Loa
         num_warm_up=len(warm.outcomes),
         num_scans=len(paths),
         max_requests=settings.max_requests,
-        interrupted=warm.interrupted or any(point.interrupted for point in budget.points),
+        interrupted=any(point.interrupted for point in budget.points),
         server=server,
         client=watch.record(),
         notes=notes,
