@@ -1,0 +1,361 @@
+"""Reads answers out of packed prompt trees: what `TreeDecoder` does, without padding or masks, in shapes that repeat.
+
+On a GPU the host would need longer to start a layer's kernels than the GPU to run them. So layers are compiled, and
+what comes in few shapes is recorded once as a CUDA graph and only started afterwards: the opening of a single scan,
+filled up to a multiple of some visual tokens by an image that nobody asks about, and each step of decoding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xray_vqa.modeling.compiling import compile_layers
+from xray_vqa.modeling.decoding import Decoder, Grammar, choose
+from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.modeling.packed_tree import PackedTrees, TreeLayout, pack_rows
+from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, Branch, TreeRow, build_row
+from xray_vqa.modeling.seeing import WINDOW_STARTS, see, send, tower_inputs
+from xray_vqa.modeling.served_tree import LayerMemory, StepLayout, use_served_attention
+
+IMAGES_AT_ONCE = 16
+"""Whose prefixes the memory holds; the 7B keeps 56 KiB of each token."""
+BRANCH_TOKENS = 8192
+"""Of all branches that are decoded together."""
+VISUAL_STEP = 32
+"""A recorded opening has a multiple of so many visual tokens."""
+RECORDED_IMAGES = 1
+"""More are opened without a recording: they keep the GPU busy for longer than the host takes."""
+BRANCH_STEP = 64
+"""A branch is given a multiple of so many tokens."""
+PROMPT_STEP = 8
+"""The prompts of a step's branches are filled up to a multiple of so many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedState:
+    """The trees that are open. Opening others ends it."""
+
+    number: int
+    prefix_starts: Tensor
+    """(images + 1,) int64, on the CPU."""
+    branch_starts: tuple[int, ...]
+    """The position at which every branch of an image begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """One opening as tensors on the model's device."""
+
+    patches: Tensor
+    grid_thw: Tensor
+    """On the CPU."""
+    tower: dict[str, Tensor]
+    tower_numbers: dict[str, int]
+    input_ids: Tensor
+    position_ids: Tensor
+    visual: Tensor
+    ends: Tensor
+    """(branches,) int64, place of each branch's last token."""
+    layout: TreeLayout
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What has to be equal for two openings to be one recording."""
+        layout, tower = self.layout, self.tower.values()
+        lengths = tuple(tensor.shape[-1] for tensor in (*tower, *layout.starts, self.visual, self.ends))
+        return (self.patches.shape[0], self.input_ids.shape[1], *layout.numbers, *lengths, *self.tower_numbers.values())
+
+    def copied(self) -> "_Opening":
+        """Return the same with tensors of its own."""
+        layout = TreeLayout(*(starts.clone() for starts in self.layout.starts), *self.layout.numbers)
+        tower = {name: tensor.clone() for name, tensor in self.tower.items()}
+        own = {name: getattr(self, name).clone() for name in ("patches", "input_ids", "position_ids", "visual", "ends")}
+        return replace(self, tower=tower, layout=layout, **own)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What differs from one opening of a shape to the next."""
+        return [
+            self.patches, *self.tower.values(), self.input_ids, self.position_ids, self.visual, self.ends,
+            *self.layout.starts,
+        ]  # fmt: skip
+
+
+class _Recording:
+    """Some work on tensors that stay where they are, recorded at its first run and only started afterwards."""
+
+    def __init__(self, inputs: list[Tensor], work: Callable[[], Tensor], pool: Any) -> None:
+        self._inputs = inputs
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compiles, and lets libraries take the memory that they keep
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._output = work()
+
+    def run(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Return the work's result for other inputs of the same shapes; the next run writes over it."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._output
+
+
+class PackedDecoder(Decoder):
+    """Runs packed prompt trees on one loaded model of a family that has them. Everything is under inference mode.
+
+    Args:
+        loaded: Changed in place: its attention, and on a GPU its layers, which are compiled.
+        record: Whether shapes are recorded, which only a GPU can; by default where there is one.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, record: bool | None = None) -> None:
+        super().__init__(loaded)
+        self._record = loaded.device.type == "cuda" if record is None else record
+        use_served_attention(loaded.base)
+        if self._record:
+            compile_layers(loaded.base)
+        self._text = loaded.base.get_submodule(loaded.spec.language_model)
+        self._memory = self._make_memory()
+        self._recordings: dict[tuple[int, ...], _Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._record else None
+        self._opened = 0
+        self._tower_inputs = lru_cache(maxsize=256)(self._make_tower_inputs)
+
+    @torch.inference_mode()
+    def open(
+        self, frames: Sequence[Tensor], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[PackedState, list[Tensor]]:
+        """Encode up to `IMAGES_AT_ONCE` images with their first branches in one pass; see `TreeDecoder.open`."""
+        if len(frames) > IMAGES_AT_ONCE:
+            raise ValueError(f"{len(frames)} images at once; there is memory for {IMAGES_AT_ONCE}")
+        self._opened += 1
+        # A row without a branch would leave the kernel without queries.
+        asked = [list(row) or [Branch((self.encoder.end_id,))] for row in branches]
+        rows: list[TreeRow] = []
+        for frame, row in zip(frames, asked, strict=True):
+            grid_hw = self.loaded.processor.grid_hw((frame.shape[1], frame.shape[0]))
+            rows.append(build_row(*self.encoder.prefix(grid_hw[0] * grid_hw[1]), grid_hw, row))
+        repeats = len(frames) <= RECORDED_IMAGES
+        opening = self._opening(frames, rows, fill=repeats)
+        logits = self._run(opening) if repeats and self._record else self._read(opening)
+        lengths = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
+        starts = torch.tensor([0, *lengths]).cumsum(0)
+        state = PackedState(self._opened, starts, tuple(row.next_position for row in rows))
+        parts = logits.split([len(row) for row in asked])
+        parts = [part[: len(row)].clone() for part, row in zip(parts, branches, strict=True)]
+        return state, parts
+
+    @torch.inference_mode()
+    def extend(
+        self, state: PackedState, branches: Sequence[Sequence[Branch]], grammars: Sequence[Sequence[Grammar]]
+    ) -> None:
+        """Open further branches behind the prefixes and decode them, greedily, until every grammar is done.
+
+        Args:
+            state: Of the newest `open`.
+            branches: For each image of the state its new branches, possibly none.
+            grammars: One for each branch; they take up the answers.
+        """
+        if state.number != self._opened:
+            raise ValueError("these trees are closed: others were opened since")
+        waiting = [
+            (image, branch, grammar)
+            for image, (row, row_grammars) in enumerate(zip(branches, grammars, strict=True))
+            for branch, grammar in zip(row, row_grammars, strict=True)
+        ]
+        if not waiting:
+            return
+        slots = _up(max(len(branch.prompt) + grammar.longest for _, branch, grammar in waiting), BRANCH_STEP)
+        at_once = max(1, BRANCH_TOKENS // slots)
+        for at in range(0, len(waiting), at_once):
+            self._extend(state, waiting[at : at + at_once], slots)
+
+    def _extend(self, state: PackedState, branches: Sequence[tuple[int, Branch, Grammar]], slots: int) -> None:
+        tokens = [list(branch.prompt) for _, branch, _ in branches]
+        past = [0] * len(branches)
+        while any(tokens):
+            logits = self._step(state, [image for image, _, _ in branches], tokens, past, slots)
+            fed = [at for at, step in enumerate(tokens) if step]
+            allowed = [branches[at][2].allowed for at in fed]
+            everyone = len(fed) == len(branches)
+            chosen = choose(logits[: len(branches)] if everyone else logits[fed], allowed)
+            past = [count + len(step) for count, step in zip(past, tokens, strict=True)]
+            tokens = [[] for _ in branches]
+            for at, token in zip(fed, chosen, strict=True):
+                grammar = branches[at][2]
+                grammar.push(token)
+                if not grammar.done:
+                    tokens[at] = [token]
+
+    def _opening(self, frames: Sequence[Tensor], rows: list[TreeRow], *, fill: bool) -> _Opening:
+        processor, device = self.loaded.processor, self.loaded.device
+        grids = [tuple(each) for each in processor.grid_thw(list(frames)).tolist()]
+        patches, _ = processor.patches_of([frame.to(device, non_blocking=True) for frame in frames], self._dtype)
+        merge = processor.merge_size
+        if fill:
+            visual = sum(row.visual.stop - row.visual.start for row in rows)
+            missing = _up(visual + 1, VISUAL_STEP) - visual
+            rows = [*rows, _filling(missing, self.encoder.image_pad_id)]
+            grids = [*grids, (1, merge, merge * missing)]
+            patches = torch.nn.functional.pad(patches, (0, 0, 0, missing * merge**2))
+        packed = pack_rows(rows)
+        tower, numbers = self._tower_inputs(tuple(grids), fill)
+        layout = self._bounded(packed, patches.shape[0]) if fill else packed.layout
+        ends = packed.layout.num_prefix + packed.layout.branch_starts[1:].long() - 1
+        return _Opening(
+            patches=patches,
+            grid_thw=torch.tensor(grids),
+            tower=tower,
+            tower_numbers=numbers,
+            input_ids=send(packed.input_ids, device),
+            position_ids=send(packed.position_ids, device),
+            visual=send(packed.visual, device),
+            ends=send(ends, device),
+            layout=layout.to(device, non_blocking=True),
+        )
+
+    def _bounded(self, packed: PackedTrees, num_patches: int) -> TreeLayout:
+        """The layout with lengths that hold for every opening of its shape; the kernel takes any upper bound."""
+        layout = packed.layout
+        family, branch = (_up(length, PROMPT_STEP) for length in (layout.longest_family, layout.longest_branch))
+        return TreeLayout(*layout.starts, layout.num_prefix, layout.num_prefix, family, branch)
+
+    def _make_tower_inputs(
+        self, grids: tuple[tuple[int, ...], ...], fill: bool
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        made, numbers = tower_inputs(self.loaded.base, torch.tensor(grids))
+        if fill:
+            patches = sum(rows * columns for _, rows, columns in grids)
+            numbers["max_seqlen"] = patches
+            if WINDOW_STARTS in made:
+                # Windows are at most 4 x 4 tokens; of h x w tokens there are ceil(h / 4) ceil(w / 4) <= h w / 4 + 1.
+                most = patches // self.loaded.processor.merge_size**2 // 4 + len(grids)
+                starts = made[WINDOW_STARTS]
+                made[WINDOW_STARTS] = torch.nn.functional.pad(starts, (0, most + 1 - len(starts)), value=patches)
+        return {name: send(tensor, self.loaded.device) for name, tensor in made.items()}, numbers
+
+    def _run(self, opening: _Opening) -> Tensor:
+        recording = self._recordings.get(opening.shape)
+        if recording is None:
+            own = opening.copied()
+            recording = _Recording(own.tensors, lambda: self._read(own), self._pool)
+            self._recordings[opening.shape] = recording
+        return recording.run(opening.tensors)
+
+    def _read(self, opening: _Opening) -> Tensor:
+        """Return (branches, vocabulary) float32 logits behind all branches of an opening."""
+        base = self.loaded.base
+        seen, deeper = see(base, opening.patches, opening.grid_thw, opening.tower, opening.tower_numbers)
+        hidden = self._text.embed_tokens(opening.input_ids)
+        hidden = hidden.index_copy(1, opening.visual, seen.to(hidden.dtype)[None])
+        places = self._text.rotary_emb(hidden, opening.position_ids)
+        for number, (layer, memory) in enumerate(zip(self._text.layers, self._memory, strict=True)):
+            hidden = layer(
+                hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=opening.layout
+            )
+            if number < len(deeper):
+                hidden = hidden.index_add(1, opening.visual, deeper[number].to(hidden.dtype)[None])
+        return base.lm_head(self._text.norm(hidden[0, opening.ends])).float()
+
+    def _step(
+        self,
+        state: PackedState,
+        images: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        past: Sequence[int],
+        slots: int,
+    ) -> Tensor:
+        """Run the next tokens of some branches. Returns (branches or more, vocabulary) float32, behind each one's last.
+
+        A branch without new tokens goes along, unread; what it writes lies behind its own end.
+        """
+        longest = max(map(len, tokens))
+        new = 1 if longest == 1 else _up(longest, PROMPT_STEP)
+        count = max(2, 1 << (len(tokens) - 1).bit_length())
+        ids = torch.full((count, new), self.encoder.pad_id)
+        begun, ends = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
+        first = torch.zeros(count, dtype=torch.int64)
+        for at, (image, step, done) in enumerate(zip(images, tokens, past, strict=True)):
+            ids[at, : len(step)] = torch.tensor(step, dtype=torch.int64)
+            begun[at] = min(done, slots - new)
+            ends[at] = at * new + max(len(step) - 1, 0)
+            first[at] = state.branch_starts[image] + begun[at]
+        num_images = len(state.branch_starts)
+        families = torch.bincount(torch.tensor(images), minlength=num_images)
+        families[-1] += count - len(images)
+        positions = (first[:, None] + torch.arange(new)).flatten().expand(3, 1, -1)
+        room = IMAGES_AT_ONCE + 1
+        made = [
+            ids.flatten()[None],
+            positions.contiguous(),
+            _filled(torch.cat([families.new_zeros(1), families.cumsum(0) * new]), room),
+            _filled(state.prefix_starts, room),
+            begun,
+            ends,
+        ]
+        inputs = [send(tensor, self.loaded.device) for tensor in made]
+        if not (self._record and new <= PROMPT_STEP):
+            return self._advance(inputs, slots)
+        shape = (count, new, slots)
+        recording = self._recordings.get(shape)
+        if recording is None:
+            recording = _Recording(inputs, lambda: self._advance(inputs, slots), self._pool)
+            self._recordings[shape] = recording
+        return recording.run(inputs)
+
+    def _advance(self, inputs: list[Tensor], slots: int) -> Tensor:
+        ids, positions, families, prefixes, past, ends = inputs
+        step = StepLayout(families, prefixes, past, slots, self._memory[0].prefix_keys.shape[0])
+        hidden = self._text.embed_tokens(ids)
+        places = self._text.rotary_emb(hidden, positions)
+        for layer, memory in zip(self._text.layers, self._memory, strict=True):
+            hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, step=step)
+        return self.loaded.base.lm_head(self._text.norm(hidden[0, ends])).float()
+
+    def _make_memory(self) -> list[LayerMemory]:
+        processor, config = self.loaded.processor, self._text.config
+        visual = processor.max_pixels // processor.factor**2
+        prefix, _ = self.encoder.prefix(visual)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+        def room(tokens: int) -> Tensor:
+            return torch.zeros(
+                tokens, config.num_key_value_heads, width, dtype=self._dtype, device=self.loaded.device
+            )
+
+        tokens = IMAGES_AT_ONCE * len(prefix) + VISUAL_STEP
+        return [
+            LayerMemory(room(tokens), room(tokens), room(BRANCH_TOKENS), room(BRANCH_TOKENS))
+            for _ in self._text.layers
+        ]
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _filled(starts: Tensor, length: int) -> Tensor:
+    """Segment starts as int32, as many as wanted: empty segments behind the last one."""
+    starts = starts.to(torch.int32)
+    return torch.cat([starts, starts[-1:].expand(length - len(starts))])
+
+
+def _filling(num_visual: int, image_pad_id: int) -> TreeRow:
+    """An image that nobody asks about, one token high."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return TreeRow(
+        input_ids=torch.full((num_visual,), image_pad_id),
+        labels=torch.full((num_visual,), IGNORE_INDEX),
+        segment_ids=torch.full((num_visual,), PREFIX_SEGMENT),
+        position_ids=torch.zeros(3, num_visual, dtype=torch.int64),
+        branch_ends=nothing,
+        visual=slice(0, num_visual),
+    )
