@@ -102,12 +102,21 @@ class TextGrammar:
 
 
 class Decoder(ABC):
-    """Encodes images with their branches and reads answers; `TreeDecoder` says how, `RowDecoder` for other models."""
+    """Encodes images with their branches and reads answers.
+
+    `TreeDecoder` says how; `PackedDecoder` does the same in a GPU's way, and `RowDecoder` for other models.
+    """
+
+    images_at_once: int = 64
+    """How many images may be opened together."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.encoder = loaded.encoder
         self._dtype = next(loaded.base.parameters()).dtype
+
+    def warm_up(self, probes: Sequence[Branch]) -> None:  # noqa: B027  (most have nothing to prepare)
+        """Prepare for scans of any size that are asked these probes, so that no first one waits for it."""
 
     @abstractmethod
     def open(

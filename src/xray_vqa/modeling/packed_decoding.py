@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.compiling import compile_layers
-from xray_vqa.modeling.decoding import Decoder, Grammar, choose
+from xray_vqa.modeling.decoding import BoxGrammar, Decoder, Grammar, choose
 from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import PackedTrees, TreeLayout, pack_rows
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, Branch, TreeRow, build_row
@@ -25,7 +26,7 @@ IMAGES_AT_ONCE = 16
 """Whose prefixes the memory holds; the 7B keeps 56 KiB of each token."""
 BRANCH_TOKENS = 8192
 """Of all branches that are decoded together."""
-VISUAL_STEP = 32
+VISUAL_STEP = 64
 """A recorded opening has a multiple of so many visual tokens."""
 RECORDED_IMAGES = 1
 """More are opened without a recording: they keep the GPU busy for longer than the host takes."""
@@ -116,6 +117,8 @@ class PackedDecoder(Decoder):
         record: Whether shapes are recorded, which only a GPU can; by default where there is one.
     """
 
+    images_at_once = IMAGES_AT_ONCE
+
     def __init__(self, loaded: LoadedModel, *, record: bool | None = None) -> None:
         super().__init__(loaded)
         self._record = loaded.device.type == "cuda" if record is None else record
@@ -129,10 +132,21 @@ class PackedDecoder(Decoder):
         self._opened = 0
         self._tower_inputs = lru_cache(maxsize=256)(self._make_tower_inputs)
 
+    def warm_up(self, probes: Sequence[Branch]) -> None:
+        """Record the opening of a scan of every size, and the steps of up to four boxes; without a GPU nothing."""
+        if not self._record:
+            return
+        processor = self.loaded.processor
+        side = processor.factor
+        for tokens in range(VISUAL_STEP - 1, processor.max_pixels // side**2 + 1, VISUAL_STEP):
+            self.open([torch.zeros(side, side * tokens, 3, dtype=torch.uint8)], [probes])
+        for count in (1, 3):
+            state, _ = self.open([torch.zeros(side, side, 3, dtype=torch.uint8)], [probes])
+            grammars = [BoxGrammar(self.encoder) for _ in range(count)]
+            self.extend(state, [[self.encoder.boxes(name) for name in CATEGORIES[:count]]], [grammars])
+
     @torch.inference_mode()
-    def open(
-        self, frames: Sequence[Tensor], branches: Sequence[Sequence[Branch]]
-    ) -> tuple[PackedState, list[Tensor]]:
+    def open(self, frames: Sequence[Tensor], branches: Sequence[Sequence[Branch]]) -> tuple[PackedState, list[Tensor]]:
         """Encode up to `IMAGES_AT_ONCE` images with their first branches in one pass; see `TreeDecoder.open`."""
         if len(frames) > IMAGES_AT_ONCE:
             raise ValueError(f"{len(frames)} images at once; there is memory for {IMAGES_AT_ONCE}")
@@ -258,9 +272,7 @@ class PackedDecoder(Decoder):
         hidden = hidden.index_copy(1, opening.visual, seen.to(hidden.dtype)[None])
         places = self._text.rotary_emb(hidden, opening.position_ids)
         for number, (layer, memory) in enumerate(zip(self._text.layers, self._memory, strict=True)):
-            hidden = layer(
-                hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=opening.layout
-            )
+            hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=opening.layout)
             if number < len(deeper):
                 hidden = hidden.index_add(1, opening.visual, deeper[number].to(hidden.dtype)[None])
         return base.lm_head(self._text.norm(hidden[0, opening.ends])).float()
@@ -327,14 +339,11 @@ class PackedDecoder(Decoder):
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
         def room(tokens: int) -> Tensor:
-            return torch.zeros(
-                tokens, config.num_key_value_heads, width, dtype=self._dtype, device=self.loaded.device
-            )
+            return torch.zeros(tokens, config.num_key_value_heads, width, dtype=self._dtype, device=self.loaded.device)
 
         tokens = IMAGES_AT_ONCE * len(prefix) + VISUAL_STEP
         return [
-            LayerMemory(room(tokens), room(tokens), room(BRANCH_TOKENS), room(BRANCH_TOKENS))
-            for _ in self._text.layers
+            LayerMemory(room(tokens), room(tokens), room(BRANCH_TOKENS), room(BRANCH_TOKENS)) for _ in self._text.layers
         ]
 
 

@@ -8,7 +8,7 @@ from test_decoding import make_frame
 
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.decoding import BoxGrammar, TextGrammar, TreeDecoder
-from xray_vqa.modeling.loading import LoadedModel, load_model
+from xray_vqa.modeling.loading import load_model
 from xray_vqa.modeling.packed_decoding import IMAGES_AT_ONCE, PackedDecoder
 
 SIZES = [(308, 224), (168, 280), (224, 224), (700, 84)]

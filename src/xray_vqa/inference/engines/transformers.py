@@ -17,9 +17,9 @@ from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.inference.engine import Answer, EngineInfo, Reading
-from xray_vqa.modeling.branch_rows import decoder_of
 from xray_vqa.modeling.decoding import BoxGrammar, Decoder, TextGrammar
 from xray_vqa.modeling.loading import LoadedModel, load_model
+from xray_vqa.modeling.serving import serving_decoder
 
 logger = logging.getLogger(__name__)
 
@@ -30,23 +30,32 @@ MIN_ANSWER_MASS = 0.05
 class TransformersEngine:
     """Scores every category in one pass and decodes boxes for those above their threshold, together."""
 
-    def __init__(self, model: str, *, adapter: str | None = None, device: str | None = None) -> None:
-        self._name, self._adapter, self._device = model, adapter, device
+    def __init__(
+        self, model: str, *, adapter: str | None = None, device: str | None = None, precision: str = "auto"
+    ) -> None:
+        self._name, self._adapter, self._device, self._precision = model, adapter, device, precision
         self._decoder: Decoder | None = None
 
     @classmethod
-    def of(cls, loaded: LoadedModel) -> "TransformersEngine":
+    def of(cls, decoder: Decoder) -> "TransformersEngine":
         """Return an engine around a model that is loaded already, as training holds one."""
-        engine = cls(loaded.name)
-        engine._decoder = decoder_of(loaded)
+        engine = cls(decoder.loaded.name)
+        engine._decoder = decoder
         return engine
 
     def start(self) -> EngineInfo:
-        """Load the weights and run one blank image through everything. Raises ModelUnavailable."""
+        """Load the weights, make ready what comes in few shapes, and run a blank image through everything.
+
+        Raises:
+            ModelUnavailable: The weights cannot be loaded, or are not as good in 8 bits.
+            ConfigError: The precision is not to be had here.
+        """
         if self._decoder is None:
-            loaded = load_model(self._name, adapter=self._adapter, device=self._device, merge=True)
-            self._decoder = decoder_of(loaded)
+            precision = "auto" if self._precision == "fp8" else self._precision
+            loaded = load_model(self._name, adapter=self._adapter, device=self._device, precision=precision, merge=True)
+            self._decoder = serving_decoder(loaded, fp8=self._precision == "fp8")
         loaded = self._decoder.loaded
+        self._decoder.warm_up([self._decoder.encoder.probe(category) for category in CATEGORIES])
         blank = Image.new("RGB", (504, 392), "white")
         self.read([blank], CATEGORIES[:2], {CATEGORIES[0]: 0.0})
         identity = EngineIdentity(
@@ -66,6 +75,17 @@ class TransformersEngine:
         )
 
     def read(
+        self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
+    ) -> list[Reading]:
+        """Return a reading for each image; see `Engine.read`. So many are read together as the decoder takes."""
+        at_once = self._started().images_at_once
+        return [
+            reading
+            for at in range(0, len(images), at_once)
+            for reading in self._read(images[at : at + at_once], categories, place_from)
+        ]
+
+    def _read(
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
     ) -> list[Reading]:
         decoder = self._started()
@@ -91,6 +111,17 @@ class TransformersEngine:
 
     def ask(
         self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
+    ) -> list[list[Answer]]:
+        """Return answers to free questions; see `Engine.ask`."""
+        at_once = self._started().images_at_once
+        return [
+            answers
+            for at in range(0, len(images), at_once)
+            for answers in self._ask(images[at : at + at_once], questions[at : at + at_once], max_tokens)
+        ]
+
+    def _ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int
     ) -> list[list[Answer]]:
         decoder = self._started()
         encoder = decoder.encoder
