@@ -33,6 +33,7 @@ from xray_vqa.inference.engine import EngineInfo, Reading
 from xray_vqa.inference.engines import transformers as engine_module
 from xray_vqa.inference.engines.transformers import TransformersEngine
 from xray_vqa.inference.inspector import Inspector
+from xray_vqa.modeling import serving as serving_module
 from xray_vqa.modeling.attention import use_segment_attention
 from xray_vqa.modeling.branch_rows import decoder_of
 from xray_vqa.modeling.chat import PromptEncoder
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     engine_module.MIN_ANSWER_MASS = 0.0  # random weights give yes and no next to nothing
+    serving_module.MAX_SHIFT = serving_module.MEAN_SHIFT = 1.0  # and turn any rounding into another answer
     loaded = random_model(args.shape, args.device, args.tokenizer)
     rows: list[dict[str, Any]] = []
     for precision in args.precisions:  # fp8 comes last: it changes the weights

@@ -7,7 +7,7 @@ filled up to a multiple of some visual tokens by an image that nobody asks about
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.modeling.compiling import compile_layers
 from xray_vqa.modeling.decoding import BoxGrammar, Decoder, Grammar, choose
 from xray_vqa.modeling.loading import LoadedModel
-from xray_vqa.modeling.packed_tree import PackedTrees, TreeLayout, pack_rows
+from xray_vqa.modeling.packed_tree import TreeLayout, pack_rows
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, Branch, TreeRow, build_row
 from xray_vqa.modeling.seeing import WINDOW_STARTS, see, send, tower_inputs
 from xray_vqa.modeling.served_tree import LayerMemory, StepLayout, use_served_attention
@@ -47,13 +47,12 @@ class PackedState:
     """The position at which every branch of an image begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """One opening as tensors on the model's device."""
+@dataclass(frozen=True)
+class _Plan:
+    """All of an opening but the pixels: the same for all scans of a size that are asked the same."""
 
-    patches: Tensor
     grid_thw: Tensor
-    """On the CPU."""
+    """(images, 3) int64, on the CPU; the rest is on the model's device."""
     tower: dict[str, Tensor]
     tower_numbers: dict[str, int]
     input_ids: Tensor
@@ -62,28 +61,29 @@ class _Opening:
     ends: Tensor
     """(branches,) int64, place of each branch's last token."""
     layout: TreeLayout
+    prefix_starts: Tensor
+    """As in `PackedState`."""
+    branch_starts: tuple[int, ...]
 
-    @property
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """What differs from one plan of a shape to the next."""
+        return [
+            *self.tower.values(), self.input_ids, self.position_ids, self.visual, self.ends, *self.layout.starts,
+        ]  # fmt: skip
+
+    @cached_property
     def shape(self) -> tuple[int, ...]:
-        """What has to be equal for two openings to be one recording."""
-        layout, tower = self.layout, self.tower.values()
-        lengths = tuple(tensor.shape[-1] for tensor in (*tower, *layout.starts, self.visual, self.ends))
-        return (self.patches.shape[0], self.input_ids.shape[1], *layout.numbers, *lengths, *self.tower_numbers.values())
+        """What has to be equal for two plans to be one recording."""
+        lengths = (tensor.shape[-1] for tensor in self.tensors)
+        return (*lengths, *self.layout.numbers, *self.tower_numbers.values())
 
-    def copied(self) -> "_Opening":
+    def copied(self) -> "_Plan":
         """Return the same with tensors of its own."""
         layout = TreeLayout(*(starts.clone() for starts in self.layout.starts), *self.layout.numbers)
         tower = {name: tensor.clone() for name, tensor in self.tower.items()}
-        own = {name: getattr(self, name).clone() for name in ("patches", "input_ids", "position_ids", "visual", "ends")}
+        own = {name: getattr(self, name).clone() for name in ("input_ids", "position_ids", "visual", "ends")}
         return replace(self, tower=tower, layout=layout, **own)
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """What differs from one opening of a shape to the next."""
-        return [
-            self.patches, *self.tower.values(), self.input_ids, self.position_ids, self.visual, self.ends,
-            *self.layout.starts,
-        ]  # fmt: skip
 
 
 class _Recording:
@@ -130,7 +130,7 @@ class PackedDecoder(Decoder):
         self._recordings: dict[tuple[int, ...], _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._record else None
         self._opened = 0
-        self._tower_inputs = lru_cache(maxsize=256)(self._make_tower_inputs)
+        self._plan = lru_cache(maxsize=256)(self._make_plan)
 
     def warm_up(self, probes: Sequence[Branch]) -> None:
         """Record the opening of a scan of every size, and the steps of up to four boxes; without a GPU nothing."""
@@ -152,17 +152,18 @@ class PackedDecoder(Decoder):
             raise ValueError(f"{len(frames)} images at once; there is memory for {IMAGES_AT_ONCE}")
         self._opened += 1
         # A row without a branch would leave the kernel without queries.
-        asked = [list(row) or [Branch((self.encoder.end_id,))] for row in branches]
-        rows: list[TreeRow] = []
-        for frame, row in zip(frames, asked, strict=True):
-            grid_hw = self.loaded.processor.grid_hw((frame.shape[1], frame.shape[0]))
-            rows.append(build_row(*self.encoder.prefix(grid_hw[0] * grid_hw[1]), grid_hw, row))
+        asked = tuple(tuple(row) or (Branch((self.encoder.end_id,)),) for row in branches)
         repeats = len(frames) <= RECORDED_IMAGES
-        opening = self._opening(frames, rows, fill=repeats)
-        logits = self._run(opening) if repeats and self._record else self._read(opening)
-        lengths = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
-        starts = torch.tensor([0, *lengths]).cumsum(0)
-        state = PackedState(self._opened, starts, tuple(row.next_position for row in rows))
+        processor = self.loaded.processor
+        plan = self._plan(
+            tuple(processor.grid_hw((frame.shape[1], frame.shape[0])) for frame in frames), asked, repeats
+        )
+        on_device = [frame.to(self.loaded.device, non_blocking=True) for frame in frames]
+        patches, _ = processor.patches_of(on_device, self._dtype)
+        missing = int(plan.grid_thw.prod(dim=1).sum()) - patches.shape[0]
+        patches = torch.nn.functional.pad(patches, (0, 0, 0, missing))
+        logits = self._run(plan, patches) if repeats and self._record else self._read(plan, patches)
+        state = PackedState(self._opened, plan.prefix_starts, plan.branch_starts)
         parts = logits.split([len(row) for row in asked])
         parts = [part[: len(row)].clone() for part, row in zip(parts, branches, strict=True)]
         return state, parts
@@ -209,73 +210,68 @@ class PackedDecoder(Decoder):
                 if not grammar.done:
                     tokens[at] = [token]
 
-    def _opening(self, frames: Sequence[Tensor], rows: list[TreeRow], *, fill: bool) -> _Opening:
-        processor, device = self.loaded.processor, self.loaded.device
-        grids = [tuple(each) for each in processor.grid_thw(list(frames)).tolist()]
-        patches, _ = processor.patches_of([frame.to(device, non_blocking=True) for frame in frames], self._dtype)
-        merge = processor.merge_size
+    def _make_plan(
+        self, grids_hw: tuple[tuple[int, int], ...], asked: tuple[tuple[Branch, ...], ...], fill: bool
+    ) -> _Plan:
+        """Args: rows and columns of each image's visual tokens, its branches, and whether to fill up the tokens."""
+        rows = [
+            build_row(*self.encoder.prefix(height * width), (height, width), row)
+            for (height, width), row in zip(grids_hw, asked, strict=True)
+        ]
+        lengths = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
+        starts = tuple(row.next_position for row in rows)
         if fill:
-            visual = sum(row.visual.stop - row.visual.start for row in rows)
+            visual = sum(height * width for height, width in grids_hw)
             missing = _up(visual + 1, VISUAL_STEP) - visual
-            rows = [*rows, _filling(missing, self.encoder.image_pad_id)]
-            grids = [*grids, (1, merge, merge * missing)]
-            patches = torch.nn.functional.pad(patches, (0, 0, 0, missing * merge**2))
+            rows.append(_filling(missing, self.encoder.image_pad_id))
+            grids_hw = (*grids_hw, (1, missing))
         packed = pack_rows(rows)
-        tower, numbers = self._tower_inputs(tuple(grids), fill)
-        layout = self._bounded(packed, patches.shape[0]) if fill else packed.layout
-        ends = packed.layout.num_prefix + packed.layout.branch_starts[1:].long() - 1
-        return _Opening(
-            patches=patches,
-            grid_thw=torch.tensor(grids),
-            tower=tower,
+        merge, device = self.loaded.processor.merge_size, self.loaded.device
+        grid_thw = torch.tensor([(1, merge * height, merge * width) for height, width in grids_hw])
+        tower, numbers = tower_inputs(self.loaded.base, grid_thw)
+        layout = packed.layout
+        if fill:
+            numbers["max_seqlen"] = patches = int(grid_thw.prod(dim=1).sum())
+            if WINDOW_STARTS in tower:
+                # Windows are at most 4 x 4 tokens; of h x w tokens there are ceil(h / 4) ceil(w / 4) <= h w / 4 + 1.
+                most = patches // merge**2 // 4 + len(grids_hw)
+                tower[WINDOW_STARTS] = _filled(tower[WINDOW_STARTS], most + 1)
+            # Lengths that hold for every plan of its shape; the kernel takes any upper bound.
+            family, branch = (_up(length, PROMPT_STEP) for length in (layout.longest_family, layout.longest_branch))
+            layout = TreeLayout(*layout.starts, layout.num_prefix, layout.num_prefix, family, branch)
+        return _Plan(
+            grid_thw=grid_thw,
+            tower={name: send(tensor, device) for name, tensor in tower.items()},
             tower_numbers=numbers,
             input_ids=send(packed.input_ids, device),
             position_ids=send(packed.position_ids, device),
             visual=send(packed.visual, device),
-            ends=send(ends, device),
+            ends=send(packed.layout.num_prefix + packed.layout.branch_starts[1:].long() - 1, device),
             layout=layout.to(device, non_blocking=True),
+            prefix_starts=torch.tensor([0, *lengths]).cumsum(0),
+            branch_starts=starts,
         )
 
-    def _bounded(self, packed: PackedTrees, num_patches: int) -> TreeLayout:
-        """The layout with lengths that hold for every opening of its shape; the kernel takes any upper bound."""
-        layout = packed.layout
-        family, branch = (_up(length, PROMPT_STEP) for length in (layout.longest_family, layout.longest_branch))
-        return TreeLayout(*layout.starts, layout.num_prefix, layout.num_prefix, family, branch)
-
-    def _make_tower_inputs(
-        self, grids: tuple[tuple[int, ...], ...], fill: bool
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        made, numbers = tower_inputs(self.loaded.base, torch.tensor(grids))
-        if fill:
-            patches = sum(rows * columns for _, rows, columns in grids)
-            numbers["max_seqlen"] = patches
-            if WINDOW_STARTS in made:
-                # Windows are at most 4 x 4 tokens; of h x w tokens there are ceil(h / 4) ceil(w / 4) <= h w / 4 + 1.
-                most = patches // self.loaded.processor.merge_size**2 // 4 + len(grids)
-                starts = made[WINDOW_STARTS]
-                made[WINDOW_STARTS] = torch.nn.functional.pad(starts, (0, most + 1 - len(starts)), value=patches)
-        return {name: send(tensor, self.loaded.device) for name, tensor in made.items()}, numbers
-
-    def _run(self, opening: _Opening) -> Tensor:
-        recording = self._recordings.get(opening.shape)
+    def _run(self, plan: _Plan, patches: Tensor) -> Tensor:
+        recording = self._recordings.get(plan.shape)
         if recording is None:
-            own = opening.copied()
-            recording = _Recording(own.tensors, lambda: self._read(own), self._pool)
-            self._recordings[opening.shape] = recording
-        return recording.run(opening.tensors)
+            own, pixels = plan.copied(), patches.clone()
+            recording = _Recording([pixels, *own.tensors], lambda: self._read(own, pixels), self._pool)
+            self._recordings[plan.shape] = recording
+        return recording.run([patches, *plan.tensors])
 
-    def _read(self, opening: _Opening) -> Tensor:
+    def _read(self, plan: _Plan, patches: Tensor) -> Tensor:
         """Return (branches, vocabulary) float32 logits behind all branches of an opening."""
         base = self.loaded.base
-        seen, deeper = see(base, opening.patches, opening.grid_thw, opening.tower, opening.tower_numbers)
-        hidden = self._text.embed_tokens(opening.input_ids)
-        hidden = hidden.index_copy(1, opening.visual, seen.to(hidden.dtype)[None])
-        places = self._text.rotary_emb(hidden, opening.position_ids)
+        seen, deeper = see(base, patches, plan.grid_thw, plan.tower, plan.tower_numbers)
+        hidden = self._text.embed_tokens(plan.input_ids)
+        hidden = hidden.index_copy(1, plan.visual, seen.to(hidden.dtype)[None])
+        places = self._text.rotary_emb(hidden, plan.position_ids)
         for number, (layer, memory) in enumerate(zip(self._text.layers, self._memory, strict=True)):
-            hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=opening.layout)
+            hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=plan.layout)
             if number < len(deeper):
-                hidden = hidden.index_add(1, opening.visual, deeper[number].to(hidden.dtype)[None])
-        return base.lm_head(self._text.norm(hidden[0, opening.ends])).float()
+                hidden = hidden.index_add(1, plan.visual, deeper[number].to(hidden.dtype)[None])
+        return base.lm_head(self._text.norm(hidden[0, plan.ends])).float()
 
     def _step(
         self,
@@ -292,44 +288,41 @@ class PackedDecoder(Decoder):
         longest = max(map(len, tokens))
         new = 1 if longest == 1 else _up(longest, PROMPT_STEP)
         count = max(2, 1 << (len(tokens) - 1).bit_length())
-        ids = torch.full((count, new), self.encoder.pad_id)
-        begun, ends = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
-        first = torch.zeros(count, dtype=torch.int64)
+        ids, begun, first, ends = [], [], [], []
         for at, (image, step, done) in enumerate(zip(images, tokens, past, strict=True)):
-            ids[at, : len(step)] = torch.tensor(step, dtype=torch.int64)
-            begun[at] = min(done, slots - new)
-            ends[at] = at * new + max(len(step) - 1, 0)
-            first[at] = state.branch_starts[image] + begun[at]
-        num_images = len(state.branch_starts)
-        families = torch.bincount(torch.tensor(images), minlength=num_images)
-        families[-1] += count - len(images)
-        positions = (first[:, None] + torch.arange(new)).flatten().expand(3, 1, -1)
-        room = IMAGES_AT_ONCE + 1
+            ids += [*step, *[self.encoder.pad_id] * (new - len(step))]
+            begun.append(min(done, slots - new))
+            first.append(state.branch_starts[image] + begun[-1])
+            ends.append(at * new + max(len(step) - 1, 0))
+        unused = count - len(tokens)
+        ids += [self.encoder.pad_id] * (unused * new)
+        fed = torch.tensor([*ids, *(value for row in (begun, first, ends) for value in (*row, *[0] * unused))])
+        families = torch.bincount(torch.tensor(images), minlength=len(state.branch_starts))
+        families[-1] += unused
         made = [
-            ids.flatten()[None],
-            positions.contiguous(),
-            _filled(torch.cat([families.new_zeros(1), families.cumsum(0) * new]), room),
-            _filled(state.prefix_starts, room),
-            begun,
-            ends,
+            fed,
+            _filled(torch.cat([families.new_zeros(1), families.cumsum(0) * new]), IMAGES_AT_ONCE + 1),
+            _filled(state.prefix_starts, IMAGES_AT_ONCE + 1),
         ]
         inputs = [send(tensor, self.loaded.device) for tensor in made]
         if not (self._record and new <= PROMPT_STEP):
-            return self._advance(inputs, slots)
-        shape = (count, new, slots)
-        recording = self._recordings.get(shape)
+            return self._advance(inputs, count, slots)
+        recording = self._recordings.get((count, new, slots))
         if recording is None:
-            recording = _Recording(inputs, lambda: self._advance(inputs, slots), self._pool)
-            self._recordings[shape] = recording
+            recording = _Recording(inputs, lambda: self._advance(inputs, count, slots), self._pool)
+            self._recordings[(count, new, slots)] = recording
         return recording.run(inputs)
 
-    def _advance(self, inputs: list[Tensor], slots: int) -> Tensor:
-        ids, positions, families, prefixes, past, ends = inputs
+    def _advance(self, inputs: list[Tensor], count: int, slots: int) -> Tensor:
+        """Args: what `_step` makes (token ids; of each branch its past, first position and last place), its sizes."""
+        fed, families, prefixes = inputs
+        ids, (past, first, ends) = fed[: -3 * count], fed[-3 * count :].view(3, count)
+        places = first[:, None] + torch.arange(len(ids) // count, device=fed.device)
+        hidden = self._text.embed_tokens(ids[None])
+        rotary = self._text.rotary_emb(hidden, places.flatten().expand(3, 1, -1))
         step = StepLayout(families, prefixes, past, slots, self._memory[0].prefix_keys.shape[0])
-        hidden = self._text.embed_tokens(ids)
-        places = self._text.rotary_emb(hidden, positions)
         for layer, memory in zip(self._text.layers, self._memory, strict=True):
-            hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, step=step)
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, memory=memory, step=step)
         return self.loaded.base.lm_head(self._text.norm(hidden[0, ends])).float()
 
     def _make_memory(self) -> list[LayerMemory]:

@@ -146,12 +146,12 @@ class TransformersEngine:
         return self._decoder
 
     def _frames(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """The scans as the model sees them; Pillow resizes several at a time."""
-        resize = self._started().loaded.processor.resize
-        if len(images) == 1:
-            return [torch.from_numpy(np.array(resize(images[0])))]
+        """The scans as the model sees them; on a CPU, Pillow resizes several at a time."""
+        loaded = self._started().loaded
+        if loaded.device.type != "cpu":
+            return [loaded.processor.frame_on(image, loaded.device) for image in images]
         with ThreadPoolExecutor() as pool:
-            return [torch.from_numpy(np.array(frame)) for frame in pool.map(resize, images)]
+            return [torch.from_numpy(np.array(frame)) for frame in pool.map(loaded.processor.resize, images)]
 
     def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
         encoder = self._started().encoder
