@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xray_vqa.modeling.few_rows import FEW_ROWS, product_of_few_rows
 from xray_vqa.modeling.registry import spec_of
 
 LARGEST = 448.0
@@ -38,6 +39,11 @@ class Fp8Linear(torch.nn.Module):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
         narrow, scales = quantise_rows(x.reshape(-1, x.shape[-1]))
+        if narrow.is_cuda and 0 < narrow.shape[0] <= FEW_ROWS:
+            parts = product_of_few_rows(narrow, self.rows)
+            result = parts.sum(dim=0) * scales * self.row_scales.T
+            result = (result if self.bias is None else result + self.bias).to(dtype)
+            return result.view(*x.shape[:-1], result.shape[-1])
         result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, dtype)
         return result.view(*x.shape[:-1], result.shape[-1])
 

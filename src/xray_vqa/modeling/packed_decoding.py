@@ -5,6 +5,7 @@ what comes in few shapes is recorded once as a CUDA graph and only started after
 filled up to a multiple of some visual tokens by an image that nobody asks about, and each step of decoding.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -20,7 +21,7 @@ from xray_vqa.modeling.loading import LoadedModel
 from xray_vqa.modeling.packed_tree import TreeLayout, pack_rows
 from xray_vqa.modeling.prompt_tree import IGNORE_INDEX, PREFIX_SEGMENT, Branch, TreeRow, build_row
 from xray_vqa.modeling.seeing import WINDOW_STARTS, see, send, tower_inputs
-from xray_vqa.modeling.served_tree import LayerMemory, StepLayout, use_served_attention
+from xray_vqa.modeling.served_tree import PREFIX_PARTS, LayerMemory, StepLayout, part_starts, use_served_attention
 
 IMAGES_AT_ONCE = 16
 """Whose prefixes the memory holds; the 7B keeps 56 KiB of each token."""
@@ -41,8 +42,8 @@ class PackedState:
     """The trees that are open. Opening others ends it."""
 
     number: int
-    prefix_starts: Tensor
-    """(images + 1,) int64, on the CPU."""
+    prefix_starts: tuple[int, ...]
+    """Where the images' prefixes stand in the memory, and the end."""
     branch_starts: tuple[int, ...]
     """The position at which every branch of an image begins."""
 
@@ -61,7 +62,7 @@ class _Plan:
     ends: Tensor
     """(branches,) int64, place of each branch's last token."""
     layout: TreeLayout
-    prefix_starts: Tensor
+    prefix_starts: tuple[int, ...]
     """As in `PackedState`."""
     branch_starts: tuple[int, ...]
 
@@ -248,7 +249,7 @@ class PackedDecoder(Decoder):
             visual=send(packed.visual, device),
             ends=send(packed.layout.num_prefix + packed.layout.branch_starts[1:].long() - 1, device),
             layout=layout.to(device, non_blocking=True),
-            prefix_starts=torch.tensor([0, *lengths]).cumsum(0),
+            prefix_starts=(0, *itertools.accumulate(lengths)),
             branch_starts=starts,
         )
 
@@ -297,12 +298,19 @@ class PackedDecoder(Decoder):
         unused = count - len(tokens)
         ids += [self.encoder.pad_id] * (unused * new)
         fed = torch.tensor([*ids, *(value for row in (begun, first, ends) for value in (*row, *[0] * unused))])
-        families = torch.bincount(torch.tensor(images), minlength=len(state.branch_starts))
-        families[-1] += unused
+        families = [images.count(image) * new for image in range(len(state.branch_starts))]
+        families[-1] += unused * new
+        asker_starts = [0, *itertools.accumulate(length for length in families for _ in range(PREFIX_PARTS))]
+        begins = [0, *itertools.accumulate(families)]
+        askers = [
+            at for start, end in itertools.pairwise(begins) for _ in range(PREFIX_PARTS) for at in range(start, end)
+        ]
         made = [
             fed,
-            _filled(torch.cat([families.new_zeros(1), families.cumsum(0) * new]), IMAGES_AT_ONCE + 1),
-            _filled(state.prefix_starts, IMAGES_AT_ONCE + 1),
+            torch.tensor(askers),
+            torch.tensor(askers).argsort(stable=True).view(-1, PREFIX_PARTS),
+            _filled(torch.tensor(asker_starts), IMAGES_AT_ONCE * PREFIX_PARTS + 1),
+            _filled(torch.tensor(part_starts(state.prefix_starts)), IMAGES_AT_ONCE * PREFIX_PARTS + 1),
         ]
         inputs = [send(tensor, self.loaded.device) for tensor in made]
         if not (self._record and new <= PROMPT_STEP):
@@ -314,13 +322,13 @@ class PackedDecoder(Decoder):
         return recording.run(inputs)
 
     def _advance(self, inputs: list[Tensor], count: int, slots: int) -> Tensor:
-        """Args: what `_step` makes (token ids; of each branch its past, first position and last place), its sizes."""
-        fed, families, prefixes = inputs
+        """Run what `_step` has made: token ids, each branch's past, first position and last place; who looks where."""
+        fed, askers, copies, asker_starts, parts = inputs
         ids, (past, first, ends) = fed[: -3 * count], fed[-3 * count :].view(3, count)
         places = first[:, None] + torch.arange(len(ids) // count, device=fed.device)
         hidden = self._text.embed_tokens(ids[None])
         rotary = self._text.rotary_emb(hidden, places.flatten().expand(3, 1, -1))
-        step = StepLayout(families, prefixes, past, slots, self._memory[0].prefix_keys.shape[0])
+        step = StepLayout(askers, copies, asker_starts, parts, past, slots, self._memory[0].prefix_keys.shape[0])
         for layer, memory in zip(self._text.layers, self._memory, strict=True):
             hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, memory=memory, step=step)
         return self.loaded.base.lm_head(self._text.norm(hidden[0, ends])).float()

@@ -6,6 +6,8 @@ two parts are joined by their log-sum-exps, which is exact. All tensors keep the
 be told once what to do with them.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,19 +34,27 @@ class LayerMemory:
     branch_values: Tensor
 
 
+PREFIX_PARTS = 8
+"""A prefix is looked at in so many parts at once: a few new tokens alone would leave most of a GPU idle."""
+
+
 @dataclass(frozen=True)
 class StepLayout:
     """Where the next tokens of some branches stand. Each branch has as many, padded on the right."""
 
-    family_starts: Tensor
-    """(images + 1,) int32, first new token of each image's branches; they stand image by image."""
-    prefix_starts: Tensor
-    """(images + 1,) int32, where the images' prefixes stand in the memory."""
+    askers: Tensor
+    """(PREFIX_PARTS * length,) int64, which new token looks at which part: image by image, part by part."""
+    copies: Tensor
+    """(length, PREFIX_PARTS) int64, where among the askers each new token stands."""
+    asker_starts: Tensor
+    """(images * PREFIX_PARTS + 1,) int32, first asker of each part."""
+    part_starts: Tensor
+    """(images * PREFIX_PARTS + 1,) int32, where each part of the prefixes stands in the memory."""
     past: Tensor
     """(branches,) int64, how many tokens each branch has in the memory."""
     slots: int
     """How many it may have."""
-    longest_prefix: int
+    longest_part: int
 
 
 def served_attention(
@@ -86,14 +96,25 @@ def served_attention(
     assert step is not None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    prefix, prefix_sums = _attend_prefix(
-        q.contiguous(), memory.prefix_keys, memory.prefix_values, step.family_starts, step.prefix_starts,
-        step.longest_prefix, scale,
+    parts, part_sums = _attend_prefix(
+        q[step.askers], memory.prefix_keys, memory.prefix_values, step.asker_starts, step.part_starts,
+        step.longest_part, scale,
     )  # fmt: skip
     own, own_sums = _attend_own(q, k, v, memory, step, scale)
-    sums = torch.logaddexp(prefix_sums, own_sums)
-    joined = prefix.float() * (prefix_sums - sums).exp()[..., None] + own * (own_sums - sums).exp()[..., None]
+    all_sums = torch.cat([part_sums[step.copies], own_sums[:, None]], dim=1)  # (length, parts + 1, heads)
+    shares = (all_sums - all_sums.logsumexp(dim=1, keepdim=True)).exp()[..., None]
+    joined = (parts[step.copies].float() * shares[:, :-1]).sum(dim=1) + own * shares[:, -1]
     return joined.to(query.dtype)[None], None
+
+
+def part_starts(starts: Sequence[int]) -> list[int]:
+    """Return where `PREFIX_PARTS` parts of each prefix begin, and the end; of prefixes that begin at `starts`."""
+    found = [
+        start + (end - start) * part // PREFIX_PARTS
+        for start, end in itertools.pairwise(starts)
+        for part in range(PREFIX_PARTS)
+    ]
+    return [*found, starts[-1]]
 
 
 def use_served_attention(model: torch.nn.Module) -> None:
@@ -138,28 +159,28 @@ def _attend_prefix(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    family_starts: Tensor,
-    prefix_starts: Tensor,
-    longest_prefix: int,
+    asker_starts: Tensor,
+    part_starts: Tensor,
+    longest_part: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return attention of each image's new tokens over its prefix, and its log-sum-exps, (length, heads) float32."""
+    """Return attention of askers over their part of a prefix, and its log-sum-exps, (askers, heads) float32."""
     if has_kernel(query):
         found = torch.ops.aten._flash_attention_forward(
-            query, keys, values, family_starts, prefix_starts, query.shape[0], longest_prefix, dropout_p=0.0,
+            query, keys, values, asker_starts, part_starts, query.shape[0] // PREFIX_PARTS, longest_part, dropout_p=0.0,
             is_causal=False, return_debug_mask=False, scale=scale,
         )  # fmt: skip
         return found[0], found[1].transpose(0, 1).contiguous()
     attended = torch.zeros_like(query)
     sums = query.new_full(query.shape[:2], float("-inf"), dtype=torch.float32)
     groups = query.shape[1] // keys.shape[1]
-    families, prefixes = family_starts.tolist(), prefix_starts.tolist()
-    for image in range(len(families) - 1):
-        family, prefix = slice(*families[image : image + 2]), slice(*prefixes[image : image + 2])
-        k, v = (kept[prefix].repeat_interleave(groups, dim=1).float() for kept in (keys, values))
-        scores = torch.einsum("nhd,shd->nhs", query[family].float() * scale, k)
-        sums[family] = scores.logsumexp(dim=-1)
-        attended[family] = torch.einsum("nhs,shd->nhd", scores.softmax(dim=-1), v).to(query.dtype)
+    all_askers, all_parts = asker_starts.tolist(), part_starts.tolist()
+    for at in range(len(all_parts) - 1):
+        askers, part = slice(*all_askers[at : at + 2]), slice(*all_parts[at : at + 2])
+        k, v = (kept[part].repeat_interleave(groups, dim=1).float() for kept in (keys, values))
+        scores = torch.einsum("nhd,shd->nhs", query[askers].float() * scale, k)
+        sums[askers] = scores.logsumexp(dim=-1)
+        attended[askers] = torch.einsum("nhs,shd->nhd", scores.softmax(dim=-1), v).to(query.dtype)
     return attended, sums
 
 
