@@ -27,9 +27,9 @@ def product_of_few_rows(rows: Tensor, matrix: Tensor) -> Tensor:
     width = matrix.shape[0]
     parts = _num_parts(width, depth)
     result = torch.empty(parts, count, width, dtype=torch.float32, device=rows.device)
-    from xray_vqa.modeling.few_rows_kernel import strip_product
+    from xray_vqa.modeling.kernels import multiply_strip
 
-    strip_product[(-(-width // _STRIP), parts)](
+    multiply_strip[(-(-width // _STRIP), parts)](
         rows, matrix, result, count, width, depth, ROWS=FEW_ROWS, STRIP=_STRIP, DEPTH=_DEPTH, PARTS=parts,
         num_warps=4, num_stages=4,
     )  # fmt: skip

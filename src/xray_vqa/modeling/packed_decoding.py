@@ -27,7 +27,7 @@ IMAGES_AT_ONCE = 16
 """Whose prefixes the memory holds; the 7B keeps 56 KiB of each token."""
 BRANCH_TOKENS = 8192
 """Of all branches that are decoded together."""
-VISUAL_STEP = 64
+VISUAL_STEP = 32
 """A recorded opening has a multiple of so many visual tokens."""
 RECORDED_IMAGES = 1
 """More are opened without a recording: they keep the GPU busy for longer than the host takes."""
@@ -42,8 +42,8 @@ class PackedState:
     """The trees that are open. Opening others ends it."""
 
     number: int
-    prefix_starts: tuple[int, ...]
-    """Where the images' prefixes stand in the memory, and the end."""
+    part_starts: Tensor
+    """As in `StepLayout`, for as many images as there may be."""
     branch_starts: tuple[int, ...]
     """The position at which every branch of an image begins."""
 
@@ -62,7 +62,7 @@ class _Plan:
     ends: Tensor
     """(branches,) int64, place of each branch's last token."""
     layout: TreeLayout
-    prefix_starts: tuple[int, ...]
+    part_starts: Tensor
     """As in `PackedState`."""
     branch_starts: tuple[int, ...]
 
@@ -164,7 +164,7 @@ class PackedDecoder(Decoder):
         missing = int(plan.grid_thw.prod(dim=1).sum()) - patches.shape[0]
         patches = torch.nn.functional.pad(patches, (0, 0, 0, missing))
         logits = self._run(plan, patches) if repeats and self._record else self._read(plan, patches)
-        state = PackedState(self._opened, plan.prefix_starts, plan.branch_starts)
+        state = PackedState(self._opened, plan.part_starts, plan.branch_starts)
         parts = logits.split([len(row) for row in asked])
         parts = [part[: len(row)].clone() for part, row in zip(parts, branches, strict=True)]
         return state, parts
@@ -220,6 +220,7 @@ class PackedDecoder(Decoder):
             for (height, width), row in zip(grids_hw, asked, strict=True)
         ]
         lengths = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
+        parts = part_starts([0, *itertools.accumulate(lengths)])
         starts = tuple(row.next_position for row in rows)
         if fill:
             visual = sum(height * width for height, width in grids_hw)
@@ -249,7 +250,7 @@ class PackedDecoder(Decoder):
             visual=send(packed.visual, device),
             ends=send(packed.layout.num_prefix + packed.layout.branch_starts[1:].long() - 1, device),
             layout=layout.to(device, non_blocking=True),
-            prefix_starts=(0, *itertools.accumulate(lengths)),
+            part_starts=send(_filled(torch.tensor(parts), IMAGES_AT_ONCE * PREFIX_PARTS + 1), device),
             branch_starts=starts,
         )
 
@@ -297,22 +298,9 @@ class PackedDecoder(Decoder):
             ends.append(at * new + max(len(step) - 1, 0))
         unused = count - len(tokens)
         ids += [self.encoder.pad_id] * (unused * new)
-        fed = torch.tensor([*ids, *(value for row in (begun, first, ends) for value in (*row, *[0] * unused))])
-        families = [images.count(image) * new for image in range(len(state.branch_starts))]
-        families[-1] += unused * new
-        asker_starts = [0, *itertools.accumulate(length for length in families for _ in range(PREFIX_PARTS))]
-        begins = [0, *itertools.accumulate(families)]
-        askers = [
-            at for start, end in itertools.pairwise(begins) for _ in range(PREFIX_PARTS) for at in range(start, end)
-        ]
-        made = [
-            fed,
-            torch.tensor(askers),
-            torch.tensor(askers).argsort(stable=True).view(-1, PREFIX_PARTS),
-            _filled(torch.tensor(asker_starts), IMAGES_AT_ONCE * PREFIX_PARTS + 1),
-            _filled(torch.tensor(part_starts(state.prefix_starts)), IMAGES_AT_ONCE * PREFIX_PARTS + 1),
-        ]
-        inputs = [send(tensor, self.loaded.device) for tensor in made]
+        rows = (begun, first, ends, images)
+        fed = torch.tensor([*ids, *(value for row in rows for value in (*row, *[0] * unused))])
+        inputs = [send(fed, self.loaded.device), state.part_starts]
         if not (self._record and new <= PROMPT_STEP):
             return self._advance(inputs, count, slots)
         recording = self._recordings.get((count, new, slots))
@@ -322,13 +310,13 @@ class PackedDecoder(Decoder):
         return recording.run(inputs)
 
     def _advance(self, inputs: list[Tensor], count: int, slots: int) -> Tensor:
-        """Run what `_step` has made: token ids, each branch's past, first position and last place; who looks where."""
-        fed, askers, copies, asker_starts, parts = inputs
-        ids, (past, first, ends) = fed[: -3 * count], fed[-3 * count :].view(3, count)
+        """Run what `_step` has made: token ids; each branch's past, first position, last place and image."""
+        fed, parts = inputs
+        ids, (past, first, ends, images) = fed[: -4 * count], fed[-4 * count :].view(4, count)
         places = first[:, None] + torch.arange(len(ids) // count, device=fed.device)
         hidden = self._text.embed_tokens(ids[None])
         rotary = self._text.rotary_emb(hidden, places.flatten().expand(3, 1, -1))
-        step = StepLayout(askers, copies, asker_starts, parts, past, slots, self._memory[0].prefix_keys.shape[0])
+        step = StepLayout(images, parts, past, slots)
         for layer, memory in zip(self._text.layers, self._memory, strict=True):
             hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, memory=memory, step=step)
         return self.loaded.base.lm_head(self._text.norm(hidden[0, ends])).float()

@@ -167,7 +167,7 @@ def packed_attention(
         dtype = torch.get_autocast_dtype("cuda")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if has_kernel(query):
+    if _has_kernel(query):
         q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
         return _attend(q, k, v, *trees.starts, *trees.numbers, scale)[0][None], None
     return _image_by_image(query, key, value, trees, scale), None
@@ -181,7 +181,7 @@ def use_packed_attention(model: torch.nn.Module) -> None:
     decoder.config._attn_implementation_internal = PACKED_ATTENTION  # type: ignore[union-attr]
 
 
-def has_kernel(query: Tensor) -> bool:
+def _has_kernel(query: Tensor) -> bool:
     if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
         return False
     return torch.cuda.get_device_capability(query.device) >= (8, 0)

@@ -80,7 +80,8 @@ class Processor:
 
     def frame_on(self, image: Image.Image, device: torch.device) -> torch.Tensor:
         """Return what `resize` does, (height, width, 3) uint8, resized on a device."""
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).to(device)
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        pixels = torch.from_numpy(np.array(rgb)).to(device)
         return resize_bicubic(pixels, self.frame_wh(image.size))
 
     def to_resized(self, box: Box, size_wh: tuple[int, int]) -> Box:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from xray_vqa.modeling.packed_tree import TreeLayout, has_kernel, packed_attention
+from xray_vqa.modeling.packed_tree import TreeLayout, packed_attention
 from xray_vqa.modeling.registry import spec_of
 
 SERVED_ATTENTION = "xray_vqa_served_trees"
@@ -42,19 +42,14 @@ PREFIX_PARTS = 8
 class StepLayout:
     """Where the next tokens of some branches stand. Each branch has as many, padded on the right."""
 
-    askers: Tensor
-    """(PREFIX_PARTS * length,) int64, which new token looks at which part: image by image, part by part."""
-    copies: Tensor
-    """(length, PREFIX_PARTS) int64, where among the askers each new token stands."""
-    asker_starts: Tensor
-    """(images * PREFIX_PARTS + 1,) int32, first asker of each part."""
+    images: Tensor
+    """(branches,) int64, which image each branch is about."""
     part_starts: Tensor
     """(images * PREFIX_PARTS + 1,) int32, where each part of the prefixes stands in the memory."""
     past: Tensor
     """(branches,) int64, how many tokens each branch has in the memory."""
     slots: int
     """How many it may have."""
-    longest_part: int
 
 
 def served_attention(
@@ -96,15 +91,13 @@ def served_attention(
     assert step is not None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    parts, part_sums = _attend_prefix(
-        q[step.askers], memory.prefix_keys, memory.prefix_values, step.asker_starts, step.part_starts,
-        step.longest_part, scale,
+    _keep(k, v, memory, step)
+    seen, sums = _attend_step(
+        q.contiguous(), memory.prefix_keys, memory.prefix_values, memory.branch_keys, memory.branch_values,
+        step.part_starts, step.images, step.past, step.slots, scale,
     )  # fmt: skip
-    own, own_sums = _attend_own(q, k, v, memory, step, scale)
-    all_sums = torch.cat([part_sums[step.copies], own_sums[:, None]], dim=1)  # (length, parts + 1, heads)
-    shares = (all_sums - all_sums.logsumexp(dim=1, keepdim=True)).exp()[..., None]
-    joined = (parts[step.copies].float() * shares[:, :-1]).sum(dim=1) + own * shares[:, -1]
-    return joined.to(query.dtype)[None], None
+    shares = (sums - sums.logsumexp(dim=1, keepdim=True)).exp()
+    return (seen * shares[..., None]).sum(dim=1).to(query.dtype)[None], None
 
 
 def part_starts(starts: Sequence[int]) -> list[int]:
@@ -125,65 +118,66 @@ def use_served_attention(model: torch.nn.Module) -> None:
     decoder.config._attn_implementation_internal = SERVED_ATTENTION  # type: ignore[union-attr]
 
 
-def _attend_own(
-    query: Tensor, key: Tensor, value: Tensor, memory: LayerMemory, step: StepLayout, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Keep new keys and values, and return attention of new tokens over their branch, in float32.
-
-    Returns:
-        (length, heads, head_dim), and the log-sum-exps, (length, heads).
-    """
-    branches, slots = step.past.shape[0], step.slots
-    heads, kept_heads, width = query.shape[1], key.shape[1], query.shape[2]
-    new = query.shape[0] // branches
-    places = step.past[:, None] + torch.arange(new, device=query.device)
-    at = (torch.arange(branches, device=query.device)[:, None] * slots + places).flatten()
-    memory.branch_keys.index_copy_(0, at, key)
-    memory.branch_values.index_copy_(0, at, value)
-    keys = memory.branch_keys[: branches * slots].view(branches, slots, kept_heads, width).float()
-    values = memory.branch_values[: branches * slots].view(branches, slots, kept_heads, width).float()
-    q = query.view(branches, new, kept_heads, heads // kept_heads, width).float() * scale
-    scores = torch.einsum("bnhgd,bshd->bnhgs", q, keys)
-    seen = torch.arange(slots, device=query.device) <= places[..., None]  # (branches, new, slots)
-    scores = scores.masked_fill(~seen[:, :, None, None], float("-inf"))
-    sums = scores.logsumexp(dim=-1)
-    # Slots that were never written may hold anything, and 0 * nan is nan.
-    written = torch.arange(slots, device=query.device) < step.past[:, None] + new
-    values = values.masked_fill(~written[:, :, None, None], 0.0)
-    own = torch.einsum("bnhgs,bshd->bnhgd", (scores - sums[..., None]).exp(), values)
-    return own.reshape(-1, heads, width), sums.reshape(-1, heads)
+def _keep(key: Tensor, value: Tensor, memory: LayerMemory, step: StepLayout) -> None:
+    branches = step.past.shape[0]
+    begin = torch.arange(branches, device=key.device) * step.slots + step.past
+    places = (begin[:, None] + torch.arange(key.shape[0] // branches, device=key.device)).flatten()
+    memory.branch_keys.index_copy_(0, places, key)
+    memory.branch_values.index_copy_(0, places, value)
 
 
-@torch.library.custom_op("xray_vqa::attend_prefix", mutates_args=())
-def _attend_prefix(
+@torch.library.custom_op("xray_vqa::attend_step", mutates_args=())
+def _attend_step(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    asker_starts: Tensor,
+    prefix_keys: Tensor,
+    prefix_values: Tensor,
+    branch_keys: Tensor,
+    branch_values: Tensor,
     part_starts: Tensor,
-    longest_part: int,
+    images: Tensor,
+    past: Tensor,
+    slots: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return attention of askers over their part of a prefix, and its log-sum-exps, (askers, heads) float32."""
-    if has_kernel(query):
-        found = torch.ops.aten._flash_attention_forward(
-            query, keys, values, asker_starts, part_starts, query.shape[0] // PREFIX_PARTS, longest_part, dropout_p=0.0,
-            is_causal=False, return_debug_mask=False, scale=scale,
+    """Return what new tokens see in each part of their prefix, and last in their own branch.
+
+    Returns:
+        (length, PREFIX_PARTS + 1, heads, head_dim) float32, and log-sum-exps, (length, PREFIX_PARTS + 1, heads).
+    """
+    length, heads, width = query.shape
+    kept = prefix_keys.shape[1]
+    new = length // past.shape[0]
+    seen = query.new_zeros((length, PREFIX_PARTS + 1, heads, width), dtype=torch.float32)
+    sums = query.new_full(seen.shape[:3], float("-inf"), dtype=torch.float32)
+    if query.is_cuda:
+        from xray_vqa.modeling.kernels import attend_part
+
+        attend_part[(length, kept, PREFIX_PARTS + 1)](
+            query, prefix_keys, prefix_values, branch_keys, branch_values, part_starts, images, past, seen, sums,
+            slots, new, scale, HEADS=heads, KEPT=kept, GROUP=heads // kept, ROWS=_up_to_power(heads // kept),
+            WIDTH=width, PARTS=PREFIX_PARTS, BLOCK=64, num_warps=4, num_stages=2,
         )  # fmt: skip
-        return found[0], found[1].transpose(0, 1).contiguous()
-    attended = torch.zeros_like(query)
-    sums = query.new_full(query.shape[:2], float("-inf"), dtype=torch.float32)
-    groups = query.shape[1] // keys.shape[1]
-    all_askers, all_parts = asker_starts.tolist(), part_starts.tolist()
-    for at in range(len(all_parts) - 1):
-        askers, part = slice(*all_askers[at : at + 2]), slice(*all_parts[at : at + 2])
-        k, v = (kept[part].repeat_interleave(groups, dim=1).float() for kept in (keys, values))
-        scores = torch.einsum("nhd,shd->nhs", query[askers].float() * scale, k)
-        sums[askers] = scores.logsumexp(dim=-1)
-        attended[askers] = torch.einsum("nhs,shd->nhd", scores.softmax(dim=-1), v).to(query.dtype)
-    return attended, sums
+        return seen, sums
+    starts = part_starts.tolist()
+    for branch, (image, before) in enumerate(zip(images.tolist(), past.tolist(), strict=True)):
+        places = [slice(*starts[at : at + 2]) for at in range(image * PREFIX_PARTS, (image + 1) * PREFIX_PARTS)]
+        for token in range(branch * new, (branch + 1) * new):
+            own = slice(branch * slots, branch * slots + before + token - branch * new + 1)
+            looked = [(prefix_keys[part], prefix_values[part]) for part in places]
+            for at, (keys, values) in enumerate([*looked, (branch_keys[own], branch_values[own])]):
+                k, v = (each.repeat_interleave(heads // kept, dim=1).float() for each in (keys, values))
+                scores = torch.einsum("hd,shd->hs", query[token].float() * scale, k)
+                sums[token, at] = scores.logsumexp(dim=-1)
+                seen[token, at] = torch.einsum("hs,shd->hd", scores.softmax(dim=-1), v)
+    return seen, sums
 
 
-@_attend_prefix.register_fake
+@_attend_step.register_fake
 def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+    shape = (query.shape[0], PREFIX_PARTS + 1, *query.shape[1:])
+    return query.new_empty(shape, dtype=torch.float32), query.new_empty(shape[:3], dtype=torch.float32)
+
+
+def _up_to_power(count: int) -> int:
+    """The rows that a GPU's units multiply at once: a power of two, 16 at least."""
+    return max(16, 1 << (count - 1).bit_length())

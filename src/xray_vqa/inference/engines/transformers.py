@@ -27,6 +27,9 @@ MIN_ANSWER_MASS = 0.05
 """When yes and no together get less than this, the model is not answering the question: the score is unsure."""
 
 
+_RESIZERS = 8
+
+
 class TransformersEngine:
     """Scores every category in one pass and decodes boxes for those above their threshold, together."""
 
@@ -146,12 +149,18 @@ class TransformersEngine:
         return self._decoder
 
     def _frames(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """The scans as the model sees them; on a CPU, Pillow resizes several at a time."""
+        """The scans as the model sees them, resized on its device, on a CPU several at a time."""
         loaded = self._started().loaded
-        if loaded.device.type != "cpu":
-            return [loaded.processor.frame_on(image, loaded.device) for image in images]
-        with ThreadPoolExecutor() as pool:
-            return [torch.from_numpy(np.array(frame)) for frame in pool.map(loaded.processor.resize, images)]
+
+        def frame(image: Image.Image) -> torch.Tensor:
+            if loaded.device.type == "cpu":
+                return torch.from_numpy(np.array(loaded.processor.resize(image)))
+            return loaded.processor.frame_on(image, loaded.device)
+
+        if len(images) == 1:
+            return [frame(images[0])]
+        with ThreadPoolExecutor(_RESIZERS) as pool:
+            return list(pool.map(frame, images))
 
     def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
         encoder = self._started().encoder
