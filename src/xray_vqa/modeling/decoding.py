@@ -107,13 +107,14 @@ class Decoder(ABC):
     `TreeDecoder` says how; `PackedDecoder` does the same in a GPU's way, and `RowDecoder` for other models.
     """
 
-    images_at_once: int = 64
-    """How many images may be opened together."""
-
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.encoder = loaded.encoder
         self._dtype = next(loaded.base.parameters()).dtype
+
+    def groups(self, count: int) -> list[int]:
+        """Return how many of so many images to open together, group after group."""
+        return [count] if count else []
 
     def warm_up(self, probes: Sequence[Branch]) -> None:  # noqa: B027  (most have nothing to prepare)
         """Prepare for scans of any size that are asked these probes, so that no first one waits for it."""

@@ -1,11 +1,12 @@
 """Reads answers out of packed prompt trees: what `TreeDecoder` does, without padding or masks, in shapes that repeat.
 
 On a GPU the host would need longer to start a layer's kernels than the GPU to run them. So layers are compiled, and
-what comes in few shapes is recorded once as a CUDA graph and only started afterwards: the opening of a single scan,
-filled up to a multiple of some visual tokens by an image that nobody asks about, and each step of decoding.
+what comes in few shapes is recorded once as a CUDA graph and only started afterwards: an opening, filled up to a
+multiple of some visual tokens by an image that nobody asks about, and each step of decoding.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -28,9 +29,11 @@ IMAGES_AT_ONCE = 16
 BRANCH_TOKENS = 8192
 """Of all branches that are decoded together."""
 VISUAL_STEP = 32
-"""A recorded opening has a multiple of so many visual tokens."""
-RECORDED_IMAGES = 1
-"""More are opened without a recording: they keep the GPU busy for longer than the host takes."""
+"""An opening is filled up to a multiple of so many visual tokens for each image."""
+RECORD_AFTER = 3
+"""Several images of one shape are recorded when they have come so often; a recording stops the work for a second."""
+MAX_RECORDINGS = 96
+"""More shapes than that are run without one."""
 BRANCH_STEP = 64
 """A branch is given a multiple of so many tokens."""
 PROMPT_STEP = 8
@@ -118,8 +121,6 @@ class PackedDecoder(Decoder):
         record: Whether shapes are recorded, which only a GPU can; by default where there is one.
     """
 
-    images_at_once = IMAGES_AT_ONCE
-
     def __init__(self, loaded: LoadedModel, *, record: bool | None = None) -> None:
         super().__init__(loaded)
         self._record = loaded.device.type == "cuda" if record is None else record
@@ -129,9 +130,18 @@ class PackedDecoder(Decoder):
         self._text = loaded.base.get_submodule(loaded.spec.language_model)
         self._memory = self._make_memory()
         self._recordings: dict[tuple[int, ...], _Recording] = {}
+        self._sights: Counter[tuple[int, ...]] = Counter()
         self._pool = torch.cuda.graph_pool_handle() if self._record else None
         self._opened = 0
         self._plan = lru_cache(maxsize=256)(self._make_plan)
+
+    def groups(self, count: int) -> list[int]:
+        """Return powers of two, the largest first: few numbers of images make few shapes."""
+        found: list[int] = []
+        while count:
+            found.append(min(IMAGES_AT_ONCE, 1 << (count.bit_length() - 1)))
+            count -= found[-1]
+        return found
 
     def warm_up(self, probes: Sequence[Branch]) -> None:
         """Record the opening of a scan of every size, and the steps of up to four boxes; without a GPU nothing."""
@@ -154,19 +164,17 @@ class PackedDecoder(Decoder):
         self._opened += 1
         # A row without a branch would leave the kernel without queries.
         asked = tuple(tuple(row) or (Branch((self.encoder.end_id,)),) for row in branches)
-        repeats = len(frames) <= RECORDED_IMAGES
         processor = self.loaded.processor
-        plan = self._plan(
-            tuple(processor.grid_hw((frame.shape[1], frame.shape[0])) for frame in frames), asked, repeats
-        )
+        grids_hw = tuple(processor.grid_hw((frame.shape[1], frame.shape[0])) for frame in frames)
+        plan = self._plan(grids_hw, asked)
         on_device = [frame.to(self.loaded.device, non_blocking=True) for frame in frames]
         patches, _ = processor.patches_of(on_device, self._dtype)
         missing = int(plan.grid_thw.prod(dim=1).sum()) - patches.shape[0]
         patches = torch.nn.functional.pad(patches, (0, 0, 0, missing))
-        logits = self._run(plan, patches) if repeats and self._record else self._read(plan, patches)
+        logits = self._run(plan, patches)
         state = PackedState(self._opened, plan.part_starts, plan.branch_starts)
         parts = logits.split([len(row) for row in asked])
-        parts = [part[: len(row)].clone() for part, row in zip(parts, branches, strict=True)]
+        parts = [part[: len(row)].to(torch.float32, copy=True) for part, row in zip(parts, branches, strict=True)]
         return state, parts
 
     @torch.inference_mode()
@@ -211,10 +219,8 @@ class PackedDecoder(Decoder):
                 if not grammar.done:
                     tokens[at] = [token]
 
-    def _make_plan(
-        self, grids_hw: tuple[tuple[int, int], ...], asked: tuple[tuple[Branch, ...], ...], fill: bool
-    ) -> _Plan:
-        """Args: rows and columns of each image's visual tokens, its branches, and whether to fill up the tokens."""
+    def _make_plan(self, grids_hw: tuple[tuple[int, int], ...], asked: tuple[tuple[Branch, ...], ...]) -> _Plan:
+        """Make the plan of images with so many rows and columns of visual tokens, which are asked these branches."""
         rows = [
             build_row(*self.encoder.prefix(height * width), (height, width), row)
             for (height, width), row in zip(grids_hw, asked, strict=True)
@@ -222,25 +228,23 @@ class PackedDecoder(Decoder):
         lengths = [int((row.segment_ids == PREFIX_SEGMENT).sum()) for row in rows]
         parts = part_starts([0, *itertools.accumulate(lengths)])
         starts = tuple(row.next_position for row in rows)
-        if fill:
-            visual = sum(height * width for height, width in grids_hw)
-            missing = _up(visual + 1, VISUAL_STEP) - visual
-            rows.append(_filling(missing, self.encoder.image_pad_id))
-            grids_hw = (*grids_hw, (1, missing))
+        visual = sum(height * width for height, width in grids_hw)
+        missing = _up(visual + 1, VISUAL_STEP * len(rows)) - visual
+        rows.append(_filling(missing, self.encoder.image_pad_id))
+        grids_hw = (*grids_hw, (1, missing))
         packed = pack_rows(rows)
         merge, device = self.loaded.processor.merge_size, self.loaded.device
         grid_thw = torch.tensor([(1, merge * height, merge * width) for height, width in grids_hw])
         tower, numbers = tower_inputs(self.loaded.base, grid_thw)
         layout = packed.layout
-        if fill:
-            numbers["max_seqlen"] = patches = int(grid_thw.prod(dim=1).sum())
-            if WINDOW_STARTS in tower:
-                # Windows are at most 4 x 4 tokens; of h x w tokens there are ceil(h / 4) ceil(w / 4) <= h w / 4 + 1.
-                most = patches // merge**2 // 4 + len(grids_hw)
-                tower[WINDOW_STARTS] = _filled(tower[WINDOW_STARTS], most + 1)
-            # Lengths that hold for every plan of its shape; the kernel takes any upper bound.
-            family, branch = (_up(length, PROMPT_STEP) for length in (layout.longest_family, layout.longest_branch))
-            layout = TreeLayout(*layout.starts, layout.num_prefix, layout.num_prefix, family, branch)
+        # Lengths that hold for every plan of its shape; kernels take any upper bound.
+        numbers["max_seqlen"] = patches = int(grid_thw.prod(dim=1).sum())
+        if WINDOW_STARTS in tower:
+            # Windows are at most 4 x 4 tokens; of h x w tokens there are ceil(h / 4) ceil(w / 4) <= h w / 4 + 1.
+            most = patches // merge**2 // 4 + len(grids_hw)
+            tower[WINDOW_STARTS] = _filled(tower[WINDOW_STARTS], most + 1)
+        family, branch = (_up(length, PROMPT_STEP) for length in (layout.longest_family, layout.longest_branch))
+        layout = TreeLayout(*layout.starts, layout.num_prefix, layout.num_prefix, family, branch)
         return _Plan(
             grid_thw=grid_thw,
             tower={name: send(tensor, device) for name, tensor in tower.items()},
@@ -257,13 +261,17 @@ class PackedDecoder(Decoder):
     def _run(self, plan: _Plan, patches: Tensor) -> Tensor:
         recording = self._recordings.get(plan.shape)
         if recording is None:
+            self._sights[plan.shape] += 1
+            is_new = len(plan.branch_starts) > 1 and self._sights[plan.shape] < RECORD_AFTER
+            if not self._record or is_new or len(self._recordings) >= MAX_RECORDINGS:
+                return self._read(plan, patches)
             own, pixels = plan.copied(), patches.clone()
             recording = _Recording([pixels, *own.tensors], lambda: self._read(own, pixels), self._pool)
             self._recordings[plan.shape] = recording
         return recording.run([patches, *plan.tensors])
 
     def _read(self, plan: _Plan, patches: Tensor) -> Tensor:
-        """Return (branches, vocabulary) float32 logits behind all branches of an opening."""
+        """Return (branches, vocabulary) logits behind all branches of an opening."""
         base = self.loaded.base
         seen, deeper = see(base, patches, plan.grid_thw, plan.tower, plan.tower_numbers)
         hidden = self._text.embed_tokens(plan.input_ids)
@@ -273,7 +281,7 @@ class PackedDecoder(Decoder):
             hidden = layer(hidden, attention_mask=None, position_embeddings=places, memory=memory, trees=plan.layout)
             if number < len(deeper):
                 hidden = hidden.index_add(1, plan.visual, deeper[number].to(hidden.dtype)[None])
-        return base.lm_head(self._text.norm(hidden[0, plan.ends])).float()
+        return base.lm_head(self._text.norm(hidden[0, plan.ends]))
 
     def _step(
         self,
@@ -330,7 +338,7 @@ class PackedDecoder(Decoder):
         def room(tokens: int) -> Tensor:
             return torch.zeros(tokens, config.num_key_value_heads, width, dtype=self._dtype, device=self.loaded.device)
 
-        tokens = IMAGES_AT_ONCE * len(prefix) + VISUAL_STEP
+        tokens = IMAGES_AT_ONCE * (len(prefix) + VISUAL_STEP)
         return [
             LayerMemory(room(tokens), room(tokens), room(BRANCH_TOKENS), room(BRANCH_TOKENS)) for _ in self._text.layers
         ]

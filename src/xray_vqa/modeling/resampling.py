@@ -68,10 +68,10 @@ def _resize(pixels: Tensor, size_wh: tuple[int, int], order: tuple[int, int]) ->
 def _resample(pixels: Tensor, length: int, dim: int) -> Tensor:
     places, weights = _weights(pixels.shape[dim], length, pixels.device)
     shape = [1, 1, 1]
-    shape[dim] = length
-    total = torch.full_like(pixels.narrow(dim, 0, 1), 0, dtype=torch.int32) + (1 << (_WEIGHT_BITS - 1))
-    for tap in range(places.shape[1]):
-        total = total + pixels.index_select(dim, places[:, tap]).int() * weights[:, tap].view(shape)
+    shape.insert(dim, length)
+    shape[dim + 1] = places.shape[1]
+    taken = pixels.index_select(dim, places.flatten()).unflatten(dim, places.shape)
+    total = (taken.int() * weights.view(shape)).sum(dim=dim + 1, dtype=torch.int32) + (1 << (_WEIGHT_BITS - 1))
     return (total >> _WEIGHT_BITS).clamp(0, 255).to(torch.uint8)
 
 

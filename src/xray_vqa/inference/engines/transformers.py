@@ -1,5 +1,6 @@
 """The embedded engine: a model in this process, scored and placed through the prompt tree."""
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -81,11 +82,10 @@ class TransformersEngine:
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
     ) -> list[Reading]:
         """Return a reading for each image; see `Engine.read`. So many are read together as the decoder takes."""
-        at_once = self._started().images_at_once
         return [
             reading
-            for at in range(0, len(images), at_once)
-            for reading in self._read(images[at : at + at_once], categories, place_from)
+            for group in self._groups(len(images))
+            for reading in self._read(images[group], categories, place_from)
         ]
 
     def _read(
@@ -116,11 +116,10 @@ class TransformersEngine:
         self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
     ) -> list[list[Answer]]:
         """Return answers to free questions; see `Engine.ask`."""
-        at_once = self._started().images_at_once
         return [
             answers
-            for at in range(0, len(images), at_once)
-            for answers in self._ask(images[at : at + at_once], questions[at : at + at_once], max_tokens)
+            for group in self._groups(len(images))
+            for answers in self._ask(images[group], questions[group], max_tokens)
         ]
 
     def _ask(
@@ -142,6 +141,10 @@ class TransformersEngine:
         self._decoder = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _groups(self, count: int) -> list[slice]:
+        ends = [0, *itertools.accumulate(self._started().groups(count))]
+        return [slice(*each) for each in itertools.pairwise(ends)]
 
     def _started(self) -> Decoder:
         if self._decoder is None:
