@@ -32,7 +32,7 @@ from xray_vqa.evaluation.results import (
     Unreadable,
 )
 
-SCORE_VERSION = "2"
+SCORE_VERSION = "3"
 """Raised when a number's meaning changes, so that results of two versions are not compared unawares."""
 
 NAMED_FAILURES = 20

@@ -45,7 +45,8 @@ def test_exact_match_takes_the_short_or_the_full_reference():
 
 def test_an_empty_answer_matches_nothing_even_an_empty_reference():
     assert not is_exact("", "", "the")
-    assert not is_exact("the", "", "the")
+    assert not is_exact("", "", "...")
+    assert not is_exact("...", "", "...")
     assert not is_lenient("", "", "the")
 
 

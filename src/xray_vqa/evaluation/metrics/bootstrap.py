@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -199,13 +199,13 @@ def ratios_over_groups(
 
 def sums_by_group(values: FloatArray, member: NDArray[np.intp], num_groups: int) -> FloatArray:
     """Return the sums of (observations, numbers) over each group's observations, (groups, numbers)."""
-    columns = [np.bincount(member, column, num_groups) for column in values.T]
-    return np.stack(columns, axis=1) if columns else np.zeros((num_groups, 0))
+    sums = np.zeros((num_groups, values.shape[1]))
+    for number, column in enumerate(values.T):
+        sums[:, number] = np.bincount(member, column, num_groups)
+    return sums
 
 
-def ratio_over_groups(
-    above: Sequence[float], below: Sequence[float], groups: Names, n: int, *, draws: int = DRAWS
-) -> Estimate:
+def ratio_over_groups(above: ArrayLike, below: ArrayLike, groups: Names, n: int, *, draws: int = DRAWS) -> Estimate:
     """Return sum(above) / sum(below) with its interval over groups."""
     top, bottom = (np.asarray(part, dtype=float).reshape(-1, 1) for part in (above, below))
     return ratios_over_groups(top, bottom, groups, [n], draws=draws)[0]

@@ -64,7 +64,7 @@ class ScoreTable:
     """(scans, categories): whether the scan's source labels the category at all. Nothing else is scored."""
     unlisted: BoolArray
     """(scans,): whether the scan has items outside the taxonomy."""
-    groups: NDArray[np.integer]
+    groups: NDArray[np.intp]
     """(scans,): the number of the bag, in the order of the bags' names."""
 
     @property
@@ -84,7 +84,7 @@ class BagTable:
     """(scans,): which scans these are; a scan with nothing but items outside the taxonomy is neither."""
     margins: FloatArray
     truth: BoolArray
-    groups: NDArray[np.integer]
+    groups: NDArray[np.intp]
 
     @property
     def flagged(self) -> BoolArray:

@@ -73,7 +73,7 @@ def _bags(predictions: Sequence[ScanPrediction], table: ScoreTable, limits: Floa
     bags = bag_table(table, limits)
     scans = np.flatnonzero(bags.counted)
     factors: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for case, scan in enumerate(scans):
+    for case, scan in enumerate(scans.tolist()):
         prediction = predictions[scan]
         values = {f"bag {name}": str(prediction.factors[name]) for name in BAG_FACTORS if name in prediction.factors}
         if prediction.source:

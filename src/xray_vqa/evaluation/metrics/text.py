@@ -20,15 +20,17 @@ from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
 from xray_vqa.evaluation.results import CorpusScore
+from xray_vqa.evaluation.suites.letters import parse_letter
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-NORMALISER = "vqa_v2-without-apostrophes"
-"""VQAv2's rules (Antol et al. 2015, the published evaluation), but for its table of contractions: an apostrophe inside
-a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word."""
+NORMALISER = "vqa_v2-without-apostrophes-2"
+"""VQAv2's rules (Antol et al. 2015, the published evaluation) but for two. Its table of contractions: an apostrophe
+inside a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word. And an
+answer of nothing but articles keeps them: "A" is the letter of an option, and would be no answer at all."""
 
 LONG_ANSWER_WORDS = 6
 """A reference from this length on is a text; a shorter one is a word or a list, which BLEU cannot judge."""
@@ -58,17 +60,19 @@ _TOKEN = re.compile(
 
 @lru_cache(maxsize=2**12)
 def normalise(text: str) -> str:
-    """Return a text as VQAv2 compares it: lower case, no punctuation but inside numbers, no articles, digits for
-    number words. Not to be applied twice.
-    """  # noqa: D205
+    """Return a text as VQAv2 compares it. Not to be applied twice.
+
+    Lower case, no punctuation but inside numbers, digits for number words, no articles beside other words.
+    """
     text = _APOSTROPHE.sub("", text.replace("\n", " ").replace("\t", " ").strip())
     stripped = text
     for mark in _PUNCTUATION:
         # Beside a space, or in a text with a number like 1,000, a mark vanishes; inside a word it becomes a space.
         beside_space = f"{mark} " in text or f" {mark}" in text
         stripped = stripped.replace(mark, "" if beside_space or _DIGITS_COMMA.search(text) else " ")
-    words = (_NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", stripped).lower().split())
-    return " ".join(word for word in words if word not in _ARTICLES)
+    words = [_NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", stripped).lower().split()]
+    kept = [word for word in words if word not in _ARTICLES]
+    return " ".join(kept or words)
 
 
 def is_exact(said: str, short_truth: str, truth: str) -> bool:
@@ -92,6 +96,8 @@ def is_lenient(said: str, short_truth: str, truth: str, language: str = "en") ->
         return False
     if wanted in ("yes", "no"):
         return _polarity(said) is (wanted == "yes")
+    if wanted in _ARTICLES:  # the letter of an option, which stands in any text as a word
+        return _chooses(said, wanted.upper())
     items, places = parse_categories(short_truth or truth), set(_REGION.findall(wanted))
     if items or places:
         same_items = not items or parse_categories(said) == items
@@ -137,6 +143,13 @@ def _polarity(said: str) -> bool | None:
         return parse_yes_no(said)
     except AnswerUnreadable:
         return None
+
+
+def _chooses(said: str, letter: str) -> bool:
+    try:
+        return parse_letter(said, {letter: letter}) == letter
+    except AnswerUnreadable:
+        return False
 
 
 def is_long(truth: str) -> bool:
