@@ -263,6 +263,16 @@ def test_predictions_that_do_not_fit_the_test_set_are_refused_by_name(workplace,
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("changed", ["data/stcray/test/annotations.json", "data/stcray_vqa_val.jsonl"])
+def test_predictions_of_another_version_of_the_data_are_refused(workplace, capsys, changed):
+    assert evaluate("predict") == 0
+    path = workplace / changed
+    path.write_text(path.read_text() + "\n")
+    assert evaluate("score") == 1
+    assert "predictions.jsonl: made from other pairs or annotations" in capsys.readouterr().err
+    assert not (workplace / "results/evaluation.json").exists()
+
+
 def test_a_class_that_no_scan_or_every_scan_has_is_said(workplace):
     path = workplace / "data/stcray/test/annotations.json"
     records = json.loads(path.read_text())
