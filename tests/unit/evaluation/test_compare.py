@@ -261,6 +261,7 @@ def drawn_from_one_process(rng: np.random.Generator, bags: int, asked: int):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_files_drawn_from_one_process_differ_significantly_no_oftener_than_alpha(tmp_path):
     rng = np.random.default_rng(11)
     trials, found = 300, Counter()
