@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xray_vqa.core.images import read_image
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.evaluation.metrics.bootstrap import over_groups
+from xray_vqa.evaluation.metrics.bootstrap import Weights, over_groups
 from xray_vqa.evaluation.metrics.ranking import Ranking
 from xray_vqa.evaluation.testset import PlannedScan, load_test_set
 from xray_vqa.modeling.export import Form, merge_adapter
@@ -50,7 +50,7 @@ def round_activations(loaded: LoadedModel) -> None:
             module.register_forward_pre_hook(rounded)
 
 
-def macro_auc(log_odds: torch.Tensor, truth: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def macro_auc(log_odds: torch.Tensor, truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
     """Return the mean over the categories of how well their probe tells bags with from bags without, by draw."""
     columns = zip(log_odds.numpy().T, truth.T, strict=True)
     return np.nanmean([Ranking(scores, present).auc(weights) for scores, present in columns], axis=0)
@@ -62,7 +62,7 @@ def figures_of(
     """Return one form's figures."""
     ones = np.ones((1, len(groups)))
 
-    def loss(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def loss(weights: Weights) -> NDArray[np.float64]:
         # A difference may be negative, an estimate of the package lies in 0 to 1: hence the half.
         return 0.5 + (macro_auc(said.log_odds, truth, weights) - macro_auc(adapter.log_odds, truth, weights)) / 2
 

@@ -266,7 +266,7 @@ def measure_difference(args: argparse.Namespace, scans: ScanSet) -> dict[str, An
     )
 
 
-def spread(statistic: Any, groups: tuple[str, ...]) -> list[float | None]:
+def spread(statistic: Any, groups: np.ndarray) -> list[float | None]:
     (found,) = over_groups(lambda weights: statistic(weights)[:, None], groups, [len(groups)], draws=200)
     return [None if value is None else 2 * value - 1 for value in (found.low, found.high)]
 

@@ -5,14 +5,17 @@ Two processes: one writes the predictions, a fresh one reads and scores them, so
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 from measuring import calibration_loop_ms, conditions, publish
 
 from xray_vqa.core.calibration import EngineIdentity
@@ -99,23 +102,37 @@ def write(path: Path, num_scans: int, num_answers: int) -> None:
     write_manifest(path, make_manifest("predict", config=header().model_dump(mode="json"), split="test", counts=counts))
 
 
-def measure(path: Path, draws: int) -> dict[str, object]:
+def measure(path: Path, draws: int, workers: int) -> dict[str, object]:
     started = time.perf_counter()
     predictions, made, manifest = read_predictions(path)
     read_s = time.perf_counter() - started
     started = time.perf_counter()
-    results = score(predictions, made, manifest, draws=draws)
+    results = score(predictions, made, manifest, draws=draws, workers=workers)
     score_s = time.perf_counter() - started
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "scans": len(predictions),
         "answers": results.scored.num_questions,
         "draws": draws,
         "read_s": round(read_s, 1),
         "score_s": round(score_s, 1),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "workers": workers,
+        "processor_s": round(sum(each.ru_utime + each.ru_stime for each in used), 1),
+        "peak_memory_mib": round(used[0].ru_maxrss / 1024),
         "bag_auc": results.screening.bag.auc.model_dump(),
         "exact_match": results.text.exact_match.model_dump(),
     }
+
+
+def watched_mib(process: subprocess.Popen[str]) -> int:
+    """Return the most memory that a process and its children held together, looked at five times a second."""
+    most = 0
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            most = max(most, sum(each.memory_info().rss for each in (parent, *parent.children(recursive=True))))
+        time.sleep(0.2)
+    return round(most / 2**20)
 
 
 def main() -> None:
@@ -123,23 +140,30 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=46_000)
     parser.add_argument("--answers", type=int, default=140_000)
     parser.add_argument("--draws", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--predictions", type=Path, help="score these and print; for the process that is measured")
     args = parser.parse_args()
     if args.predictions:
-        print(json.dumps(measure(args.predictions, args.draws)))
+        print(json.dumps(measure(args.predictions, args.draws, args.workers)))
         return
     before = calibration_loop_ms()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.jsonl"
         write(path, args.scans, args.answers)
-        command = [sys.executable, __file__, "--predictions", str(path), "--draws", str(args.draws)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, __file__, "--predictions", str(path)]
+        command += ["--draws", str(args.draws), "--workers", str(args.workers)]
+        load = os.getloadavg()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            together = watched_mib(process)
+            found = json.loads(process.communicate()[0])
     publish(
         {
             **found,
+            "peak_memory_with_workers_mib": together,
             "calibration_loop_ms": [before, calibration_loop_ms()],
-            "conditions": conditions("numpy", "scipy", "pydantic", "sacrebleu", "rouge-score"),
+            "load_of_the_machine": [round(load[0], 1), round(os.getloadavg()[0], 1)],
+            "conditions": conditions("numpy", "scipy", "numba", "pydantic", "sacrebleu"),
         },
         args.json,
     )

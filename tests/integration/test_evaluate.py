@@ -213,6 +213,36 @@ def test_test_scans_that_were_trained_on_are_refused_and_told_where_they_are_all
     assert results_of(workplace)["notes"][0].startswith("LEAKAGE")
 
 
+def test_a_test_scan_that_looks_like_a_training_scan_is_told_and_scored(workplace, monkeypatch):
+    images = workplace / "data/stcray"
+    seen = Image.open(images / "train/images/000007.png").point(lambda value: min(255, value + 3))
+    seen.save(images / "test/images/000003.png")
+    seen.save(images / "test/images/000005.png")
+    assert evaluate() == 0
+    told = [note for note in results_of(workplace)["notes"] if note.startswith("leakage")]
+    assert len(told) == 1
+    assert f"({NUM_TRAIN} training images, pHash within 6 of 64 bits): 2 test scans look like a training" in told[0]
+    assert "first test/images/000003.png (as train/images/000007.png)" in told[0]
+
+    def broken(*_):
+        raise AssertionError("the images were looked at before")
+
+    monkeypatch.setattr("xray_vqa.evaluation.trust.look_at_images", broken)
+    assert evaluate("score") == 0
+    assert told[0] in results_of(workplace)["notes"]
+    for kept in (workplace / "results/evaluation").glob("looks-*.npz"):
+        kept.write_bytes(kept.read_bytes()[:100])  # a disk that was full
+    with pytest.raises(AssertionError):
+        evaluate("score")
+    assert evaluate("score", "--no-near-copies") == 0
+    assert "leakage was looked for by bytes and bags alone (--no-near-copies)" in results_of(workplace)["notes"]
+
+
+def test_which_leakage_was_looked_for_is_said_where_none_is_found(workplace):
+    assert evaluate() == 0
+    assert any(f"bytes, bags and looks ({NUM_TRAIN} training images" in note for note in results_of(workplace)["notes"])
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -231,6 +261,16 @@ def test_predictions_that_do_not_fit_the_test_set_are_refused_by_name(workplace,
     path.write_text("".join(line + "\n" for line in spoil(path.read_text().splitlines())))
     assert evaluate("score") == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["data/stcray/test/annotations.json", "data/stcray_vqa_val.jsonl"])
+def test_predictions_of_another_version_of_the_data_are_refused(workplace, capsys, changed):
+    assert evaluate("predict") == 0
+    path = workplace / changed
+    path.write_text(path.read_text() + "\n")
+    assert evaluate("score") == 1
+    assert "predictions.jsonl: made from other pairs or annotations" in capsys.readouterr().err
+    assert not (workplace / "results/evaluation.json").exists()
 
 
 def test_a_class_that_no_scan_or_every_scan_has_is_said(workplace):

@@ -78,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a row for the same model on grey images (default: yes)",
     )
     add("--allow-leakage", action="store_true", help="score although test scans were trained on, and say so loudly")
+    add(
+        "--near-copies",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="look at training images for test scans that look like one and note it (default: yes; a millisecond each, "
+        "kept beside the output)",
+    )
     add("--shard", type=shard, metavar="I/N", help="predict only the I-th of N parts, I from 1; `score` joins them")
     add(
         "--train-file",

@@ -5,6 +5,7 @@ Every part reads files and writes files, so that each can be stopped, repeated a
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from xray_vqa.evaluation.results import EvaluationResults
 from xray_vqa.evaluation.score import Contender, rounded, score
 from xray_vqa.evaluation.shards import join_shards, part_of, shard_path
 from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
-from xray_vqa.evaluation.trust import check_complete, find_leakage, notes_on_classes
+from xray_vqa.evaluation.trust import check_complete, find_leakage, note_on_near_copies, notes_on_classes
 from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
 
@@ -51,6 +52,8 @@ class EvaluationSettings(Strict):
     """Whether the same model is shown grey images."""
     allow_leakage: bool = False
     """Score although test scans were trained on, and say so in the results."""
+    near_copies: bool = True
+    """Whether training images are looked at for test scans that look like one: about a millisecond each, once."""
     shard: tuple[int, int] | None = None
     """(i, n): predict the i-th of n parts alone, i from 1."""
     calibrate: bool = False
@@ -157,6 +160,12 @@ def score_all(
     others: list[Contender] = []
     notes = [f"LEAKAGE, these numbers are too good: {leakage}"] if leakage else []
     notes += notes_on_classes(data)
+    train_file = settings.train_file or training_pairs_beside(settings.test_file)
+    if settings.near_copies:
+        cache_dir = settings.output.with_suffix("")
+        notes.append(note_on_near_copies(data, train_file, cache_dir, min(os.cpu_count() or 1, 8)))
+    else:
+        notes.append("leakage was looked for by bytes and bags alone (--no-near-copies)")
     untuned = None if settings.baseline == "none" else _other(settings, "untuned", data, header, notes)
     if untuned:
         how = "" if untuned[1].point.calibration else ", at the policy's thresholds for want of a calibration"
@@ -164,7 +173,6 @@ def score_all(
         others.append(Contender("untuned", what, untuned[0], untuned[1].point))
     elif settings.baseline == "none":
         notes.append("no row of the untuned model: left out with --baseline none")
-    train_file = settings.train_file or training_pairs_beside(settings.test_file)
     if train_file:
         majority = fit_majority(train_file)
         what = f"the commonest answer to each type of question in {majority.num_pairs} training pairs"
@@ -179,7 +187,7 @@ def score_all(
     else:
         why = "it was not predicted" if settings.blind else "left out with --no-blind"
         notes.append(f"no row of the same model on grey images ({why}): nobody can say what looking is worth")
-    results = score(predictions, header, manifest, others, notes)
+    results = score(predictions, header, manifest, others, notes, workers=os.cpu_count() or 1)
     write_json(settings.output, rounded(results))
     made = make_manifest(
         "evaluate",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from xray_vqa.core.policy import Policy
 from xray_vqa.errors import ModelUnavailable
+from xray_vqa.evaluation.metrics.answers import score_answers
 from xray_vqa.evaluation.metrics.screening import score_screening
-from xray_vqa.evaluation.metrics.text import score_answers
 from xray_vqa.evaluation.predict import predict_scans
 from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction
 from xray_vqa.evaluation.results import ScreeningScores, TextScores

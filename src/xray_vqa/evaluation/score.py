@@ -1,7 +1,7 @@
 """From predictions to results: a pure function of the predictions file and its header, equal for equal inputs."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ from pydantic import BaseModel
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.manifest import Manifest
 from xray_vqa.errors import DatasetError
+from xray_vqa.evaluation.metrics.answers import AnswerTable
 from xray_vqa.evaluation.metrics.bootstrap import DETAIL_DRAWS, DRAWS
 from xray_vqa.evaluation.metrics.calibration import score_calibration
 from xray_vqa.evaluation.metrics.localisation import PlacedCategory, score_localisation
+from xray_vqa.evaluation.metrics.ranking import BoolArray
 from xray_vqa.evaluation.metrics.screening import ScoreTable, score_screening
 from xray_vqa.evaluation.metrics.slices import score_slices
-from xray_vqa.evaluation.metrics.text import NORMALISER, score_answers
-from xray_vqa.evaluation.records import AnswerRecord, OperatingPoint, PredictionsHeader, ScanPrediction
+from xray_vqa.evaluation.metrics.text import NORMALISER
+from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.results import (
     CalibrationChange,
     Estimate,
@@ -30,7 +32,7 @@ from xray_vqa.evaluation.results import (
     Unreadable,
 )
 
-SCORE_VERSION = "2"
+SCORE_VERSION = "3"
 """Raised when a number's meaning changes, so that results of two versions are not compared unawares."""
 
 NAMED_FAILURES = 20
@@ -61,14 +63,17 @@ GUIDE = {"exact_match_accuracy": 0.72, "item_f1": 0.85, "bleu": 0.68, "rouge_l":
 """What the workflow guide expects; a mark to compare with that nobody measured on these scans."""
 
 
-def score_contender(contender: Contender, *, draws: int = DRAWS) -> ContenderScores:
+def score_contender(contender: Contender, *, draws: int = DRAWS, workers: int = 1) -> ContenderScores:
     """Return all scores of one row. Raises DatasetError where a scan stands there twice."""
     check_once(contender.predictions, contender.name)
-    answers, groups = _answers_of(contender.predictions)
+    table = score_table(contender.predictions, contender.point)
+    return _contender_scores(contender, answer_table(contender.predictions, workers), table, draws)
+
+
+def _contender_scores(contender: Contender, answers: AnswerTable, table: ScoreTable, draws: int) -> ContenderScores:
     point = contender.point
-    table = score_table(contender.predictions, point)
     return ContenderScores(
-        text=score_answers(answers, groups, draws=draws),
+        text=answers.scores(draws=draws),
         screening=score_screening(table, point.thresholds, point.origins, contender.covered, draws=draws),
         localisation=score_localisation(placed_categories(contender.predictions, point), draws=draws),
     )
@@ -104,6 +109,7 @@ def score(
     notes: Sequence[str] = (),
     *,
     draws: int = DRAWS,
+    workers: int = 1,
 ) -> EvaluationResults:
     """Return the results of a model's predictions.
 
@@ -114,6 +120,7 @@ def score(
         others: The rows beside the model: untuned base, majority, blind.
         notes: What a reader of the numbers has to know.
         draws: Of the bootstrap, for the rows; breakdowns take at most `DETAIL_DRAWS`.
+        workers: Processes that judge answers; the numbers do not depend on it.
 
     Raises:
         DatasetError: A scan or question stands there twice, or a row is about other scans than the model's.
@@ -125,8 +132,14 @@ def score(
     model = Contender("model", what, predictions, header.point, covered)
     for other in others:
         check_same_scans(other.predictions, [p.image_path for p in predictions], other.name)
-    scores = score_contender(model, draws=draws)
-    rows = [_row(model, scores), *(_row(other, score_contender(other, draws=draws)) for other in others), _guide_row()]
+    check_once(predictions, model.name)
+    answers, table = answer_table(predictions, workers), score_table(predictions, header.point)
+    scores = _contender_scores(model, answers, table, draws)
+    rows = [
+        _row(model, scores),
+        *(_row(other, score_contender(other, draws=draws, workers=workers)) for other in others),
+        _guide_row(),
+    ]
     detail = min(draws, DETAIL_DRAWS)
     results = EvaluationResults(
         exact_match_accuracy=scores.text.exact_match.value,
@@ -135,12 +148,12 @@ def score(
         rouge_l=scores.text.rouge_l.value,
         rows=rows,
         text=scores.text,
-        by_question_type=_text_by(predictions, lambda answer: answer.question_type, detail),
-        by_language=_text_by(predictions, lambda answer: answer.language, detail),
+        by_question_type=answers.by(answers.kind, draws=detail),
+        by_language=answers.by(answers.language, draws=detail),
         screening=scores.screening,
         localisation=scores.localisation,
-        calibration=_calibration_change(predictions, header.point),
-        slices=score_slices(predictions, header.point),
+        calibration=_calibration_change(predictions, header.point, table),
+        slices=score_slices(predictions, table, header.point.thresholds),
         unreadable=_unreadable(predictions),
         scored=_scored(predictions, header, manifest),
         notes=[*notes, *_notes_on(predictions, header)],
@@ -163,29 +176,35 @@ def score_table(predictions: Sequence[ScanPrediction], point: OperatingPoint) ->
     """Return the corrected scores of some predictions as arrays, over the categories that any of them annotates."""
     annotated = {name for prediction in predictions for name in prediction.annotated_categories}
     categories = tuple(name for name in point.thresholds if name in annotated)
+    raw = [[prediction.probability(name) for name in categories] for prediction in predictions]
+    if point.calibration:
+        raw = [[None if value is None else point.correct(value) for value in row] for row in raw]
     shape = (len(predictions), len(categories))
-    scores, truth, mask = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for row, prediction in enumerate(predictions):
-        for column, name in enumerate(categories):
-            probability = prediction.probability(name)
-            if probability is not None:
-                scores[row, column] = point.correct(probability)
-            truth[row, column] = name in prediction.present
-            mask[row, column] = name in prediction.annotated_categories
     return ScoreTable(
         categories=categories,
-        scores=scores,
-        truth=truth,
-        annotated=mask,
+        scores=np.array(raw, dtype=float).reshape(shape),
+        truth=_member_table([prediction.present for prediction in predictions], categories),
+        annotated=_member_table([prediction.annotated_categories for prediction in predictions], categories),
         unlisted=np.array([prediction.num_unlisted > 0 for prediction in predictions], dtype=bool),
-        groups=tuple(prediction.group for prediction in predictions),
+        groups=np.unique([prediction.group for prediction in predictions], return_inverse=True)[1],
     )
 
 
-def _answers_of(predictions: Sequence[ScanPrediction]) -> tuple[list[AnswerRecord], list[str]]:
+def _member_table(found: Sequence[Collection[str]], categories: Sequence[str]) -> BoolArray:
+    """Return (scans, categories), whether each category is among what was found; equal findings are looked at once."""
+    rows: dict[frozenset[str], list[bool]] = {}
+    for names in found:
+        key = frozenset(names)
+        if key not in rows:
+            rows[key] = [name in key for name in categories]
+    return np.array([rows[frozenset(names)] for names in found], dtype=bool).reshape(len(found), len(categories))
+
+
+def answer_table(predictions: Sequence[ScanPrediction], workers: int = 1) -> AnswerTable:
+    """Return the answers of some predictions, judged in so many processes."""
     answers = [answer for prediction in predictions for answer in prediction.answers]
     groups = [prediction.group for prediction in predictions for _ in prediction.answers]
-    return answers, groups
+    return AnswerTable.of(answers, groups, workers=workers)
 
 
 def placed_categories(
@@ -197,7 +216,10 @@ def placed_categories(
     """
     placed: list[PlacedCategory] = []
     for prediction in predictions:
+        named = prediction.present | prediction.boxes.keys()
         for name in prediction.annotated_categories:
+            if name not in named:
+                continue
             items = [item.box for item in prediction.truth if item.category == name]
             if None in items:  # labelled for the whole image: nobody knows where the item is
                 continue
@@ -210,8 +232,9 @@ def placed_categories(
     return placed
 
 
-def _calibration_change(predictions: Sequence[ScanPrediction], point: OperatingPoint) -> CalibrationChange:
-    after = score_table(predictions, point)
+def _calibration_change(
+    predictions: Sequence[ScanPrediction], point: OperatingPoint, after: ScoreTable
+) -> CalibrationChange:
     before = score_table(predictions, point.model_copy(update={"calibration": None})) if point.calibration else after
     each = (
         score_calibration(table.scores[usable], table.truth[usable])
@@ -219,18 +242,6 @@ def _calibration_change(predictions: Sequence[ScanPrediction], point: OperatingP
         for usable in [table.annotated & ~np.isnan(table.scores)]
     )
     return CalibrationChange(before=next(each), after=next(each))
-
-
-def _text_by(
-    predictions: Sequence[ScanPrediction], key: Callable[[AnswerRecord], str], draws: int
-) -> dict[str, TextScores]:
-    answers: dict[str, list[AnswerRecord]] = defaultdict(list)
-    groups: dict[str, list[str]] = defaultdict(list)
-    for prediction in predictions:
-        for answer in prediction.answers:
-            answers[key(answer)].append(answer)
-            groups[key(answer)].append(prediction.group)
-    return {name: score_answers(answers[name], groups[name], draws=draws) for name in sorted(answers)}
 
 
 def _guide_row() -> Row:

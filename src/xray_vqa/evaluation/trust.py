@@ -2,10 +2,20 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
 
-from xray_vqa.core.records import ScanRecord
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_vqa.core.jsonl import replacing
+from xray_vqa.core.manifest import sha256_bytes, sha256_file
+from xray_vqa.core.records import ScanRecord, Split
+from xray_vqa.dataset.copies import MAX_DISTANCE, find_near_copies
 from xray_vqa.dataset.layout import annotations_path, read_split
+from xray_vqa.dataset.verify import look_at_images
 from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.records import ScanPrediction
 from xray_vqa.evaluation.testset import EvaluationSet, dataset_of
@@ -24,18 +34,13 @@ def find_leakage(data: EvaluationSet, train_file: Path | None = None) -> str:
     Raises:
         DatasetError: The training pairs do not say what they were written from.
     """
-    roots = {data.root.resolve(): data.root}
-    if train_file:
-        root, _ = dataset_of(train_file)
-        roots.setdefault(root.resolve(), root)
     by_hash: dict[str, str] = {}
     groups: dict[str, str] = {}
-    for at, root in roots.items():
-        if data.split != "train" and annotations_path(root, "train").is_file():
-            for record in read_split(root, "train").records:
-                by_hash.setdefault(record.sha256, record.image_path)
-                if at == data.root.resolve():
-                    groups.setdefault(record.group, record.image_path)
+    for root in _roots_trained_on(data, train_file):
+        for record in read_split(root, "train").records:
+            by_hash.setdefault(record.sha256, record.image_path)
+            if root == data.root.resolve():
+                groups.setdefault(record.group, record.image_path)
     by_hash.pop("", None)
     groups.pop("", None)
     scans = [planned.record for planned in data.scans]
@@ -47,6 +52,83 @@ def find_leakage(data: EvaluationSet, train_file: Path | None = None) -> str:
         )
         if told
     )
+
+
+def _roots_trained_on(data: EvaluationSet, train_file: Path | None) -> list[Path]:
+    """Return the resolved roots of datasets with a training split: the test set's own and that of training pairs."""
+    roots = [data.root.resolve(), *([dataset_of(train_file)[0].resolve()] if train_file else [])]
+    return [
+        root for root in dict.fromkeys(roots) if data.split != "train" and annotations_path(root, "train").is_file()
+    ]
+
+
+def note_on_near_copies(data: EvaluationSet, train_file: Path | None, cache_dir: Path, workers: int = 1) -> str:
+    """Return which test scans look like a training image, in words, or that none does, or that nobody could look.
+
+    Whether two pictures show one bag is for a person to say, and over all pairs of a large set some that do not look
+    alike (docs/decisions/0010); so this is a note and never stops anything.
+
+    Args:
+        data: The test set.
+        train_file: Pairs that may have been written from another dataset.
+        cache_dir: Where the looks of images are kept, by the digest of their annotations: reading an image takes about
+            a millisecond.
+        workers: Processes that read images.
+
+    Raises:
+        DatasetError: The training pairs do not say what they were written from.
+        Incomplete: A worker process died.
+    """
+    told: list[str] = []
+    num_seen = 0
+    tested = [planned.record for planned in data.scans]
+    roots = _roots_trained_on(data, train_file)
+    test = _looks(data.root, data.split, tested, cache_dir, workers) if roots else None
+    for root in roots:
+        trained = read_split(root, "train").records
+        train = _looks(root, "train", trained, cache_dir, workers)
+        num_seen += int(train.thumbnails.any(axis=(1, 2)).sum())
+        assert test is not None
+        near = find_near_copies(
+            np.concatenate([test.hashes, train.hashes]), np.concatenate([test.thumbnails, train.thumbnails])
+        )
+        across = (near.first < len(tested)) & (near.second >= len(tested))
+        found = dict(zip(near.first[across].tolist(), near.second[across].tolist(), strict=True))
+        # Of test scans with one hash only the first was compared with training images; it stands for the others.
+        same = np.isin(near.first, list(found)) & (near.second < len(tested)) & (near.distance == 0)
+        found |= {
+            other: found[one] for one, other in zip(near.first[same].tolist(), near.second[same].tolist(), strict=True)
+        }
+        if found:
+            first, second = next(iter(found.items()))
+            told.append(
+                f"{len(found)} test scans look like a training image, first {tested[first].image_path} "
+                f"(as {trained[second - len(tested)].image_path})"
+            )
+        if not near.is_complete:
+            told.append(f"{root} holds too many near copies to look at all of them")
+    if not num_seen:
+        return "leakage was looked for by bytes and bags alone: no training images are at hand to look at"
+    how = f"{num_seen} training images, pHash within {MAX_DISTANCE} of 64 bits"
+    if told:
+        return f"leakage by looks ({how}): {'; '.join(told)}; `xray-vqa data verify` shows them to a person"
+    return f"leakage was looked for by bytes, bags and looks ({how}): no test scan looks like a training image"
+
+
+class _Looks(NamedTuple):
+    thumbnails: NDArray[np.uint8]
+    hashes: NDArray[np.uint64]
+
+
+def _looks(root: Path, split: Split, records: Sequence[ScanRecord], cache_dir: Path, workers: int) -> _Looks:
+    names = "\n".join([sha256_file(annotations_path(root, split)), *(record.image_path for record in records)])
+    path = cache_dir / f"looks-{sha256_bytes(names.encode())[:16]}.npz"
+    with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as kept:
+        return _Looks(kept["thumbnails"], kept["hashes"])
+    looks = look_at_images(root, records, workers)
+    with replacing(path) as stream:
+        np.savez_compressed(stream, thumbnails=looks.thumbnails, hashes=looks.hashes)
+    return _Looks(looks.thumbnails, looks.hashes)
 
 
 def _tell(what: str, found: Sequence[tuple[ScanRecord, str]]) -> str:

@@ -1,6 +1,7 @@
 """Two models on the same scans: what is a difference and what is luck."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,32 @@ def test_two_runs_of_equal_models_differ_significantly_no_oftener_than_alpha():
         hits["auc"] += paired_difference(*sides, bags, draws=400, seed=trial).p_value < 0.05
     limit = 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
     assert all(count / trials <= limit for count in hits.values()), hits
+
+
+def drawn_from_one_process(rng: np.random.Generator, bags: int, asked: int):
+    """Two models alike: each answers five questions a bag, any two of which correlate by 0.3, and scores every scan."""
+    made = []
+    for bag in range(bags):
+        there = bag % 2 == 0
+        of_bag, own = rng.random() < 0.7, rng.random(asked) < 0.7
+        right = np.where(rng.random(asked) < 0.3**0.5, of_bag, own)
+        score = float(np.clip(0.5 + (0.15 if there else -0.15) + rng.normal(0, 0.25), 0, 1))
+        answers = [answer(bag * asked + k, "yes" if right[k] else "no") for k in range(asked)]
+        made.append(make_prediction(bag, ("Gun",) if there else (), {"Gun": score, "Knife": 0.1}, answers=answers))
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_files_drawn_from_one_process_differ_significantly_no_oftener_than_alpha(tmp_path):
+    rng = np.random.default_rng(11)
+    trials, found = 300, Counter()
+    for trial in range(trials):
+        files = [write(tmp_path / f"{name}.jsonl", drawn_from_one_process(rng, 60, 5)) for name in "ab"]
+        compared = compare(*files, draws=500, seed=trial)
+        found.update(name for name, delta in compared.metrics.items() if (delta.p_value or 1.0) < 0.05)
+        found.update(name for name in ("detection", "alarms") if getattr(compared, name).p_value < 0.05)
+    # At a rate of 0.05 each of the nine is above this in one run of ten thousand.
+    limit = int(binom.ppf(1 - 1e-4, trials, 0.05))
+    assert max(found.values(), default=0) <= limit, found
+    assert found["exact_match_accuracy"] > 0  # a test that never finds anything would pass too

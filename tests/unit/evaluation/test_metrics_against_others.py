@@ -5,13 +5,15 @@ import io
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from xray_vqa.core.geometry import Box
-from xray_vqa.evaluation.metrics.calibration import brier_score, calibration_error
-from xray_vqa.evaluation.metrics.intervals import exact_rate, lower_bound, rate, trials_to_prove
+from xray_vqa.evaluation.metrics.answers import item_scores
+from xray_vqa.evaluation.metrics.calibration import brier_score, calibration_error, risk_coverage, score_calibration
+from xray_vqa.evaluation.metrics.intervals import exact_rate, lower_bound, rate, trials_to_prove, upper_bound
 from xray_vqa.evaluation.metrics.localisation import COCO_IOUS, PlacedCategory, detection_scores
-from xray_vqa.evaluation.metrics.ranking import Ranking, auc, average_precision, d_prime, roc_points
+from xray_vqa.evaluation.metrics.ranking import Ranking, auc, average_precision, d_prime, det_points, roc_points
+from xray_vqa.evaluation.metrics.screening import ScoreTable, score_screening
 from xray_vqa.evaluation.metrics.text import corpus_bleu, corpus_chrf, rouge_l
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -68,8 +70,9 @@ def test_calibration_error_equals_torchmetrics():
     scores, truth = labelled(4, size=500, digits=12)  # torchmetrics closes its bins to the right: no score on an edge
     metric = classification.BinaryCalibrationError(n_bins=10, norm="l1")
     # Its own bins are of the probability of "yes", as ours; it works in float32 unless told otherwise.
+    metric.set_dtype(torch.float64)
     expected = float(metric(torch.tensor(scores, dtype=torch.float64), torch.tensor(truth.astype(int))))
-    assert calibration_error(scores, truth) == pytest.approx(expected, abs=1e-6)
+    assert calibration_error(scores, truth) == pytest.approx(expected, abs=1e-9)
 
 
 def test_equal_mass_bins_hold_equal_shares():
@@ -159,3 +162,77 @@ def test_average_precision_of_boxes_equals_pycocotools(seed):
     assert found.map_50 == pytest.approx(precision[0].mean(), abs=1e-9)
     assert found.map_75 == pytest.approx(precision[5].mean(), abs=1e-9)
     assert found.by_category["Knife"] == pytest.approx(precision[:, :, 1].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_item_scores_equal_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    truth, scores = rng.random((80, 3)) < 0.3, np.round(rng.random((80, 3)), 3)
+    table = ScoreTable(
+        categories=("Gun", "Knife", "Blade"), scores=scores, truth=truth, annotated=np.ones((80, 3), dtype=bool),
+        unlisted=np.zeros(80, dtype=bool), groups=np.arange(80),
+    )  # fmt: skip
+    found = score_screening(table, dict.fromkeys(table.categories, 0.6), dict.fromkeys(table.categories, "default"))
+    flagged = scores >= 0.6
+    for ours, name in (
+        (found.item_f1.precision, "precision_score"),
+        (found.item_f1.recall, "recall_score"),
+        (found.item_f1.f1.value, "f1_score"),
+    ):
+        assert ours == pytest.approx(getattr(sklearn_metrics, name)(truth, flagged, average="micro"), abs=1e-9)
+    macro = sklearn_metrics.f1_score(truth, flagged, average="macro")
+    assert found.macro_f1.value == pytest.approx(macro, abs=1e-9)
+    for column, row in enumerate(found.categories.values()):
+        assert row.f1 == pytest.approx(sklearn_metrics.f1_score(truth[:, column], flagged[:, column]), abs=1e-9)
+        assert row.pd.value == pytest.approx(sklearn_metrics.recall_score(truth[:, column], flagged[:, column]))
+
+
+def test_named_items_in_answers_score_as_scikit_learn_counts_them():
+    rng = np.random.default_rng(2)
+    named, there = rng.random((60, 4)) < 0.4, rng.random((60, 4)) < 0.4
+    counts = np.stack([(named & there).sum(axis=1), named.sum(axis=1), there.sum(axis=1)], axis=1).astype(float)
+    found = item_scores(counts, np.arange(60), draws=50)
+    expected = sklearn_metrics.precision_recall_fscore_support(there, named, average="micro")[:3]
+    assert (found.precision, found.recall, found.f1.value) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_det_curve_is_scikit_learns_in_normal_deviates():
+    scores, truth = labelled(6)
+    pfa, miss, _ = sklearn_metrics.det_curve(truth, scores, drop_intermediate=False)
+    kept = (pfa > 0) & (pfa < 1) & (miss > 0) & (miss < 1)
+    expected = np.column_stack([norm.ppf(pfa[kept]), norm.ppf(miss[kept])])[::-1]  # theirs goes up the ranking
+    assert np.array(det_points(roc_points(scores, truth))) == pytest.approx(expected, abs=1e-9)
+
+
+def test_reliability_equals_scikit_learns_curve():
+    calibration = pytest.importorskip("sklearn.calibration")
+    scores, truth = labelled(8, size=400, digits=12)
+    share, mean = calibration.calibration_curve(truth, scores, n_bins=10)
+    bins = score_calibration(scores, truth).reliability
+    assert [row.share_there.value for row in bins] == pytest.approx(share, abs=1e-9)
+    assert [row.mean_probability for row in bins] == pytest.approx(mean, abs=1e-9)
+
+
+def test_risk_at_each_coverage_is_that_of_the_surest_probes():
+    scores, truth = labelled(5, size=200, digits=12)  # no two are equally sure
+    surest = np.argsort(-np.abs(scores - 0.5))
+    wrong = (scores > 0.5)[surest] != truth[surest]
+    risks = [wrong[: count + 1].mean() for count in range(len(wrong))]
+    curve, area = risk_coverage(scores, truth)
+    assert area == pytest.approx(np.mean(risks), abs=1e-9)
+    assert [risk for _, risk in curve] == pytest.approx([risks[round(c * 200) - 1] for c, _ in curve], abs=1e-9)
+
+
+def test_overlap_equals_pycocotools():
+    mask = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(0)
+    boxes, others = ([Box(*map(float, rng.integers(1, 60, 4))) for _ in range(30)] for _ in range(2))
+    theirs = mask.iou(*(np.array([b.as_xywh() for b in some]) for some in (boxes, others)), [False] * len(others))
+    assert [[box.iou(other) for other in others] for box in boxes] == pytest.approx(np.array(theirs), abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (18, 20), (20, 20), (431, 1000)])
+def test_one_sided_bounds_equal_scipys(hits, n):
+    # A two-sided interval at 90 % leaves 5 % on each side.
+    theirs = binomtest(hits, n).proportion_ci(0.9, method="exact")
+    assert (lower_bound(hits, n), upper_bound(hits, n)) == pytest.approx((theirs.low, theirs.high), abs=1e-9)

@@ -27,7 +27,7 @@ def table(scores, truth, annotated=None, unlisted=None, groups=None) -> ScoreTab
         truth=np.array(truth, dtype=bool),
         annotated=np.ones(values.shape, dtype=bool) if annotated is None else np.array(annotated, dtype=bool),
         unlisted=np.zeros(len(values), dtype=bool) if unlisted is None else np.array(unlisted, dtype=bool),
-        groups=tuple(groups or (str(row) for row in range(len(values)))),
+        groups=np.unique(groups or [str(row) for row in range(len(values))], return_inverse=True)[1],
     )
 
 

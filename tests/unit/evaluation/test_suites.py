@@ -135,7 +135,10 @@ def test_a_poll_is_balanced_and_asks_about_clean_bags_too():
     assert {pair.metadata.topic for pair in pairs} == {"", "random", "popular", "adversarial"}
 
 
-def write_pairs(folder: Path) -> Path:
+MIXED = (("Is there a gun?", "Yes.", "yes"), (TEXT, "A", "A"))
+
+
+def write_pairs(folder: Path, questions=MIXED) -> Path:
     root = folder / "data"
     (root / "test" / "images").mkdir(parents=True)
     Image.new("RGB", (64, 48), "orange").save(root / "test" / "images" / "000000.png")
@@ -143,7 +146,7 @@ def write_pairs(folder: Path) -> Path:
     lines = [
         {"image_path": "test/images/000000.png", "question": text, "answer": answer,
          "metadata": {"image_id": 0, "question_type": "presence", "generated_by": "template", "short_answer": short}}
-        for text, answer, short in (("Is there a gun?", "Yes.", "yes"), (TEXT, "A", "A"))
+        for text, answer, short in questions
     ]  # fmt: skip
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_manifest(path, make_manifest("generate", dataset_root=os.path.relpath(root, folder), split="test"))
@@ -167,13 +170,51 @@ def test_an_exported_lmms_eval_task_holds_images_and_functions_that_run(tmp_path
     )
 
 
+def exported_tsv(folder: Path, questions) -> Path:
+    path = folder / "task.tsv"
+    pairs = write_pairs(folder, questions)
+    assert main(["suite", "export", str(pairs), "--format", "vlmevalkit", "--output", str(path)]) == 0
+    return path
+
+
 def test_an_exported_tsv_has_each_image_once_and_options_in_columns(tmp_path):
-    path = tmp_path / "task.tsv"
-    assert main(["suite", "export", str(write_pairs(tmp_path)), "--format", "vlmevalkit", "--output", str(path)]) == 0
+    path = exported_tsv(tmp_path, [(TEXT, "A", "A"), (TEXT, "C", "C")])
     first, second = csv.DictReader(path.open(newline=""), delimiter="\t")
     assert base64.b64decode(first["image"]) == (tmp_path / "data/test/images/000000.png").read_bytes()
     assert second["image"] == first["index"] == "0"
-    assert (second["A"], second["C"], second["answer"], first["A"]) == ("Gun", "There is no gun", "A", "")
+    assert (second["question"], second["A"], second["C"], second["answer"]) == (
+        "Which item?", "Gun", "There is no gun", "C",
+    )  # fmt: skip
+
+
+def test_a_tsv_of_mixed_questions_is_no_multiple_choice(tmp_path):
+    path = exported_tsv(tmp_path, MIXED)
+    first, second = csv.DictReader(path.open(newline=""), delimiter="\t")
+    assert list(first) == ["index", "image", "question", "answer", "category", "split"]
+    assert (first["question"], second["question"], second["answer"]) == ("Is there a gun?", TEXT, "A")
+
+
+def read_as_vlmevalkit_does(path: Path):
+    """What its ImageBaseDataset asks of a file: `read_csv`, text indices, an image or the index of a line with one."""
+    data = pytest.importorskip("pandas").read_csv(path, sep="\t")
+    assert not data[["index", "image", "question", "answer"]].isna().any().any()
+    data["index"], data["image"] = data["index"].astype(str), data["image"].astype(str)
+    images = dict(zip(data["index"], data["image"], strict=True))
+    assert len(images) == len(data)
+    for index, image in images.items():
+        if len(image) <= 64:
+            assert len(images[image]) > 64
+            images[index] = images[image]
+    return data, {index: base64.b64decode(image) for index, image in images.items()}
+
+
+@pytest.mark.parametrize("answer", ["None", "NA", "null", "nan", 'a "gun"\tand more', "two\nlines", "'", "刀"])
+def test_vlmevalkit_reads_back_every_question_and_answer(tmp_path, answer):
+    questions = [*MIXED, ("What is it?", answer, answer)]
+    data, images = read_as_vlmevalkit_does(exported_tsv(tmp_path, questions))
+    assert data["question"].tolist() == [question for question, _, _ in questions]
+    assert data["answer"].tolist()[2].rstrip(".") == answer
+    assert set(images.values()) == {(tmp_path / "data/test/images/000000.png").read_bytes()}
 
 
 def test_options_are_read_from_the_question():

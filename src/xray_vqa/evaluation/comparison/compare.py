@@ -163,7 +163,7 @@ def compare(
         a=compared[0],
         b=compared[1],
         test_set=digests[0],
-        num_scans=len(a.groups),
+        num_scans=len(a.member),
         num_groups=size,
         num_questions=sum(len(p.answers) for p in ordered[0]),
         margin=margin,

@@ -16,8 +16,8 @@ from xray_vqa.evaluation.score import score_table
 class Judged:
     """What one model made of the scans, in the order of their paths."""
 
-    groups: tuple[str, ...]
     member: IntArray
+    """Which bag each scan is of."""
     truth: BoolArray
     """Scans with an annotated threat."""
     clean: BoolArray
@@ -42,8 +42,7 @@ class Judged:
         truth, margins = np.zeros(len(bags.counted), dtype=bool), np.full(len(bags.counted), -np.inf)
         truth[bags.counted], margins[bags.counted] = bags.truth, bags.margins
         return cls(
-            groups=table.groups,
-            member=np.unique(np.asarray(table.groups, dtype=str), return_inverse=True)[1],
+            member=table.groups,
             truth=truth,
             clean=bags.counted & ~truth,
             margins=margins,
@@ -70,7 +69,8 @@ class Judged:
 
     @property
     def size(self) -> int:
-        return len(set(self.groups))
+        """How many bags there are."""
+        return len(np.unique(self.member))
 
     def right(self, rows: BoolArray, *, flagged_is_right: bool) -> BoolArray:
         """Return for each bag among some scans whether it is judged rightly; one flagged scan flags its bag."""

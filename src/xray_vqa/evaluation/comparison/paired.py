@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, t
 
 from xray_vqa.core.records import Strict
-from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, drawn_counts, ratios
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, Weights, drawn_counts, ratios
 from xray_vqa.evaluation.metrics.intervals import LEVEL
 from xray_vqa.evaluation.metrics.ranking import BoolArray, Ranking
 
 POWER = 0.8
 
 IntArray = NDArray[np.intp]
-Statistic = Callable[[FloatArray], FloatArray]
-"""From (groups, draws) float64 weights, how often each group was drawn, to (draws,); NaN where undefined."""
+Statistic = Callable[[Weights], FloatArray]
+"""From (groups, draws) weights, how often each group was drawn, to (draws,); NaN where undefined."""
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
@@ -139,7 +139,7 @@ def ranking(scores: FloatArray, truth: BoolArray, member: IntArray, num_groups: 
     """
     ranked = Ranking(scores, truth)
 
-    def statistic(weights: FloatArray) -> FloatArray:
+    def statistic(weights: Weights) -> FloatArray:
         drawn = weights.T[:, member]
         return ranked.auc(drawn) if pfa is None else ranked.pd(drawn, pfa)
 

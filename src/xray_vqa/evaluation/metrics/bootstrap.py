@@ -6,13 +6,15 @@ about one bag from passing for five observations.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from xray_vqa.evaluation.metrics.intervals import LEVEL, rate
+from xray_vqa.evaluation.metrics.intervals import LEVEL, Names, rate
+from xray_vqa.evaluation.metrics.kernels import add_up, count_picked
 from xray_vqa.evaluation.results import Estimate
 
 DRAWS = 10_000
@@ -22,14 +24,16 @@ BLOCK_WEIGHTS = 1 << 21
 """Weights in memory at once, 16 MiB."""
 
 FloatArray = NDArray[np.float64]
-Statistic = Callable[[FloatArray], FloatArray]
-"""From (draws, observations) float64 weights, how often each observation was drawn, to (draws, numbers); NaN where a
-number is undefined."""
+Weights = NDArray[np.float64] | NDArray[np.unsignedinteger]
+"""How often each observation was drawn, (draws, observations); the draws come in the narrowest unsigned type that holds
+their counts, which has to be widened before anything is subtracted."""
+Statistic = Callable[[Weights], FloatArray]
+"""From weights to (draws, numbers); NaN where a number is undefined."""
 
 
 def over_groups(
     statistic: Statistic,
-    groups: Sequence[str],
+    groups: Names,
     sizes: Sequence[int],
     *,
     num_independent: Sequence[int] | None = None,
@@ -56,7 +60,7 @@ def over_groups(
     An interval is null with fewer than two groups, or where most draws leave the number undefined.
     """
     num_observations = len(groups)
-    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
     independent = [len(names)] * len(sizes) if num_independent is None else num_independent
     if not num_observations:
         return [Estimate(value=None, n=n) for n in sizes]
@@ -73,11 +77,11 @@ def over_groups(
 def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int, seed: int) -> FloatArray:
     apart = np.array_equal(member, np.arange(size))
     counts = drawn_counts(size, draws, seed, num_weights=len(member))
-    return np.vstack([statistic(block if apart else block[:, member]) for block in counts])
+    return np.vstack([statistic(block if apart else block.take(member, axis=1)) for block in counts])
 
 
-def drawn_counts(size: int, draws: int, seed: int, *, num_weights: int | None = None) -> Iterator[FloatArray]:
-    """Yield how often each of `size` groups was drawn, (some draws, size) float64, so many draws in all.
+def drawn_counts(size: int, draws: int, seed: int, *, num_weights: int | None = None) -> Iterator[Weights]:
+    """Yield how often each of `size` groups was drawn, (some draws, size) unsigned, so many draws in all.
 
     Args:
         size: Number of groups.
@@ -87,21 +91,38 @@ def drawn_counts(size: int, draws: int, seed: int, *, num_weights: int | None = 
     """
     generator = np.random.default_rng(seed)
     block = max(1, min(draws, BLOCK_WEIGHTS // (num_weights or size)))
-    for start in range(0, draws, block):
-        width = min(block, draws - start)
+
+    def draw(width: int) -> Weights:
         # One draw after the other, so that the size of a block changes nothing.
         picked = generator.integers(0, size, (width, size))
-        picked += np.arange(width)[:, None] * size
-        yield np.bincount(picked.ravel(), minlength=width * size).reshape(width, size).astype(np.float64)
+        counts = np.zeros((width, size), dtype=np.min_scalar_type(size))
+        count_picked(picked, counts)
+        return counts
+
+    return _made_ahead(draw, [min(block, draws - start) for start in range(0, draws, block)])
 
 
-def draw_weights(groups: Sequence[str], draws: int = DETAIL_DRAWS, seed: int = 0) -> FloatArray:
+def _made_ahead(make: Callable[[int], Weights], widths: Sequence[int]) -> Iterator[Weights]:
+    """Yield blocks in order, the next one being made while the caller works on this one."""
+    if len(widths) < 2:
+        yield from map(make, widths)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, widths[0])
+        for width in widths[1:]:
+            block = coming.result()
+            coming = pool.submit(make, width)
+            yield block
+        yield coming.result()
+
+
+def draw_weights(groups: Names, draws: int = DETAIL_DRAWS, seed: int = 0) -> FloatArray:
     """Return how often each observation counts: (1 + draws, observations), the first row ones, else whole groups drawn.
 
     For numbers that are to be compared draw by draw.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    drawn = [counts[:, member] for counts in drawn_counts(len(names), draws, seed)]
+    drawn = [counts[:, member].astype(np.float64) for counts in drawn_counts(len(names), draws, seed)]
     return np.vstack([np.ones((1, len(groups))), *drawn])
 
 
@@ -144,31 +165,47 @@ def ratios(above: FloatArray, below: FloatArray) -> Statistic:
         above: (observations, numbers) float64.
         below: The same shape.
     """
+    both, width = np.hstack([above, below]), above.shape[1]
 
-    def statistic(weights: FloatArray) -> FloatArray:
-        top, bottom = weights @ above, weights @ below
-        return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+    def statistic(weights: Weights) -> FloatArray:
+        sums = weighted_sums(weights, both)
+        return shares(sums[:, :width], sums[:, width:])
 
     return statistic
 
 
+def weighted_sums(weights: Weights, columns: NDArray[np.generic]) -> FloatArray:
+    """Return the weighted sums of columns, (observations, numbers), as (draws, numbers) float64."""
+    sums = np.empty((len(weights), columns.shape[1]))
+    add_up(weights, np.ascontiguousarray(columns.T, dtype=np.float64), sums)
+    return sums
+
+
+def shares(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return part / whole, NaN where the whole is nothing."""
+    whole = np.broadcast_to(whole, part.shape)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
 def ratios_over_groups(
-    above: FloatArray, below: FloatArray, groups: Sequence[str], sizes: Sequence[int], *, draws: int = DRAWS
+    above: FloatArray, below: FloatArray, groups: Names, sizes: Sequence[int], *, draws: int = DRAWS
 ) -> list[Estimate]:
     """Return the ratios of sums of each column with their intervals; what a group has is added up once, beforehand."""
-    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    top, bottom = np.zeros((len(names), len(sizes))), np.zeros((len(names), len(sizes)))
-    np.add.at(top, member, above)
-    np.add.at(bottom, member, below)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    top, bottom = (sums_by_group(part, member, len(names)) for part in (above, below))
     independent = [int(count) for count in (bottom > 0).sum(axis=0)]
-    return over_groups(
-        ratios(top, bottom), [str(name) for name in names], sizes, num_independent=independent, draws=draws
-    )
+    return over_groups(ratios(top, bottom), np.arange(len(names)), sizes, num_independent=independent, draws=draws)
 
 
-def ratio_over_groups(
-    above: Sequence[float], below: Sequence[float], groups: Sequence[str], n: int, *, draws: int = DRAWS
-) -> Estimate:
+def sums_by_group(values: FloatArray, member: NDArray[np.intp], num_groups: int) -> FloatArray:
+    """Return the sums of (observations, numbers) over each group's observations, (groups, numbers)."""
+    sums = np.zeros((num_groups, values.shape[1]))
+    for number, column in enumerate(values.T):
+        sums[:, number] = np.bincount(member, column, num_groups)
+    return sums
+
+
+def ratio_over_groups(above: ArrayLike, below: ArrayLike, groups: Names, n: int, *, draws: int = DRAWS) -> Estimate:
     """Return sum(above) / sum(below) with its interval over groups."""
     top, bottom = (np.asarray(part, dtype=float).reshape(-1, 1) for part in (above, below))
     return ratios_over_groups(top, bottom, groups, [n], draws=draws)[0]

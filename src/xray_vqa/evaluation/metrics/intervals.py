@@ -10,7 +10,8 @@ from scipy.stats import beta, binomtest, norm
 from xray_vqa.evaluation.results import Estimate
 
 Flags = Sequence[bool] | NDArray[np.bool_]
-Names = Sequence[str] | NDArray[np.str_]
+Names = Sequence[str] | NDArray[np.str_] | NDArray[np.integer]
+"""Which group each observation is of. Draws go by the order of the names."""
 
 LEVEL = 0.95
 POWER = 0.8
@@ -54,7 +55,7 @@ def rate_over_groups(hits: Flags, groups: Names) -> Estimate:
 def effective_size(hits: Flags, groups: Names) -> float:
     """Return how many independent scans these are worth: at most their number, and the groups where all agree."""
     n = len(hits)
-    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
     num_groups = int(member.max()) + 1 if n else 0
     if num_groups == n or num_groups < 2:
         return float(num_groups)

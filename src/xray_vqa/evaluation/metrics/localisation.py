@@ -13,6 +13,8 @@ from xray_vqa.evaluation.results import DetectionScores, LocalisationScores
 IOU_FROM = 0.5
 IOU_LEVELS = (0.3, 0.5, 0.7)
 COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+_LEVELS = np.array(COCO_IOUS) - 1e-10
+"""As pycocotools compares."""
 _RECALLS = np.linspace(0, 1, 101)
 _MAX_BOXES = 100
 """A category and scan, as COCO has it."""
@@ -124,12 +126,14 @@ def _met(predicted: Sequence[Box], annotated: Sequence[Box]) -> FloatArray:
     if not annotated:
         return met
     overlaps = np.array([[box.iou(other) for other in annotated] for box in predicted])
-    for at, level in enumerate(COCO_IOUS):
+    if overlaps.size == 1:  # most often, and then nothing has to be shared out
+        return (overlaps >= _LEVELS).astype(float)
+    for at, level in enumerate(_LEVELS):
         free = np.ones(len(annotated), dtype=bool)
         for row, overlap in enumerate(overlaps):
             left = np.where(free, overlap, -1.0)
             best = len(left) - 1 - int(np.argmax(left[::-1]))  # of equal ones the last, as COCO's loop takes
-            if left[best] >= level - 1e-10:
+            if left[best] >= level:
                 free[best] = False
                 met[row, at] = 1
     return met

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, over_groups
+from xray_vqa.evaluation.metrics.bootstrap import DRAWS, FloatArray, Weights, over_groups, shares
+from xray_vqa.evaluation.metrics.intervals import Names
+from xray_vqa.evaluation.metrics.kernels import walk_down
 from xray_vqa.evaluation.results import Estimate
 
 PFA_LEVELS = (0.01, 0.05, 0.10)
@@ -31,87 +33,54 @@ def auc(positives: FloatArray, negatives: FloatArray) -> float | None:
 class Ranking:
     """The numbers of one list of scores as functions of how many times each observation counts.
 
-    Everything that needs sorting is done once; a block of draws costs two gathers and two cumulative sums.
+    Everything that needs sorting is done once, so that a draw costs one pass down the list.
     """
 
     names = ("auc", *(f"pd@{level:g}" for level in PFA_LEVELS), *(f"pfa@{level:g}" for level in PD_LEVELS))
 
     def __init__(self, scores: FloatArray, truth: BoolArray) -> None:
-        self._positives = np.flatnonzero(truth)[np.argsort(-scores[truth], kind="stable")]
-        self._negatives = np.flatnonzero(~truth)[np.argsort(-scores[~truth], kind="stable")]
-        up, down = -scores[self._positives], -scores[self._negatives]  # both ascending: highest score first
-        self._above = np.searchsorted(down, up, side="left")
-        self._not_below = np.searchsorted(down, up, side="right")
-        """How many negatives score higher, and at least as high, by positive."""
-        self._hits_above = np.append(np.searchsorted(up, down, side="left"), len(up))
-        """How many positives score higher than each negative, and than none at all."""
+        self._order = np.argsort(-scores, kind="stable")
+        self._is_positive = truth[self._order]
+        ordered = scores[self._order]
+        self._ends_level = np.append(ordered[1:] != ordered[:-1], [True])[: len(scores)]
+        self._positives = np.flatnonzero(truth)
 
-    def auc(self, weights: FloatArray) -> FloatArray:
+    def auc(self, weights: Weights) -> FloatArray:
         """Return the AUC, (draws,); NaN without both kinds. Weights: (draws, observations)."""
-        return self._auc(weights[:, self._positives], _cumulated(weights[:, self._negatives]))
+        return self._auc(self._walk(weights))
 
-    def pd(self, weights: FloatArray, level: float) -> FloatArray:
+    def pd(self, weights: Weights, level: float) -> FloatArray:
         """Return the detection rate at a false alarm rate that is not exceeded, (draws,); NaN without both kinds."""
-        hits, alarms = _cumulated(weights[:, self._positives]), _cumulated(weights[:, self._negatives])
-        found = self._pd(hits, alarms, level)
-        found[(hits[:, -1] <= 0) | (alarms[:, -1] <= 0)] = np.nan
-        return found
+        found = self._walk(weights, pfa_levels=(level,))
+        return np.where(found[:, 1] > 0, shares(found[:, 3], found[:, 0]), np.nan)
 
-    def __call__(self, weights: FloatArray) -> FloatArray:
+    def __call__(self, weights: Weights) -> FloatArray:
         """Return (draws, names): the AUC, Pd at each Pfa that is not exceeded, Pfa at each Pd that is reached."""
-        up, alarms = weights[:, self._positives], _cumulated(weights[:, self._negatives])
-        hits = _cumulated(up)
-        rows, num_hits, num_alarms = np.arange(len(weights)), hits[:, -1], alarms[:, -1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = [self._auc(up, alarms)]
-            found += [self._pd(hits, alarms, level) for level in PFA_LEVELS]
-            for level in PD_LEVELS:
-                needed = _count_below(hits, level * num_hits - _SLACK)  # so many positives have to be flagged
-                flagged = np.append([0], self._not_below)[np.minimum(needed, len(self._positives))]
-                found.append(alarms[rows, flagged] / num_alarms)
-        numbers = np.column_stack(found)
-        numbers[(num_hits <= 0) | (num_alarms <= 0)] = np.nan
+        found = self._walk(weights, PFA_LEVELS, PD_LEVELS)
+        hits, alarms = found[:, 3 : 3 + len(PFA_LEVELS)], found[:, 3 + len(PFA_LEVELS) :]
+        rates = shares(hits, found[:, :1]), shares(alarms, found[:, 1:2])
+        numbers = np.column_stack([self._auc(found), *rates])
+        numbers[(found[:, :2] <= 0).any(axis=1)] = np.nan
         return numbers
 
-    def _pd(self, hits: FloatArray, alarms: FloatArray, level: float) -> FloatArray:
-        last = _count_up_to(alarms, level * alarms[:, -1] + _SLACK) - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return hits[np.arange(len(hits)), self._hits_above[last]] / hits[:, -1]
+    def _walk(self, weights: Weights, pfa_levels: Sequence[float] = (), pd_levels: Sequence[float] = ()) -> FloatArray:
+        found = np.zeros((len(weights), 3 + len(pfa_levels) + len(pd_levels)))
+        levels = np.array(pfa_levels, dtype=float), np.array(pd_levels, dtype=float)
+        walk_down(weights, self._order, self._is_positive, self._ends_level, self._positives, *levels, _SLACK, found)
+        return found
 
-    def _auc(self, up: FloatArray, alarms: FloatArray) -> FloatArray:
-        total = up.sum(axis=1) * alarms[:, -1]
-        lost = np.einsum("ij,ij->i", up, alarms[:, self._above])
-        lost += np.einsum("ij,ij->i", up, alarms[:, self._not_below])
-        return np.divide(total - lost / 2, total, out=np.full_like(total, np.nan), where=total > 0)
-
-
-def _cumulated(weights: FloatArray) -> FloatArray:
-    """Return sums over the first 0, 1, ... observations."""
-    sums = np.empty((len(weights), weights.shape[1] + 1))
-    sums[:, 0] = 0
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums
+    def _auc(self, found: FloatArray) -> FloatArray:
+        total = found[:, 0] * found[:, 1]
+        return shares(total - found[:, 2] / 2, total)
 
 
-def _count_up_to(sums: FloatArray, limits: FloatArray) -> NDArray[np.intp]:
-    """Return how many entries of each ascending row do not exceed its limit."""
-    found = [np.searchsorted(row, limit, side="right") for row, limit in zip(sums, limits, strict=True)]
-    return np.array(found, dtype=np.intp)
-
-
-def _count_below(sums: FloatArray, limits: FloatArray) -> NDArray[np.intp]:
-    """Return how many entries of each ascending row lie under its limit."""
-    found = [np.searchsorted(row, limit, side="left") for row, limit in zip(sums, limits, strict=True)]
-    return np.array(found, dtype=np.intp)
-
-
-def independent_groups(truth: BoolArray, groups: Sequence[str]) -> tuple[int, int]:
+def independent_groups(truth: BoolArray, groups: Names) -> tuple[int, int]:
     """Return in how many groups there is a positive, and in how many a negative."""
-    names = np.asarray(groups, dtype=str)
+    names = np.asarray(groups)
     return len(np.unique(names[truth])), len(np.unique(names[~truth]))
 
 
-def auc_over_groups(scores: FloatArray, truth: BoolArray, groups: Sequence[str], *, draws: int = DRAWS) -> Estimate:
+def auc_over_groups(scores: FloatArray, truth: BoolArray, groups: Names, *, draws: int = DRAWS) -> Estimate:
     """Return the AUC with its interval from drawing whole groups."""
     ranking = Ranking(scores, truth)
     least = min(independent_groups(truth, groups))

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_vqa.evaluation.metrics.bootstrap import DETAIL_DRAWS, DRAWS, FloatArray, Statistic, over_groups, ratios
+from xray_vqa.evaluation.metrics.bootstrap import (
+    DETAIL_DRAWS,
+    DRAWS,
+    FloatArray,
+    Statistic,
+    Weights,
+    over_groups,
+    shares,
+    weighted_sums,
+)
 from xray_vqa.evaluation.metrics.calibration import brier_score, calibration_error
 from xray_vqa.evaluation.metrics.intervals import effective_size, rate_over_groups
 from xray_vqa.evaluation.metrics.prevalence import at_prevalences, cost_points, proof_of
@@ -55,7 +64,8 @@ class ScoreTable:
     """(scans, categories): whether the scan's source labels the category at all. Nothing else is scored."""
     unlisted: BoolArray
     """(scans,): whether the scan has items outside the taxonomy."""
-    groups: tuple[str, ...]
+    groups: NDArray[np.intp]
+    """(scans,): the number of the bag, in the order of the bags' names."""
 
     @property
     def present(self) -> BoolArray:
@@ -74,7 +84,7 @@ class BagTable:
     """(scans,): which scans these are; a scan with nothing but items outside the taxonomy is neither."""
     margins: FloatArray
     truth: BoolArray
-    groups: tuple[str, ...]
+    groups: NDArray[np.intp]
 
     @property
     def flagged(self) -> BoolArray:
@@ -92,7 +102,7 @@ def bag_table(table: ScoreTable, limits: FloatArray) -> BagTable:
         counted=counted,
         margins=margins.max(axis=1, initial=-np.inf),
         truth=truth,
-        groups=tuple(name for name, keep in zip(table.groups, counted, strict=True) if keep),
+        groups=table.groups[counted],
     )
 
 
@@ -157,21 +167,17 @@ class _Drawn:
 
 
 def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> _Drawn:
-    flagged = table.flagged(limits)
-    hits = (flagged & table.present).astype(float)
-    both = flagged.astype(float) + table.present
-    num_there = int(table.present.sum())
-    column_sums = ratios(2 * hits.sum(axis=1, keepdims=True), both.sum(axis=1, keepdims=True))
-    item_f1, macro_f1 = over_groups(
-        _stacked([column_sums, _macro_f1(hits, both)]), table.groups, [num_there, num_there], draws=draws
-    )
+    flagged, present = table.flagged(limits), table.present
+    num_there = int(present.sum())
+    f1 = _f1(flagged & present, flagged, present)
+    item_f1, macro_f1 = over_groups(f1, table.groups, [num_there, num_there], draws=draws)
     statistics: list[Statistic] = []
     sizes: list[int] = []
     independent: list[int] = []
     for column in range(len(table.categories)):
         rows = np.flatnonzero(table.annotated[:, column])
         scores, truth = table.scores[rows, column], table.truth[rows, column]
-        groups = [table.groups[row] for row in rows]
+        groups = table.groups[rows]
         statistics.append(_at_rows(Ranking(worst_case(scores, truth), truth), rows))
         _extend(sizes, independent, truth, groups)
     estimates: list[Estimate] = []
@@ -191,7 +197,7 @@ def _draw(table: ScoreTable, bags: BagTable, limits: FloatArray, draws: int) -> 
     return _Drawn(item_f1, macro_f1, dict(zip(Ranking.names, of_bags, strict=True)), rankings)
 
 
-def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: Sequence[str]) -> None:
+def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: NDArray[np.integer]) -> None:
     """Add what a ranking's numbers rest on, in the order of their names."""
     num_positive, num_negative = int(truth.sum()), int((~truth).sum())
     positive_groups, negative_groups = independent_groups(truth, groups)
@@ -201,8 +207,8 @@ def _extend(sizes: list[int], independent: list[int], truth: BoolArray, groups: 
 
 
 def _at_rows(statistic: Statistic, rows: NDArray[np.intp]) -> Statistic:
-    def at(weights: FloatArray) -> FloatArray:
-        return statistic(weights if len(rows) == weights.shape[1] else weights[:, rows])
+    def at(weights: Weights) -> FloatArray:
+        return statistic(weights if len(rows) == weights.shape[1] else weights.take(rows, axis=1))
 
     return at
 
@@ -211,12 +217,19 @@ def _stacked(statistics: Sequence[Statistic]) -> Statistic:
     return lambda weights: np.hstack([statistic(weights) for statistic in statistics])
 
 
-def _macro_f1(hits: FloatArray, both: FloatArray) -> Statistic:
-    def statistic(weights: FloatArray) -> FloatArray:
-        top, there = 2 * (weights @ hits), weights @ both
-        found = np.divide(top, there, out=np.zeros_like(top), where=there > 0)
-        num = (there > 0).sum(axis=1, keepdims=True)
-        return np.divide(found.sum(axis=1, keepdims=True), num, out=np.full(num.shape, np.nan), where=num > 0)
+def _f1(hits: BoolArray, flagged: BoolArray, present: BoolArray) -> Statistic:
+    """Return the F1 of all items together, and its mean over the categories that are there or flagged."""
+    columns = [np.flatnonzero(either) for either in (flagged | present).T]  # most scans have nothing to say of most
+    parts = [
+        (rows, np.stack([2.0 * hits[rows, k], flagged[rows, k] + 1.0 * present[rows, k]], axis=1))
+        for k, rows in enumerate(columns)
+    ]
+
+    def statistic(weights: Weights) -> FloatArray:
+        sums = np.array([weighted_sums(weights.take(rows, axis=1), counts) for rows, counts in parts])
+        top, there = sums.reshape(len(parts), len(weights), 2).transpose(2, 1, 0)
+        macro = np.nan_to_num(shares(top, there)).sum(axis=1), (there > 0).sum(axis=1).astype(float)
+        return np.stack([shares(top.sum(axis=1), there.sum(axis=1)), shares(*macro)], axis=1)
 
     return statistic
 
@@ -231,7 +244,7 @@ def _score_category(
 ) -> CategoryScores:
     rows = table.annotated[:, column]
     scores, truth = table.scores[rows, column], table.truth[rows, column]
-    groups = np.asarray(table.groups, dtype=str)[rows]
+    groups = table.groups[rows]
     filled, usable = worst_case(scores, truth), ~np.isnan(scores)
     flagged = filled >= threshold
     hits, alarms = int((flagged & truth).sum()), int((flagged & ~truth).sum())
@@ -264,7 +277,7 @@ def _by_level(drawn: Mapping[str, Estimate], prefix: str, levels: Sequence[float
     return {f"{level:g}": drawn[f"{prefix}{level:g}"] for level in levels}
 
 
-def _proof(flagged: BoolArray, truth: BoolArray, groups: NDArray[np.str_]) -> Proof:
+def _proof(flagged: BoolArray, truth: BoolArray, groups: NDArray[np.integer]) -> Proof:
     return proof_of(
         hits=int((flagged & truth).sum()),
         num_positive=int(truth.sum()),
@@ -286,7 +299,7 @@ def _item_scores(table: ScoreTable, limits: FloatArray, f1: Estimate) -> ItemSco
 
 
 def _score_bags(bags: BagTable, drawn: Mapping[str, Estimate]) -> BagScores:
-    truth, flagged, groups = bags.truth, bags.flagged, np.asarray(bags.groups, dtype=str)
+    truth, flagged, groups = bags.truth, bags.flagged, bags.groups
     num_threat, num_clean = int(truth.sum()), int((~truth).sum())
     hits, alarms = int((flagged & truth).sum()), int((flagged & ~truth).sum())
     roc = roc_points(bags.margins, truth)

@@ -9,8 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_vqa.evaluation.metrics.bootstrap import FloatArray
 from xray_vqa.evaluation.metrics.intervals import rate_over_groups
-from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction, TruthItem
+from xray_vqa.evaluation.metrics.ranking import BoolArray
+from xray_vqa.evaluation.metrics.screening import ScoreTable, bag_table
+from xray_vqa.evaluation.records import ScanPrediction, TruthItem
 from xray_vqa.evaluation.results import SliceScores
 
 SHARE_EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -23,55 +29,77 @@ MAX_VALUES = 40
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
-    """A threat, a clean bag or an item: which scan and bag it is of, and whether it was flagged."""
+class _Cases:
+    """Bags or items, and which of them have which value of a factor."""
 
-    scan: int
-    group: str
-    is_threat: bool
-    flagged: bool
+    scans: NDArray[np.integer]
+    groups: NDArray[np.integer]
+    threats: BoolArray
+    flagged: BoolArray
+    factors: Mapping[str, Mapping[str, list[int]]]
+
+    def scores(self, value: str, cases: Sequence[int]) -> SliceScores:
+        groups, threats, flagged = self.groups[cases], self.threats[cases], self.flagged[cases]
+        return SliceScores(
+            value=value,
+            num_scans=len(np.unique(self.scans[cases])),
+            pd=rate_over_groups(flagged[threats], groups[threats]),
+            pfa=rate_over_groups(flagged[~threats], groups[~threats]),
+        )
 
 
-def score_slices(predictions: Sequence[ScanPrediction], point: OperatingPoint) -> dict[str, list[SliceScores]]:
-    """Return Pd, and for factors of bags Pfa, of each value of each factor."""
-    slices: dict[str, dict[str, list[_Case]]] = defaultdict(lambda: defaultdict(list))
-    for number, prediction in enumerate(predictions):
-        _add_bag(slices, number, prediction, point)
-        for item in prediction.truth:
-            if item.category in prediction.annotated_categories and item.category in point.thresholds:
-                flagged = _is_flagged(prediction, item.category, point, there=True)
-                case = _Case(number, prediction.group, is_threat=True, flagged=flagged)
-                for factor, of in _ITEM_FACTORS.items():
-                    if (value := of(prediction, item)) is not None:
-                        slices[factor][value].append(case)
+def score_slices(
+    predictions: Sequence[ScanPrediction], table: ScoreTable, thresholds: Mapping[str, float]
+) -> dict[str, list[SliceScores]]:
+    """Return Pd, and for factors of bags Pfa, of each value of each factor.
+
+    Args:
+        predictions: Scans, with what is told of them.
+        table: Their corrected scores.
+        thresholds: By category.
+    """
+    limits = np.array([thresholds[name] for name in table.categories])
+    parts = (_bags(predictions, table, limits), _items(predictions, table, limits))
     return {
-        factor: [_scores(value, values[value]) for value in sorted(values, key=_in_order)]
-        for factor, values in sorted(slices.items())
-        if len(values) <= MAX_VALUES
+        factor: [
+            part.scores(value, part.factors[factor][value]) for value in sorted(part.factors[factor], key=_in_order)
+        ]
+        for factor, part in sorted((factor, part) for part in parts for factor in part.factors)
+        if len(part.factors[factor]) <= MAX_VALUES
     }
 
 
-def _add_bag(
-    slices: Mapping[str, dict[str, list[_Case]]], number: int, prediction: ScanPrediction, point: OperatingPoint
-) -> None:
-    names = [name for name in prediction.annotated_categories if name in point.thresholds]
-    is_threat = any(name in prediction.present for name in names)
-    if not names or (not is_threat and prediction.num_unlisted):
-        return
-    flagged = any(_is_flagged(prediction, name, point, there=is_threat) for name in names)
-    case = _Case(number, prediction.group, is_threat=is_threat, flagged=flagged)
-    values = {f"bag {name}": str(prediction.factors[name]) for name in BAG_FACTORS if name in prediction.factors}
-    if prediction.source:
-        values["source"] = prediction.source
-    values["number of items"] = str(len(prediction.truth))
-    for factor, value in values.items():
-        slices[factor][value].append(case)
+def _bags(predictions: Sequence[ScanPrediction], table: ScoreTable, limits: FloatArray) -> _Cases:
+    bags = bag_table(table, limits)
+    scans = np.flatnonzero(bags.counted)
+    factors: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for case, scan in enumerate(scans.tolist()):
+        prediction = predictions[scan]
+        values = {f"bag {name}": str(prediction.factors[name]) for name in BAG_FACTORS if name in prediction.factors}
+        if prediction.source:
+            values["source"] = prediction.source
+        values["number of items"] = str(len(prediction.truth))
+        for factor, value in values.items():
+            factors[factor][value].append(case)
+    return _Cases(scans, bags.groups, bags.truth, bags.flagged, factors)
 
 
-def _is_flagged(prediction: ScanPrediction, name: str, point: OperatingPoint, *, there: bool) -> bool:
-    """Return whether a category is flagged; without a usable score, what counts as wrong."""
-    probability = prediction.probability(name)
-    return not there if probability is None else point.correct(probability) >= point.thresholds[name]
+def _items(predictions: Sequence[ScanPrediction], table: ScoreTable, limits: FloatArray) -> _Cases:
+    column_of = {name: column for column, name in enumerate(table.categories)}
+    places: list[tuple[int, int]] = []
+    factors: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for scan, prediction in enumerate(predictions):
+        for item in prediction.truth:
+            column = column_of.get(item.category)
+            if column is None or not table.annotated[scan, column]:
+                continue
+            for factor, of in _ITEM_FACTORS.items():
+                if (value := of(prediction, item)) is not None:
+                    factors[factor][value].append(len(places))
+            places.append((scan, column))
+    scans, columns = np.array(places, dtype=np.intp).reshape(-1, 2).T
+    flagged = table.flagged(limits)[scans, columns]
+    return _Cases(scans, table.groups[scans], np.ones(len(places), dtype=bool), flagged, factors)
 
 
 def _binned(value: float | None, edges: Sequence[float]) -> str | None:
@@ -99,14 +127,3 @@ def _in_order(value: str) -> tuple[float, str]:
         return float(value.split(" ")[0]), value
     except ValueError:
         return math.inf, value
-
-
-def _scores(value: str, cases: Sequence[_Case]) -> SliceScores:
-    threats = [case for case in cases if case.is_threat]
-    clean = [case for case in cases if not case.is_threat]
-    return SliceScores(
-        value=value,
-        num_scans=len({case.scan for case in cases}),
-        pd=rate_over_groups([case.flagged for case in threats], [case.group for case in threats]),
-        pfa=rate_over_groups([case.flagged for case in clean], [case.group for case in clean]),
-    )

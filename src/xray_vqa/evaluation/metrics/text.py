@@ -7,32 +7,30 @@ VQAv2's vote of ten people does not apply; its normalisation does.
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xray_vqa.core.answers import parse_categories, parse_yes_no
 from xray_vqa.core.geometry import REGIONS
 from xray_vqa.core.inspection import RiskLevel
 from xray_vqa.core.lexicon import ATTRIBUTES, DECLARATION_WORDS, LANGUAGES, Reader, load_reader
 from xray_vqa.errors import AnswerUnreadable
-from xray_vqa.evaluation.metrics.bootstrap import DRAWS, ratio_over_groups, ratios_over_groups
-from xray_vqa.evaluation.records import AnswerRecord
-from xray_vqa.evaluation.results import CorpusScore, ItemScores, TextScores
+from xray_vqa.evaluation.results import CorpusScore
+from xray_vqa.evaluation.suites.letters import parse_letter
 
 if TYPE_CHECKING:
-    from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics.base import Metric
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
-NORMALISER = "vqa_v2-without-apostrophes"
-"""VQAv2's rules (Antol et al. 2015, the published evaluation), but for its table of contractions: an apostrophe inside
-a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word."""
-
-LISTING_TYPES = frozenset({"general", "listing", "identification", "detailed"})
-"""Questions whose answers name the items that are there; of `general` ones those that are not for yes or no."""
+NORMALISER = "vqa_v2-without-apostrophes-2"
+"""VQAv2's rules (Antol et al. 2015, the published evaluation) but for two. Its table of contractions: an apostrophe
+inside a word is dropped on both sides, which makes "dont" and "don't" equal as the table does, for every word. And an
+answer of nothing but articles keeps them: "A" is the letter of an option, and would be no answer at all."""
 
 LONG_ANSWER_WORDS = 6
 """A reference from this length on is a text; a shorter one is a word or a list, which BLEU cannot judge."""
@@ -62,17 +60,19 @@ _TOKEN = re.compile(
 
 @lru_cache(maxsize=2**12)
 def normalise(text: str) -> str:
-    """Return a text as VQAv2 compares it: lower case, no punctuation but inside numbers, no articles, digits for
-    number words. Not to be applied twice.
-    """  # noqa: D205
+    """Return a text as VQAv2 compares it. Not to be applied twice.
+
+    Lower case, no punctuation but inside numbers, digits for number words, no articles beside other words.
+    """
     text = _APOSTROPHE.sub("", text.replace("\n", " ").replace("\t", " ").strip())
     stripped = text
     for mark in _PUNCTUATION:
         # Beside a space, or in a text with a number like 1,000, a mark vanishes; inside a word it becomes a space.
         beside_space = f"{mark} " in text or f" {mark}" in text
         stripped = stripped.replace(mark, "" if beside_space or _DIGITS_COMMA.search(text) else " ")
-    words = (_NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", stripped).lower().split())
-    return " ".join(word for word in words if word not in _ARTICLES)
+    words = [_NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", stripped).lower().split()]
+    kept = [word for word in words if word not in _ARTICLES]
+    return " ".join(kept or words)
 
 
 def is_exact(said: str, short_truth: str, truth: str) -> bool:
@@ -96,6 +96,8 @@ def is_lenient(said: str, short_truth: str, truth: str, language: str = "en") ->
         return False
     if wanted in ("yes", "no"):
         return _polarity(said) is (wanted == "yes")
+    if wanted in _ARTICLES:  # the letter of an option, which stands in any text as a word
+        return _chooses(said, wanted.upper())
     items, places = parse_categories(short_truth or truth), set(_REGION.findall(wanted))
     if items or places:
         same_items = not items or parse_categories(said) == items
@@ -136,25 +138,18 @@ def _says(reader: Reader, said: str, wanted: str) -> bool:
     return wanted == "cannot be determined" and reader.is_undetermined(said)
 
 
-def _named(answer: AnswerRecord) -> frozenset[str]:
-    """Return the items that an answer names, read in the question's language."""
-    if answer.language != "en" and answer.language in LANGUAGES:
-        return load_reader(answer.language).categories(answer.said)
-    return parse_categories(answer.said)
-
-
-def _there(answer: AnswerRecord) -> frozenset[str]:
-    """Return the items that the reference names: the short one is English in any language."""
-    if not answer.short_truth and answer.language != "en" and answer.language in LANGUAGES:
-        return load_reader(answer.language).categories(answer.truth)
-    return parse_categories(answer.short_truth or answer.truth)
-
-
 def _polarity(said: str) -> bool | None:
     try:
         return parse_yes_no(said)
     except AnswerUnreadable:
         return None
+
+
+def _chooses(said: str, letter: str) -> bool:
+    try:
+        return parse_letter(said, {letter: letter}) == letter
+    except AnswerUnreadable:
+        return False
 
 
 def is_long(truth: str) -> bool:
@@ -167,21 +162,29 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-class _UnicodeTokenizer:
-    def tokenize(self, text: str) -> list[str]:
-        return tokens(text)
-
-
-@cache
-def _rouge() -> "RougeScorer":
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
-
-
 def rouge_l(said: str, truth: str) -> float:
-    """Return ROUGE-L's F1 of an answer, 0 to 1."""
-    return float(_rouge().score(truth, said)["rougeL"].fmeasure)
+    """Return ROUGE-L's F1 of an answer (Lin 2004), 0 to 1: twice the longest common subsequence in all words."""
+    words, wanted = tokens(said), tokens(truth)
+    if not words or not wanted:
+        return 0.0
+    common = _common_length(words, wanted)
+    precision, recall = common / len(words), common / len(wanted)
+    return 2 * precision * recall / (precision + recall) if common else 0.0
+
+
+def _common_length(words: Sequence[str], others: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence, a row of the usual table at a time (Crochemore 2001).
+
+    The bits of `row` that are 0 are the places in `words` where the length grows.
+    """
+    places: dict[str, int] = {}
+    for at, word in enumerate(words):
+        places[word] = places.get(word, 0) | 1 << at
+    row = full = (1 << len(words)) - 1
+    for other in others:
+        met = row & places.get(other, 0)
+        row = ((row + met) | (row - met)) & full
+    return len(words) - row.bit_count()
 
 
 def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[str]) -> CorpusScore:
@@ -189,125 +192,81 @@ def corpus_bleu(said: Sequence[str], truths: Sequence[str], languages: Sequence[
 
     Each language is tokenised as it needs; with several tokenizers the value is the mean weighted by answers.
     """
-    from sacrebleu.metrics.bleu import BLEU
-
     parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for hypothesis, reference, language in zip(said, truths, languages, strict=True):
-        parts[_bleu_tokenizer(language)].append((hypothesis, reference))
-    total, signatures = 0.0, []
-    for tokenizer, pairs in sorted(parts.items()):
-        bleu = BLEU(tokenize=tokenizer)
-        total += _corpus_score(bleu, tokenizer, pairs) * len(pairs)
-        signatures.append(str(bleu.get_signature()))
-    return CorpusScore(value=total / len(said) if said else None, n=len(said), signatures=signatures)
+        parts[bleu_tokenizer(language)].append((hypothesis, reference))
+    return bleu_of({
+        name: (len(pairs), bleu_statistics([s for s, _ in pairs], [t for _, t in pairs], name).sum(axis=0))
+        for name, pairs in sorted(parts.items())
+    })  # fmt: skip
 
 
 def corpus_chrf(said: Sequence[str], truths: Sequence[str]) -> CorpusScore:
     """Return corpus chrF2++ (Popovic 2017: letters up to six in a row, words up to two), 0 to 1."""
+    return chrf_of(len(said), chrf_statistics(said, truths).sum(axis=0) if said else np.zeros(CHRF_WIDTH))
+
+
+FloatArray = NDArray[np.float64]
+
+BLEU_WIDTH = 10
+"""Both lengths, and matches and totals of one to four words in a row."""
+CHRF_WIDTH = 24
+"""Totals of both sides and matches of one to six letters and one to two words in a row."""
+
+
+def bleu_statistics(said: Sequence[str], truths: Sequence[str], tokenizer: str) -> FloatArray:
+    """Return what sacrebleu's BLEU counts in each answer, (answers, BLEU_WIDTH); corpus BLEU is made from the sums.
+
+    `corpus_score` itself would take every text apart again for each of its subsets, most of the time that scoring
+    takes. The two inner methods have been there since sacrebleu 2.0, and a test compares with the outer one.
+    """
+    return np.array(_bleu(tokenizer)._extract_corpus_statistics(said, [truths]), dtype=float).reshape(-1, BLEU_WIDTH)
+
+
+def chrf_statistics(said: Sequence[str], truths: Sequence[str]) -> FloatArray:
+    """Return what sacrebleu's chrF2++ counts in each answer, (answers, CHRF_WIDTH)."""
+    return np.array(_chrf()._extract_corpus_statistics(said, [truths]), dtype=float).reshape(-1, CHRF_WIDTH)
+
+
+def bleu_of(sums: Mapping[str, tuple[int, FloatArray]]) -> CorpusScore:
+    """Return BLEU from the number of answers and the sum of their statistics by tokenizer, in that order."""
+    num = sum(count for count, _ in sums.values())
+    total = sum(_score(_bleu(name), part) * count for name, (count, part) in sums.items())
+    signatures = [str(_bleu(name).get_signature()) for name in sums]
+    return CorpusScore(value=total / num if num else None, n=num, signatures=signatures)
+
+
+def chrf_of(num: int, total: FloatArray) -> CorpusScore:
+    """Return chrF2++ from the number of answers and the sum of their statistics."""
+    if not num:
+        return CorpusScore(value=None, n=0, signatures=[])
+    return CorpusScore(value=_score(_chrf(), total), n=num, signatures=[str(_chrf().get_signature())])
+
+
+def _score(metric: "Metric", total: FloatArray) -> float:
+    # sacrebleu gives 100.00000000000004 for a perfect corpus
+    return min(metric._aggregate_and_compute([[int(count) for count in total]]).score / 100, 1.0)
+
+
+@cache
+def _bleu(tokenizer: str) -> "BLEU":
+    from sacrebleu.metrics.bleu import BLEU
+
+    bleu = BLEU(tokenize=tokenizer)
+    bleu.num_refs = 1
+    return bleu
+
+
+@cache
+def _chrf() -> "CHRF":
     from sacrebleu.metrics.chrf import CHRF
 
-    if not said:
-        return CorpusScore(value=None, n=0, signatures=[])
     chrf = CHRF(word_order=2)
-    score = _corpus_score(chrf, "chrf", list(zip(said, truths, strict=True)))
-    return CorpusScore(value=score, n=len(said), signatures=[str(chrf.get_signature())])
+    chrf.num_refs = 1
+    return chrf
 
 
-_SEGMENTS: dict[tuple[str, str, str], list[float]] = {}
-_MAX_SEGMENTS = 2**17
-"""Statistics of answers, 200 bytes each; each is counted in the whole, in its type and in its language."""
-
-
-def _corpus_score(metric: "Metric", name: str, pairs: Sequence[tuple[str, str]]) -> float:
-    """Return a corpus score from the sums of its segments' statistics, as `Metric.corpus_score` itself adds them up.
-
-    That method takes every text apart again at each call, most of the time that scoring takes; the two inner methods
-    have been there since sacrebleu 2.0, and a test compares with the outer one.
-    """
-    found: list[list[float]] = []
-    for said, truth in pairs:
-        statistics = _SEGMENTS.get((name, said, truth))
-        if statistics is None:
-            (statistics,) = metric._extract_corpus_statistics([said], [[truth]])
-            if len(_SEGMENTS) >= _MAX_SEGMENTS:
-                _SEGMENTS.clear()
-            _SEGMENTS[name, said, truth] = statistics
-        found.append(statistics)
-    metric.num_refs = 1
-    # sacrebleu gives 100.00000000000004 for a perfect corpus
-    return min(metric._aggregate_and_compute(found).score / 100, 1.0)
-
-
-def _bleu_tokenizer(language: str) -> str:
+def bleu_tokenizer(language: str) -> str:
+    """Return the name of sacrebleu's tokenizer for a language."""
     family = language.lower().split("-")[0]
     return "zh" if family == "zh" else "char" if family in ("ja", "th", "lo", "km", "my") else "13a"
-
-
-def item_scores(
-    named: Sequence[frozenset[str]], there: Sequence[frozenset[str]], groups: Sequence[str], *, draws: int = DRAWS
-) -> ItemScores:
-    """Return micro precision, recall and F1 of named items; null where nothing is there and nothing was named."""
-    hits = [len(a & b) for a, b in zip(named, there, strict=True)]
-    num_named, num_there = sum(map(len, named)), sum(map(len, there))
-    both = [len(a) + len(b) for a, b in zip(named, there, strict=True)]
-    return ItemScores(
-        precision=sum(hits) / num_named if num_named else None,
-        recall=sum(hits) / num_there if num_there else None,
-        f1=ratio_over_groups([2 * count for count in hits], both, groups, num_there, draws=draws),
-    )
-
-
-def score_answers(answers: Sequence[AnswerRecord], groups: Sequence[str], *, draws: int = DRAWS) -> TextScores:
-    """Return all text metrics of some answers.
-
-    Args:
-        answers: In any order; the numbers do not depend on it.
-        groups: The bag that each answer is about.
-        draws: Of the bootstrap.
-    """
-    judged = [_judged(a.said, a.short_truth, a.truth, a.language) for a in answers]
-    long = [k for k, each in enumerate(judged) if each.is_long]
-    listing = [
-        k for k, a in enumerate(answers) if a.question_type in LISTING_TYPES and a.short_truth not in ("yes", "no")
-    ]
-    counted = np.array([[1.0, 1.0, each.is_long, 1.0] for each in judged]).reshape(-1, 4)
-    values = np.array([[e.exact, e.lenient, e.rouge * e.is_long, e.rouge] for e in judged], dtype=float).reshape(-1, 4)
-    sizes = [len(answers), len(answers), len(long), len(answers)]
-    exact, lenient, rouge, rouge_all = ratios_over_groups(values, counted, groups, sizes, draws=draws)
-    said, truths = [answers[k].said for k in long], [answers[k].truth for k in long]
-    return TextScores(
-        num_questions=len(answers),
-        num_unreadable=sum(a.failure is not None for a in answers),
-        exact_match=exact,
-        lenient_match=lenient,
-        item_f1=item_scores(
-            [_named(answers[k]) for k in listing],
-            [_there(answers[k]) for k in listing],
-            [groups[k] for k in listing],
-            draws=draws,
-        )
-        if listing
-        else None,
-        bleu=corpus_bleu(said, truths, [answers[k].language for k in long]),
-        chrf=corpus_chrf(said, truths),
-        rouge_l=rouge,
-        rouge_l_all=rouge_all,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    exact: bool
-    lenient: bool
-    rouge: float
-    is_long: bool
-
-
-@lru_cache(maxsize=2**15)  # short answers repeat, and each is scored whole, by its type and by its language
-def _judged(said: str, short_truth: str, truth: str, language: str) -> _Judged:
-    return _Judged(
-        exact=is_exact(said, short_truth, truth),
-        lenient=is_lenient(said, short_truth, truth, language),
-        rouge=rouge_l(said, truth),
-        is_long=is_long(truth),
-    )

@@ -3,7 +3,7 @@
 lmms-eval reads a YAML that names a data set, and functions in a Python file beside it; here the data set is a JSON
 Lines file in the folder with the paths of copied images. VLMEvalKit reads one TSV with images in base64. Both then ask
 the same questions as `xray-vqa evaluate`. Formats: lmms-eval's docs/task_guide.md (checked with the loader of 0.7.3),
-VLMEvalKit's docs/en/Development.md.
+VLMEvalKit's docs/en/Development.md (checked with the loader of ms-vlmeval 0.0.20, which is its code).
 """
 
 import base64
@@ -20,6 +20,9 @@ from xray_vqa.core.records import VQAPair
 from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.evaluation.suites.letters import options_of
 from xray_vqa.evaluation.testset import dataset_of
+
+_NO_VALUE = frozenset({"None", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan"})
+"""Answers that pandas, which reads the TSV, would take for a missing value."""
 
 ToolFormat = Literal["lmms-eval", "vlmevalkit"]
 FORMATS: tuple[ToolFormat, ...] = ("lmms-eval", "vlmevalkit")
@@ -149,10 +152,16 @@ def _row(number: int, pair: VQAPair) -> dict[str, str | int]:
 
 
 def _write_tsv(pairs: Sequence[VQAPair], root: Path, output: Path) -> None:
-    """One line a question. A repeated image is the index of the line that has it, as VLMEvalKit's own files do."""
+    """One line a question. A repeated image is the index of the line that has it, as VLMEvalKit's own files do.
+
+    Options have columns only where all questions have some: VLMEvalKit takes a file with columns A and B for multiple
+    choice, every line of it. Elsewhere they stay in the question's text.
+    """
     if output.suffix != ".tsv":
         raise ConfigError(f"output {output}: VLMEvalKit reads a .tsv file")
     lettered = [options_of(pair.question) for pair in pairs]
+    if not all(lettered):
+        lettered = [{} for _ in pairs]
     letters = sorted({letter for options in lettered for letter in options})
     columns = ["index", "image", "question", *letters, "answer", "category", "split"]
     first_with: dict[str, int] = {}
@@ -170,8 +179,9 @@ def _write_tsv(pairs: Sequence[VQAPair], root: Path, output: Path) -> None:
 
 
 def _tsv_row(number: int, pair: VQAPair, image: str, options: Mapping[str, str]) -> dict[str, str | int]:
-    question = " ".join(pair.question.split()) if not options else pair.question.split("\n")[0]
+    answer = pair.metadata.short_answer or pair.answer
     return {
-        "index": number, "image": image, "question": question, **options,
-        "answer": pair.metadata.short_answer or pair.answer, "category": pair.metadata.question_type, "split": "test",
+        "index": number, "image": image, "question": pair.question.split("\n")[0] if options else pair.question,
+        **options, "answer": f"{answer}." if answer in _NO_VALUE else answer, "category": pair.metadata.question_type,
+        "split": "test",
     }  # fmt: skip
