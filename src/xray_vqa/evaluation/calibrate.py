@@ -255,8 +255,8 @@ def fit_calibration(
 ) -> Calibration:
     """Return the calibration of an engine from its predictions on the development scans.
 
-    A category that the model does not cover or the dataset does not annotate gets no threshold, and none that could
-    prove a wanted Pd where so few bags hold it.
+    A category that the model does not cover or the dataset does not annotate gets no threshold; nor does one that too
+    few bags hold to prove a wanted Pd.
 
     Raises:
         DatasetError: The model covers categories, and none of them is among the scans with a usable score. A
