@@ -19,6 +19,8 @@ from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction, ScoreRec
 from xray_vqa.evaluation.testset import dataset_of
 from xray_vqa.inference.engine import Answer, Engine, EngineInfo, Reading
 
+BLIND_TOGETHER = 8
+"""Scans at once: their questions about one grey image are answered side by side, which is most of the cost."""
 GREY = (128, 128, 128)
 TOKEN_SIDE = 28
 """Pixels that a visual token of Qwen2.5-VL is wide and high."""
@@ -28,7 +30,8 @@ class BlindEngine:
     """The same engine shown a grey image of about the scan's size: size and shape may give something away too.
 
     Sides are rounded to whole visual tokens, as the model's own resizing does, so that a set with as many sizes as
-    scans has few different images. Equal images have equal readings and answers, so each is made once.
+    scans has few different images. Equal images have equal readings and answers, so each is made once, and
+    those to questions about one image together.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -60,14 +63,20 @@ class BlindEngine:
         self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
     ) -> list[list[Answer]]:
         sizes = [whole_tokens(image.size) for image in images]
-        return [self._ask_one(size_wh, asked, max_tokens) for size_wh, asked in zip(sizes, questions, strict=True)]
-
-    def _ask_one(self, shown_wh: tuple[int, int], questions: Sequence[str], max_tokens: int) -> list[Answer]:
-        new = [q for q in dict.fromkeys(questions) if (shown_wh, q, max_tokens) not in self._answers]
+        new: dict[tuple[int, int], dict[str, None]] = {}
+        for size_wh, asked in zip(sizes, questions, strict=True):
+            for question in asked:
+                if (size_wh, question, max_tokens) not in self._answers:
+                    new.setdefault(size_wh, {})[question] = None
         if new:
-            (answers,) = self._engine.ask([Image.new("RGB", shown_wh, GREY)], [new], max_tokens)
-            self._answers |= {(shown_wh, q, max_tokens): answer for q, answer in zip(new, answers, strict=True)}
-        return [self._answers[shown_wh, question, max_tokens] for question in questions]
+            greys = [Image.new("RGB", size_wh, GREY) for size_wh in new]
+            answers = self._engine.ask(greys, [list(asked) for asked in new.values()], max_tokens)
+            for (size_wh, asked), said in zip(new.items(), answers, strict=True):
+                self._answers |= {(size_wh, q, max_tokens): answer for q, answer in zip(asked, said, strict=True)}
+        return [
+            [self._answers[size_wh, question, max_tokens] for question in asked]
+            for size_wh, asked in zip(sizes, questions, strict=True)
+        ]
 
     def close(self) -> None:
         self._engine.close()

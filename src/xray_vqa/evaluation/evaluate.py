@@ -19,7 +19,7 @@ from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import Strict
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError, DatasetError
-from xray_vqa.evaluation.baselines import BlindEngine, fit_majority, training_pairs_beside
+from xray_vqa.evaluation.baselines import BLIND_TOGETHER, BlindEngine, fit_majority, training_pairs_beside
 from xray_vqa.evaluation.calibrate import CalibrationAim, fit_calibration, save_calibration
 from xray_vqa.evaluation.predict import Variant, predict, predictions_name, read_predictions
 from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
@@ -120,8 +120,8 @@ def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Polic
         size = settings.batch_size
         predict(engine, info, data, settings.predictions_path("model"), point, batch_size=size)
         if settings.blind:
-            blind = BlindEngine(engine)
-            predict(blind, info, data, settings.predictions_path("blind"), point, variant="blind")
+            blind, path = BlindEngine(engine), settings.predictions_path("blind")
+            predict(blind, info, data, path, point, variant="blind", batch_size=max(size, BLIND_TOGETHER))
     baseline = settings.baseline_model()
     if baseline:
         with running(settings.engine, baseline, settings.device) as (engine, info):

@@ -200,6 +200,7 @@ class Remembers(ScriptedEngine):
     def __init__(self, *readings: ScriptedReading) -> None:
         super().__init__(readings or [ScriptedReading()], answer="No.")
         self.shown: list[Image.Image] = []
+        self.asked: list[list[str]] = []
 
     def read(self, images, categories, place_from):
         self.shown += images
@@ -207,6 +208,7 @@ class Remembers(ScriptedEngine):
 
     def ask(self, images, questions, max_tokens=64):
         self.shown += images
+        self.asked += questions
         return super().ask(images, questions, max_tokens)
 
 
@@ -220,6 +222,16 @@ def test_the_blind_engine_shows_grey_images_of_about_the_same_size():
     assert len(engine.shown) == 2  # equal images have equal readings
     assert {image.size for image in engine.shown} == {(56, 28)}  # whole visual tokens
     assert all(image.getcolors() == [(56 * 28, (128, 128, 128))] for image in engine.shown)
+
+
+def test_blind_questions_about_several_scans_of_a_size_are_asked_at_once():
+    engine = Remembers()
+    asked = [["a", "b"], ["b", "c"], ["a"], []]
+    scans = [Image.new("RGB", size) for size in ((56, 28), (57, 29), (84, 84), (56, 28))]
+    said = BlindEngine(engine).ask(scans, asked)
+    assert [len(answers) for answers in said] == [2, 2, 1, 0]
+    assert [image.size for image in engine.shown] == [(56, 28), (84, 84)]
+    assert engine.asked == [["a", "b", "c"], ["a"]]
 
 
 def test_scans_of_nearly_one_size_share_a_blind_reading_and_each_has_its_boxes_in_its_own_pixels():
