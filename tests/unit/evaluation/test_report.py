@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from prediction_samples import make_header, make_prediction
+from prediction_samples import IDENTITY, make_header, make_prediction
 
 from xray_vqa.config.loading import load_policy
+from xray_vqa.core.calibration import Calibration
 from xray_vqa.core.manifest import make_manifest
 from xray_vqa.evaluation.report import choose_scans, page, write_report
 from xray_vqa.evaluation.report.about import about_run
@@ -161,6 +162,16 @@ def test_the_page_and_the_tables_say_whether_the_scans_are_simulated(tmp_path, s
     assert page.count('"tag">SIMULATED') == (len(scans) if source.startswith("synth/") else 0)
     tables = write_markdown(tmp_path / "report.md", results, about=about).read_text()
     assert ("SIMULATED SCANS" in tables) == source.startswith("synth/")
+
+
+def test_real_scans_read_by_thresholds_of_simulated_ones_are_called_so(tmp_path):
+    calibration = Calibration(identity=IDENTITY, thresholds={}, measured_on="sim", num_scans=9, simulated=True)
+    header = make_header()
+    header = header.model_copy(update={"point": header.point.model_copy(update={"calibration": calibration})})
+    predictions = from_source("lab")
+    results = score(predictions, header, make_manifest("predict"))
+    text = write_report(tmp_path / "report.html", results, about=about_run(predictions, header, [])).read_text()
+    assert ">calibrated on simulated scans<" in text
 
 
 def test_what_is_said_where_something_else_is_there_is_counted():
