@@ -11,6 +11,7 @@ any moment, the same command goes on from --work-dir.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -79,7 +80,8 @@ def outcomes(predictions: Sequence[ScanPrediction], calibration: Calibration) ->
     counts = {kind: {"flagged": 0, "unsure": 0, "neither": 0} for kind in ("clean", "threat")}
     for prediction in predictions:
         states = []
-        for name, threshold in calibration.thresholds.items():
+        for name in prediction.annotated_categories:
+            threshold = calibration.thresholds.get(name, math.inf)
             score = calibration.correct(prediction.probability(name) or 0.0)
             unsure = not calibration.may_clear(name) or calibration.is_unsure(name, score, threshold)
             states.append("flagged" if score >= threshold else "unsure" if unsure else "neither")

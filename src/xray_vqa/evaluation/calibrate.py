@@ -308,7 +308,7 @@ def fit_calibration(
             f"{', '.join(few)}"
         )
     calibration = correction.model_copy(update={"thresholds": thresholds, "unsure_from": known})
-    notes.append(_outcome(raw, corrected, usable, calibration))
+    notes.append(_outcome(raw, corrected, usable, covered, calibration))
     return calibration.model_copy(update={"notes": notes})
 
 
@@ -359,19 +359,21 @@ def _proving_thresholds(
     return {raw.categories[c]: threshold for c, threshold in found.items() if threshold is not None}, notes
 
 
-def _outcome(raw: ScoreTable, corrected: FloatArray, usable: BoolArray, calibration: Calibration) -> str:
+def _outcome(
+    raw: ScoreTable, corrected: FloatArray, usable: BoolArray, covered: Sequence[int], calibration: Calibration
+) -> str:
     """What becomes of the development scans that the calibration was fitted on, in words."""
-    columns = [c for c, name in enumerate(raw.categories) if name in calibration.thresholds]
-    limits = np.array([calibration.thresholds[raw.categories[c]] for c in columns])
-    doubts = np.array([calibration.unsure_from.get(raw.categories[c], 0.0) for c in columns])
-    scores = np.where(usable, corrected, np.nan)[:, columns]
+    names = [raw.categories[column] for column in covered]
+    limits = np.array([calibration.thresholds.get(name, np.inf) for name in names])
+    doubts = np.array([calibration.unsure_from[name] if calibration.may_clear(name) else 0.0 for name in names])
+    scores = np.where(usable, corrected, np.nan)[:, covered]
     flagged = (scores >= limits).any(axis=1)
     unsure = (scores >= doubts).any(axis=1) & ~flagged
+    threat = raw.present[:, covered].any(axis=1)
     clean = ~raw.present.any(axis=1) & ~raw.unlisted
-    threat = raw.present[:, columns].any(axis=1)
     return (
         f"of {int(clean.sum())} clean development scans these thresholds flag {int((clean & flagged).sum())} and leave "
-        f"{int((clean & unsure).sum())} more unsure; of {int(threat.sum())} with an item that has a threshold "
+        f"{int((clean & unsure).sum())} more unsure; of {int(threat.sum())} with an item "
         f"{int((threat & flagged).sum())} and {int((threat & unsure).sum())}"
     )
 

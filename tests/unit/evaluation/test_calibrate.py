@@ -293,3 +293,10 @@ def test_what_becomes_of_the_development_scans_is_said():
     flagged, unsure = told.split()[-3::2]
     assert lower_bound(int(flagged), 40) >= 0.5
     assert int(flagged) + int(unsure) >= 38  # at most floor(0.05 * 41) - 1 lie below the limit
+
+
+def test_where_no_threshold_can_clear_every_unflagged_development_scan_is_told_as_unsure():
+    aim = CalibrationAim(target_pd=0.9)
+    calibration = fit_calibration(development(20, 60), make_info(("Gun",)), "toy", simulated=False, aim=aim)
+    told = "of 60 clean development scans these thresholds flag 0 and leave 60 more unsure; of 20 with an item 0 and 20"
+    assert calibration.notes[-1] == told
