@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from PIL import Image
 from xray_vqa.cli.main import main
 from xray_vqa.core.calibration import read_calibration
 from xray_vqa.core.manifest import make_manifest, read_manifest, write_manifest
-from xray_vqa.evaluation.evaluate import EvaluationSettings, base_of_adapter
+from xray_vqa.errors import DatasetError
+from xray_vqa.evaluation.evaluate import EvaluationSettings, base_of_adapter, calibrate_trained
+from xray_vqa.modeling.loading import NANO_DIR
+from xray_vqa.training.inputs.scans import read_training_data
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TEST, NUM_TRAIN = 8, 60
@@ -321,6 +325,35 @@ def test_calibration_is_written_beside_the_model_before_predicting(workplace):
         calibration.thresholds["Knife"], abs=1e-6
     )
     assert scored["screening"]["categories"]["Knife"]["threshold_from"] == "calibration"
+
+
+def test_a_trained_model_is_calibrated_on_exactly_what_its_run_held_out(workplace):
+    # Pairs about two thirds of the scans, of which a tenth is held out: not the same scans as a tenth of all.
+    pairs, fewer = workplace / "data/stcray_vqa_train.jsonl", workplace / "data/fewer.jsonl"
+    fewer.write_text("".join(pairs.read_text().splitlines(keepends=True)[: 2 * 40]))
+    write_manifest(fewer, read_manifest(pairs))
+    shutil.copytree(NANO_DIR, "model")
+    Path("model/calibration.json").unlink()
+    calibrate_trained(Path("model"), fewer)
+    held_out = {scan.image_path.name for scan in read_training_data(fewer).development}
+    predicted = [json.loads(line) for line in Path("model/calibration/development.jsonl").read_text().splitlines()]
+    assert {Path(line["image_path"]).name for line in predicted} == held_out
+    calibration = read_calibration(Path("model"))
+    assert calibration is not None
+    assert calibration.num_scans == len(held_out) == 4
+    assert not calibration.may_clear("Knife")  # two bags prove nothing
+    with pytest.raises(DatasetError, match="calibration never sees"):
+        calibrate_trained(Path("model"), fewer, workplace / "data/stcray_vqa_val.jsonl")
+
+
+def test_thresholds_for_a_wanted_pd_are_given_only_where_the_bags_prove_it(workplace):
+    write_script(workplace, [{"probabilities": {"Knife": 0.9}}, {}])
+    assert evaluate("--calibrate", "--target-pd", "0.9", "--calibration-method", "isotonic") == 0
+    calibration = read_calibration(workplace)
+    assert calibration is not None
+    assert (calibration.target_pd, calibration.thresholds) == (0.9, {})
+    assert calibration.knots
+    assert any("29 are needed" in note and "Knife (3)" in note for note in calibration.notes)
 
 
 def test_a_calibration_says_that_simulated_scans_are_among_those_it_was_fitted_on(workplace):

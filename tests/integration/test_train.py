@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(tiny_model
 
 def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path):
     output = tmp_path / "out"
-    done = run(*command(tiny_model_dir, pairs_path, output))
+    done = run(*command(tiny_model_dir, pairs_path, output, "calibrate=true"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(output)
     assert list((output / "logs").glob("events.out.tfevents.*"))
@@ -78,6 +78,7 @@ def test_a_run_leaves_what_its_user_expects(tiny_model_dir, pairs_path, tmp_path
     assert card is not None
     assert card.covered_categories == list(read_card(tiny_model_dir).covered_categories)  # type: ignore[union-attr]
     assert read_manifest(output).counts["images"] == 11  # a tenth, here one, is held out
+    assert "not calibrated: nothing to calibrate on" in done.stderr  # its scores cannot be read
     apart, merged = (load_model(str(output), device="cpu", merge=merge) for merge in (False, True))
     ids = torch.arange(20, 60)[None]
     with torch.no_grad():

@@ -12,7 +12,8 @@ from xray_vqa.cli.arguments import positive_count
 EPILOG = """\
 examples:
   xray-vqa evaluate                                    the guide's model on the guide's test file
-  xray-vqa evaluate --model nano --calibrate           thresholds from development scans first
+  xray-vqa evaluate --calibrate                        thresholds from development scans first
+  xray-vqa evaluate --calibrate --target-pd 0.9        thresholds that prove this Pd, where the scans can
   xray-vqa evaluate --baseline Qwen/Qwen2.5-VL-7B-Instruct --report results/evaluation.html
   CUDA_VISIBLE_DEVICES=2 xray-vqa evaluate predict --shard 3/8   one of eight parts; `score` joins them
   xray-vqa evaluate score                              score again what was predicted, in seconds
@@ -29,6 +30,14 @@ def shard(text: str) -> tuple[int, int]:
     if not 1 <= number <= total:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N")
     return number, total
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="first fit calibration and thresholds on the development scans and write them beside the weights",
     )
+    aim = parser.add_argument_group("what --calibrate aims at").add_argument
+    aim("--calibration-method", choices=("temperature", "isotonic"), default="temperature",
+        help="how probabilities are corrected; isotonic needs a thousand scores (default %(default)s)")  # fmt: skip
+    aim("--target-pd", type=share, metavar="PD",
+        help="thresholds that prove this Pd of each category, where enough bags hold it")  # fmt: skip
+    aim("--confidence", type=share, default=0.95, metavar="C", help="of that proof (default %(default)s)")
+    aim("--target-pfa", type=share, default=0.2, metavar="PFA",
+        help="without --target-pd: share of clean bags that may be flagged (default %(default)s)")  # fmt: skip
+    aim("--unsure-error", type=share, default=0.05, metavar="E",
+        help="share of bags with an item that may score below what is called unsure (default %(default)s)")  # fmt: skip
     add(
         "--baseline",
         metavar="MODEL",
@@ -107,10 +126,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and score, and print what came out."""
+    from xray_vqa.evaluation.calibrate import CalibrationAim
     from xray_vqa.evaluation.evaluate import EvaluationSettings, evaluate, flat_keys
     from xray_vqa.evaluation.table import format_table
 
-    settings = EvaluationSettings(**{name: getattr(args, name) for name in EvaluationSettings.model_fields})
+    aim = CalibrationAim(
+        method=args.calibration_method,
+        target_pd=args.target_pd,
+        confidence=args.confidence,
+        target_pfa=args.target_pfa,
+        unsure_error=args.unsure_error,
+    )
+    options = {name: getattr(args, name) for name in EvaluationSettings.model_fields if name != "aim"}
+    settings = EvaluationSettings(**options, aim=aim)
     results = evaluate(settings, args.stage)
     if results is not None:
         print(format_table(results), file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -17,13 +18,15 @@ import yaml
 from xray_vqa.config.loading import load_config
 from xray_vqa.config.train import PretrainConfig, TrainConfig
 from xray_vqa.core.records import ScanRecord
-from xray_vqa.errors import ConfigError
+from xray_vqa.errors import ConfigError, DatasetError, ModelUnavailable
 
 if TYPE_CHECKING:
     from xray_vqa.evaluation.examiner import DevelopmentExaminer
     from xray_vqa.modeling.chat import PromptEncoder
     from xray_vqa.modeling.processor import Processor
     from xray_vqa.training.pretraining.stream import QuestionWriter
+
+logger = logging.getLogger(__name__)
 
 EPILOG = """\
 examples:
@@ -61,8 +64,26 @@ def run(args: argparse.Namespace) -> int:
 
     output_dir = finetune(config, checkpoint, dry_run=args.dry_run, find_examiner=find_examiner)
     if output_dir is not None and os.environ.get("RANK", "0") == "0":
+        if config.calibrate:
+            _calibrate(config, output_dir)
         print(output_dir)
     return 0
+
+
+def _calibrate(config: TrainConfig, output_dir: Path) -> None:
+    """Write the calibration of what was trained. Without one it clears no bag, and the weights stand all the same."""
+    import gc
+
+    import torch
+
+    from xray_vqa.evaluation.evaluate import calibrate_trained
+
+    gc.collect()  # the model that was trained goes before it is loaded as it will be served
+    torch.cuda.empty_cache()
+    try:
+        calibrate_trained(output_dir, config.train_file, config.eval_file)
+    except (DatasetError, ModelUnavailable) as error:
+        logger.warning("not calibrated: %s; it clears no bag before `xray-vqa evaluate --calibrate`", error)
 
 
 def _sort_words(args: argparse.Namespace) -> tuple[Path, Path | None, list[str]]:

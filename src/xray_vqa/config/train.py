@@ -159,6 +159,9 @@ class TrainConfig(Strict):
     """Folder for images decoded and resized once, shared by runs and processes: 0.6 MB each at 448 pixels square."""
     max_left_out: float = Field(default=0.01, ge=0, le=1)
     """Share of the scans that a run may do without because they are faulty; more of them stop it before it starts."""
+    calibrate: bool = True
+    """At the end, fit probabilities and thresholds on the scans that were held out and write them beside the weights,
+    as `xray-vqa evaluate --calibrate` does with more choices."""
     seed: int = 42
     deepspeed: Path | None = None
     """A DeepSpeed configuration; needs the extra `deepspeed`."""

@@ -6,7 +6,7 @@ same model on a grey picture, and over whoever always gives the commonest answer
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -19,11 +19,20 @@ from xray_vqa.evaluation.records import OperatingPoint, ScanPrediction, ScoreRec
 from xray_vqa.evaluation.testset import dataset_of
 from xray_vqa.inference.engine import Answer, Engine, EngineInfo, Reading
 
+BLIND_TOGETHER = 8
+"""Scans at once: their questions about one grey image are answered side by side, which is most of the cost."""
 GREY = (128, 128, 128)
+TOKEN_SIDE = 28
+"""Pixels that a visual token of Qwen2.5-VL is wide and high."""
 
 
 class BlindEngine:
-    """The same engine shown a grey image of the scan's size. Equal images have equal readings, so each is made once."""
+    """The same engine shown a grey image of about the scan's size: size and shape may give something away too.
+
+    Sides are rounded to whole visual tokens, as the model's own resizing does, so that a set with as many sizes as
+    scans has few different images. Equal images have equal readings and answers, so each is made once, and
+    those to questions about one image together.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,25 +50,42 @@ class BlindEngine:
     def _read_one(
         self, size_wh: tuple[int, int], categories: tuple[str, ...], place_from: Mapping[str, float]
     ) -> Reading:
-        key = (size_wh, categories, tuple(sorted(place_from.items())))
+        shown_wh = whole_tokens(size_wh)
+        key = (shown_wh, categories, tuple(sorted(place_from.items())))
         if key not in self._readings:
-            (self._readings[key],) = self._engine.read([Image.new("RGB", size_wh, GREY)], categories, place_from)
-        return self._readings[key]
+            (self._readings[key],) = self._engine.read([Image.new("RGB", shown_wh, GREY)], categories, place_from)
+        reading = self._readings[key]
+        factors = size_wh[0] / shown_wh[0], size_wh[1] / shown_wh[1]
+        boxes = {name: tuple(box.scaled(*factors) for box in places) for name, places in reading.boxes.items()}
+        return replace(reading, boxes=boxes)
 
     def ask(
         self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
     ) -> list[list[Answer]]:
-        return [self._ask_one(image, asked, max_tokens) for image, asked in zip(images, questions, strict=True)]
-
-    def _ask_one(self, image: Image.Image, questions: Sequence[str], max_tokens: int) -> list[Answer]:
-        new = [q for q in dict.fromkeys(questions) if (image.size, q, max_tokens) not in self._answers]
+        sizes = [whole_tokens(image.size) for image in images]
+        new: dict[tuple[int, int], dict[str, None]] = {}
+        for size_wh, asked in zip(sizes, questions, strict=True):
+            for question in asked:
+                if (size_wh, question, max_tokens) not in self._answers:
+                    new.setdefault(size_wh, {})[question] = None
         if new:
-            (answers,) = self._engine.ask([Image.new("RGB", image.size, GREY)], [new], max_tokens)
-            self._answers |= {(image.size, q, max_tokens): answer for q, answer in zip(new, answers, strict=True)}
-        return [self._answers[image.size, question, max_tokens] for question in questions]
+            greys = [Image.new("RGB", size_wh, GREY) for size_wh in new]
+            answers = self._engine.ask(greys, [list(asked) for asked in new.values()], max_tokens)
+            for (size_wh, asked), said in zip(new.items(), answers, strict=True):
+                self._answers |= {(size_wh, q, max_tokens): answer for q, answer in zip(asked, said, strict=True)}
+        return [
+            [self._answers[size_wh, question, max_tokens] for question in asked]
+            for size_wh, asked in zip(sizes, questions, strict=True)
+        ]
 
     def close(self) -> None:
         self._engine.close()
+
+
+def whole_tokens(size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Return a size with both sides rounded to multiples of `TOKEN_SIDE`, one at least."""
+    width, height = (TOKEN_SIDE * max(1, round(side / TOKEN_SIDE)) for side in size_wh)
+    return width, height
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Literal
 
 from xray_vqa.config.loading import load_policy
+from xray_vqa.core.calibration import CALIBRATION_NAME
 from xray_vqa.core.jsonl import read_json, write_json
 from xray_vqa.core.manifest import make_manifest, sha256_file, write_manifest
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import Strict
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ConfigError, DatasetError
-from xray_vqa.evaluation.baselines import BlindEngine, fit_majority, training_pairs_beside
-from xray_vqa.evaluation.calibrate import fit_calibration, save_calibration
+from xray_vqa.evaluation.baselines import BLIND_TOGETHER, BlindEngine, fit_majority, training_pairs_beside
+from xray_vqa.evaluation.calibrate import CalibrationAim, fit_calibration, save_calibration
 from xray_vqa.evaluation.predict import Variant, predict, predictions_name, read_predictions
 from xray_vqa.evaluation.records import OperatingPoint, PredictionsHeader, ScanPrediction
 from xray_vqa.evaluation.results import EvaluationResults
 from xray_vqa.evaluation.score import Contender, rounded, score
 from xray_vqa.evaluation.shards import join_shards, part_of, shard_path
-from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_test_set
+from xray_vqa.evaluation.testset import EvaluationSet, load_development_set, load_held_out, load_test_set
 from xray_vqa.evaluation.trust import check_complete, find_leakage, note_on_near_copies, notes_on_classes
 from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
@@ -57,6 +58,8 @@ class EvaluationSettings(Strict):
     shard: tuple[int, int] | None = None
     """(i, n): predict the i-th of n parts alone, i from 1."""
     calibrate: bool = False
+    aim: CalibrationAim = CalibrationAim()
+    """What a calibration is to be good for."""
     max_samples: int | None = None
     max_images: int | None = None
     batch_size: int = 1
@@ -115,13 +118,13 @@ def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Polic
     logger.info("%d scans, %d questions from %s", len(data.scans), data.num_questions, settings.test_file)
     with running(settings.engine, settings.model, settings.device) as (engine, info):
         if settings.calibrate:
-            info = calibrate(settings, engine, info, data.root, policy)
+            info = calibrate(settings, engine, info, load_development_set(data.root), policy)
         point = OperatingPoint.of(info, policy, categories)
         size = settings.batch_size
         predict(engine, info, data, settings.predictions_path("model"), point, batch_size=size)
         if settings.blind:
-            blind = BlindEngine(engine)
-            predict(blind, info, data, settings.predictions_path("blind"), point, variant="blind")
+            blind, path = BlindEngine(engine), settings.predictions_path("blind")
+            predict(blind, info, data, path, point, variant="blind", batch_size=max(size, BLIND_TOGETHER))
     baseline = settings.baseline_model()
     if baseline:
         with running(settings.engine, baseline, settings.device) as (engine, info):
@@ -130,20 +133,34 @@ def predict_all(settings: EvaluationSettings, data: EvaluationSet, policy: Polic
             predict(engine, info, data, path, point, variant="untuned", batch_size=size)
 
 
-def calibrate(settings: EvaluationSettings, engine: Engine, info: EngineInfo, root: Path, policy: Policy) -> EngineInfo:
-    """Fit a calibration on the development scans, write it beside the weights and return what runs with it in force."""
-    data = load_development_set(root)
+def calibrate(
+    settings: EvaluationSettings, engine: Engine, info: EngineInfo, data: EvaluationSet, policy: Policy
+) -> EngineInfo:
+    """Fit a calibration on development scans, write it beside the weights and return what runs with it in force."""
     without = replace(info, calibration=None)
     point = OperatingPoint.of(without, policy, data.annotated)
     path = settings.predictions_path("development")
     size = settings.batch_size
     predictions = predict(engine, without, data, path, point, variant="development", place=False, batch_size=size)
     digest = next(iter(data.inputs.values()))[:12]
-    measured_on = f"{len(predictions)} development scans of {root.name}/train (annotations {digest})"
+    measured_on = f"{len(predictions)} development scans of {data.root.name}/train (annotations {digest})"
     simulated = any(scan.record.is_simulated for scan in data.scans)
-    calibration = fit_calibration(predictions, info, measured_on, simulated=simulated)
+    calibration = fit_calibration(predictions, info, measured_on, simulated=simulated, aim=settings.aim)
     save_calibration(weights_dir_of(settings.engine, settings.model), calibration)
     return replace(info, calibration=calibration)
+
+
+def calibrate_trained(model_dir: Path, train_file: Path, eval_file: Path | None = None) -> None:
+    """Fit the calibration of a model that has just been trained, on what its run held out, and write it beside it.
+
+    Raises:
+        DatasetError: Nothing was held out, or nothing that a calibration can be fitted on.
+        ModelUnavailable: The model cannot be loaded, or fails on one scan after another.
+    """
+    settings = EvaluationSettings(model=str(model_dir), output=model_dir / CALIBRATION_NAME)
+    data = load_held_out(train_file, eval_file)
+    with running(settings.engine, settings.model, settings.device) as (engine, info):
+        calibrate(settings, engine, info, data, load_policy())
 
 
 def score_all(

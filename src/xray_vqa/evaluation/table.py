@@ -24,6 +24,11 @@ def format_estimate(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
+def told_scans(num_scans: int, num_groups: int) -> str:
+    """Return "150 scans of as many bags", or where several are alike "230 scans in 13 groups"."""
+    return f"{num_scans} scans " + (f"in {num_groups} groups" if num_groups < num_scans else "of as many bags")
+
+
 def cells_of(row: Row) -> list[Estimate]:
     """Return a row's estimates in the order of `COLUMNS`."""
     return [getattr(row, field) for _, field in COLUMNS]
@@ -36,7 +41,7 @@ def format_table(results: EvaluationResults) -> str:
     lines.append(["n (model)", *(str(cell.n) for cell in cells_of(results.rows[0]))])
     bag, scored = results.screening.bag, results.scored
     told = [
-        f"{scored.num_questions} questions on {scored.num_scans} scans of {scored.num_groups} bags "
+        f"{scored.num_questions} questions on {told_scans(scored.num_scans, scored.num_groups)} "
         f"({scored.split} split), {bag.num_threat} with a threat and {bag.num_clean} clean",
         f"at the thresholds: Pd {format_estimate(bag.pd)}, Pfa {format_estimate(bag.pfa)}",
     ]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -117,9 +117,16 @@ def load_test_set(
     )
 
 
-def load_development_set(root: Path) -> EvaluationSet:
-    """Return the development part of a dataset's training split, without questions. Raises DatasetError."""
-    _, development = split_development(read_split(root, "train").records)
+def load_development_set(root: Path, pairs_file: Path | None = None) -> EvaluationSet:
+    """Return the development part of a dataset's training split, without questions.
+
+    With the pairs that a run was trained on it is the part of their scans that this run held out. Raises DatasetError.
+    """
+    records = read_split(root, "train").records
+    if pairs_file is not None:
+        asked = {pair.image_path for pair in read_jsonl(pairs_file, VQAPair)[0]}
+        records = [record for record in records if record.image_path in asked]
+    _, development = split_development(records)
     if not development:
         raise DatasetError(f"{annotations_path(root, 'train')}: too few scans for a development part to calibrate on")
     return EvaluationSet(
@@ -129,6 +136,16 @@ def load_development_set(root: Path) -> EvaluationSet:
         scans=tuple(PlannedScan(record) for record in development),
         inputs={str(annotations_path(root, "train")): sha256_file(annotations_path(root, "train"))},
     )
+
+
+def load_held_out(train_file: Path, eval_file: Path | None) -> EvaluationSet:
+    """Return the scans that a training run held out, without questions. Raises DatasetError, also for test scans."""
+    if eval_file is None:
+        return load_development_set(dataset_of(train_file)[0], train_file)
+    data = load_test_set(eval_file)
+    if data.split != "train":
+        raise DatasetError(f"{eval_file}: of the {data.split} split, which calibration never sees")
+    return replace(data, scans=tuple(PlannedScan(scan.record) for scan in data.scans))
 
 
 def dataset_of(pairs_file: Path) -> tuple[Path, Split]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from xray_vqa.core.images import input_faults
-from xray_vqa.core.inspection import MISSING, Evidence, Finding, Inspection, Scan, Score
+from xray_vqa.core.inspection import MISSING, UNSURE, Evidence, Finding, Inspection, Scan, Score
 from xray_vqa.core.policy import Policy, decide
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.reasoning import write_reasoning
@@ -39,8 +39,8 @@ class Inspector:
                 )
             elif info.is_calibrated:
                 found = (
-                    "has a calibration that lacks required categories: no bag can be cleared; calibrate on scans that "
-                    "label them, or change required_categories in the policy"
+                    "has a calibration that lacks required categories: no bag can be cleared; calibrate on more scans "
+                    "that label them, or change required_categories in the policy"
                 )
             logger.warning("%s %s", info.model_name, found)
         uncovered = [name for name in self.policy.required_categories if name not in info.covered_categories]
@@ -98,6 +98,8 @@ class Inspector:
     def may_clear_by_scores(self, info: EngineInfo) -> bool:
         """Whether every required category has a threshold that somebody measured or set, for exactly what runs.
 
+        Measured on too few bags that hold it, a category has none that may clear.
+
         A calibration on scans that say nothing of explosives leaves them at a default that nobody has tried, and one
         on simulated scans says nothing of a real scanner: nano cleared real bags with knives in them by its own.
         """
@@ -105,7 +107,7 @@ class Inspector:
         if calibration is None or (calibration.simulated and not self.policy.clear_on_simulated_calibration):
             return False
         return all(
-            name in calibration.thresholds or self.policy.rule(name).threshold is not None
+            calibration.may_clear(name) or self.policy.rule(name).threshold is not None
             for name in self.policy.required_categories
         )
 
@@ -126,9 +128,14 @@ class Inspector:
         info = self.info
         scores = {name: self._corrected(reading.scores.get(name, MISSING)) for name in self.policy.required_categories}
         findings: list[Finding] = []
+        calibration = info.calibration if info.is_calibrated else None
         for name, threshold in self._thresholds(info).items():
             probability = scores[name].probability
-            if probability is None or probability < threshold:
+            if probability is None:
+                continue
+            if probability < threshold:
+                if calibration and calibration.is_unsure(name, probability, threshold):
+                    scores[name] = UNSURE
                 continue
             boxes = reading.boxes.get(name, ())
             findings.extend(Finding(name, probability, box, box.region(scan.image.size)) for box in boxes)

@@ -11,6 +11,8 @@ when a split is whole.
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +81,14 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.r_[0, changes, flat.size]).tolist()
     return {"size": [int(s) for s in mask.shape], "counts": [0, *runs] if flat[0] else runs}
+
+
+def decode_mask(encoded: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """Return the (height, width) mask that `encode_mask` wrote; None for COCO's compressed form or a broken one."""
+    size, counts = encoded.get("size"), encoded.get("counts")
+    if not isinstance(size, list) or not isinstance(counts, list) or sum(counts) != math.prod(size):
+        return None
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
 def declare(scan: SimulatedScan) -> tuple[Honesty, list[str]]:

@@ -6,20 +6,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prediction_samples import make_info, make_prediction
+from prediction_samples import IDENTITY, make_info, make_prediction
+from pydantic import ValidationError
 from scipy.special import expit, logit
 
+from xray_vqa.core.calibration import Calibration
 from xray_vqa.errors import DatasetError
 from xray_vqa.evaluation.calibrate import (
     MAX_CLEAN_FLAGGED,
     SHARED_POSITIVES,
+    CalibrationAim,
     best_f1_threshold,
     between,
     fit_calibration,
+    fit_knots,
     fit_line,
+    lowest_by_group,
+    proving_threshold,
     raise_to_floor,
     shrunk,
+    unsure_limit,
 )
+from xray_vqa.evaluation.metrics.intervals import lower_bound
 
 probabilities = st.floats(1e-6, 1 - 1e-6)
 
@@ -193,3 +201,102 @@ def test_any_development_set_gives_usable_thresholds(rows):
             for p in clean
         )
         assert flagged <= MAX_CLEAN_FLAGGED * len(clean)
+
+
+def test_isotonic_recovers_a_bend_that_no_line_can():
+    rng = np.random.default_rng(2)
+    raw = rng.normal(0, 2, 40_000)
+    chance = expit(np.where(raw < 0, 0.3 * raw - 1, 2 * raw - 1))
+    calibration = calibration_by(fit_knots(expit(raw), rng.random(40_000) < chance))
+    for logit_value, wanted in ((-3.0, expit(-1.9)), (0.5, expit(0.0)), (1.0, expit(1.0))):
+        assert calibration.correct(float(expit(logit_value))) == pytest.approx(wanted, abs=0.03)
+
+
+def calibration_by(knots: list[tuple[float, float]]) -> Calibration:
+    return Calibration(identity=IDENTITY, knots=knots, thresholds={}, measured_on="", num_scans=0)
+
+
+@given(st.lists(st.tuples(probabilities, st.booleans()), min_size=1, max_size=60), probabilities, probabilities)
+def test_an_isotonic_correction_rises_stays_a_probability_and_can_be_undone(rows, one, other):
+    knots = fit_knots(np.array([p for p, _ in rows]), np.array([t for _, t in rows]))
+    calibration = calibration_by(knots)
+    lower, upper = sorted((one, other))
+    assert 0 < calibration.correct(lower) <= calibration.correct(upper) < 1
+    if 1e-3 < calibration.correct(one) < 1 - 1e-3:
+        assert calibration.uncorrect(calibration.correct(one)) == pytest.approx(one, abs=1e-6)
+
+
+def test_knots_that_do_not_rise_are_refused():
+    with pytest.raises(ValidationError, match="knots have to rise"):
+        calibration_by([(0.0, 1.0), (1.0, 0.5)])
+
+
+@pytest.mark.parametrize(("num", "target"), [(29, 0.9), (60, 0.9), (200, 0.95), (500, 0.8)])
+def test_a_threshold_for_a_wanted_pd_keeps_its_claim_on_fresh_bags(num, target):
+    # A positive's score is uniform, so that the true Pd at a threshold t is 1 - t.
+    rng = np.random.default_rng(num)
+    found = [proving_threshold(rng.random(num), target, 0.95) for _ in range(2000)]
+    kept = np.mean([threshold is not None and 1 - threshold >= target for threshold in found])
+    assert kept >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 2000)
+    assert np.mean([1 - threshold for threshold in found if threshold is not None]) < target + 4 / math.sqrt(num)
+
+
+@given(st.lists(probabilities, min_size=1, max_size=80), st.sampled_from([0.5, 0.8, 0.9]))
+def test_a_wanted_pd_is_shown_by_the_scores_themselves_or_refused(scores, target):
+    positives = np.array(scores)
+    threshold = proving_threshold(positives, target, 0.95)
+    if threshold is None:
+        assert target ** len(scores) > 0.05  # not even without a miss
+        return
+    hits = int((positives >= threshold).sum())
+    assert lower_bound(hits, len(scores)) >= target
+    assert 0 < threshold < 1
+
+
+@pytest.mark.parametrize("num", [19, 40, 130])
+def test_at_most_the_stated_share_of_fresh_bags_with_an_item_lies_below_the_limit(num):
+    rng = np.random.default_rng(num)
+    limits = [unsure_limit(rng.random(num), 0.05) for _ in range(4000)]
+    assert np.mean([limit for limit in limits if limit is not None]) <= 0.05 + 3 * 0.05 / math.sqrt(4000)
+
+
+def test_eighteen_bags_cannot_rule_an_item_out_at_five_percent():
+    assert unsure_limit(np.linspace(0.1, 0.9, 18), 0.05) is None
+    assert unsure_limit(np.linspace(0.1, 0.9, 19), 0.05) == pytest.approx(0.1)
+
+
+def test_several_scans_of_one_bag_are_one_observation():
+    assert sorted(lowest_by_group(np.array([0.4, 0.2, 0.9]), ["a", "a", "b"])) == [0.2, 0.9]
+    views = [make_prediction(k, ("Gun",), {"Gun": 0.5 + k / 1000}, group=f"bag-{k // 2}") for k in range(40)]
+    clean = [make_prediction(1000 + k, (), {"Gun": 0.1}) for k in range(40)]
+    aim = CalibrationAim(target_pd=0.9)
+    calibration = fit_calibration([*views, *clean], make_info(("Gun",)), "toy", simulated=False, aim=aim)
+    assert calibration.thresholds == {}  # 20 bags, of which 29 are needed
+    assert any("29 are needed" in note and "Gun (20)" in note for note in calibration.notes)
+
+
+def test_a_category_in_too_few_bags_has_no_threshold_that_could_clear():
+    calibration = fit_calibration(development(18, 60), make_info(("Gun",)), "toy", simulated=False)
+    assert "Gun" in calibration.thresholds
+    assert not calibration.may_clear("Gun")
+    assert any("19 are needed" in note and "Gun (18)" in note for note in calibration.notes)
+    assert fit_calibration(development(19, 60), make_info(("Gun",)), "toy", simulated=False).may_clear("Gun")
+
+
+def test_what_becomes_of_the_development_scans_is_said():
+    aim = CalibrationAim(target_pd=0.5)
+    calibration = fit_calibration(development(40, 60), make_info(("Gun",)), "toy", simulated=False, aim=aim)
+    assert calibration.target_pd == 0.5
+    assert calibration.confidence == 0.95
+    told = calibration.notes[-1]
+    assert told.startswith("of 60 clean development scans these thresholds flag 0 and leave 0 more unsure; of 40 with")
+    flagged, unsure = told.split()[-3::2]
+    assert lower_bound(int(flagged), 40) >= 0.5
+    assert int(flagged) + int(unsure) >= 38  # at most floor(0.05 * 41) - 1 lie below the limit
+
+
+def test_where_no_threshold_can_clear_every_unflagged_development_scan_is_told_as_unsure():
+    aim = CalibrationAim(target_pd=0.9)
+    calibration = fit_calibration(development(20, 60), make_info(("Gun",)), "toy", simulated=False, aim=aim)
+    told = "of 60 clean development scans these thresholds flag 0 and leave 60 more unsure; of 20 with an item 0 and 20"
+    assert calibration.notes[-1] == told

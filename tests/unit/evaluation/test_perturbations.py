@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import ScanRecord
-from xray_vqa.evaluation.robustness.perturbations import KINDS, Condition, moved_box, perturb, perturbed_record
+from xray_vqa.evaluation.robustness.perturbations import KINDS, Condition, perturb, perturbed_record
+from xray_vqa.simulation.writer import encode_mask
 
 
 def record_of(image: Image.Image, box: tuple[float, float, float, float] | None = (10, 12, 20, 8)) -> ScanRecord:
@@ -71,30 +72,43 @@ def test_a_hue_turn_leaves_grey_as_it_is_and_a_full_half_turn_makes_orange_blue(
     assert blue > red
 
 
-@given(
-    degrees=st.floats(0.5, 180),
-    x=st.integers(0, 60), y=st.integers(0, 40), w=st.integers(6, 30), h=st.integers(6, 20), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_a_turned_box_encloses_the_turned_mask(degrees, x, y, w, h, seed):
-    # Pillow turns the mask; the box is moved by our own arithmetic.
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((60, 90), dtype=np.uint8)
-    mask[y : y + h, x : x + w] = 255 * (rng.random((h, w)) < 0.5)
-    mask[y + h // 2, x + w // 2] = 255
-    turned = np.asarray(Image.fromarray(mask).rotate(degrees, Image.Resampling.NEAREST, expand=True)) > 0
-    box = moved_box(Box(x, y, w, h), (90, 60), Condition("rotation", degrees))
-    rows, columns = np.nonzero(turned)
-    if len(rows):
-        x0, y0, x1, y1 = box.as_xyxy()
-        assert x0 - 1 <= columns.min()
-        assert columns.max() <= x1
-        assert y0 - 1 <= rows.min()
-        assert rows.max() <= y1
+def knife_shaped(size_wh: tuple[int, int], at: tuple[int, int], length: int) -> np.ndarray:
+    """A thin diagonal, whose upright box holds mostly something else."""
+    mask = Image.new("L", size_wh)
+    x, y = at
+    ImageDraw.Draw(mask).line([(x, y), (x + length, y + length)], fill=255, width=4)
+    return np.asarray(mask) > 0
 
 
-def test_a_quarter_turn_moves_a_box_exactly():
-    # Counter-clockwise: the upper right corner of a 90x60 scan becomes the upper left one of a 60x90 scan.
-    assert moved_box(Box(70, 0, 20, 10), (90, 60), Condition("rotation", 90)).as_xywh() == (0, 0, 10, 20)
+@given(degrees=st.floats(0.5, 179.5), x=st.integers(0, 40), y=st.integers(0, 20), length=st.integers(8, 35))
+def test_a_turned_item_has_the_box_of_its_turned_pixels(degrees, x, y, length):
+    mask = knife_shaped((90, 60), (x, y), length)
+    scan = Image.fromarray(np.where(mask[..., None], 0, 255).astype(np.uint8).repeat(3, axis=2))
+    record = record_of(scan, (x, y, length, length)).model_copy(update={"masks": [encode_mask(mask)]})
+    moved = perturbed_record(record, Condition("rotation", degrees))
+    rows, columns = np.nonzero(np.asarray(perturb(scan, record, Condition("rotation", degrees)))[..., 0] < 128)
+    drawn = Box.from_xyxy(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    (box,) = moved.bboxes
+    assert box is not None
+    assert np.abs(np.subtract(Box.from_xywh(box).as_xyxy(), drawn.as_xyxy())).max() <= 1
+
+
+def test_where_a_turned_item_lies_is_unknown_without_its_mask():
+    image = scan_of()
+    assert perturbed_record(record_of(image), Condition("rotation", 30)).bboxes == [None]
+    compressed = record_of(image).model_copy(update={"masks": [{"size": [60, 80], "counts": "abc"}]})
+    assert perturbed_record(compressed, Condition("rotation", 30)).bboxes == [None]
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_a_quarter_turn_moves_a_box_exactly_without_a_mask(degrees):
+    pixels = np.full((60, 90, 3), 255, dtype=np.uint8)
+    pixels[0:10, 70:90] = 0
+    scan = Image.fromarray(pixels)
+    record = record_of(scan, (70, 0, 20, 10))
+    rows, columns = np.nonzero(np.asarray(perturb(scan, record, Condition("rotation", degrees)))[..., 0] == 0)
+    (box,) = perturbed_record(record, Condition("rotation", degrees)).bboxes
+    assert box == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
 
 
 def test_an_item_without_a_box_keeps_its_label_when_the_scan_turns():

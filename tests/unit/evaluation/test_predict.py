@@ -197,9 +197,10 @@ def test_scans_read_together_give_what_each_gives_alone(pairs_path, tmp_path, ba
 class Remembers(ScriptedEngine):
     """Keeps what it was shown."""
 
-    def __init__(self) -> None:
-        super().__init__([ScriptedReading()], answer="No.")
+    def __init__(self, *readings: ScriptedReading) -> None:
+        super().__init__(readings or [ScriptedReading()], answer="No.")
         self.shown: list[Image.Image] = []
+        self.asked: list[list[str]] = []
 
     def read(self, images, categories, place_from):
         self.shown += images
@@ -207,10 +208,11 @@ class Remembers(ScriptedEngine):
 
     def ask(self, images, questions, max_tokens=64):
         self.shown += images
+        self.asked += questions
         return super().ask(images, questions, max_tokens)
 
 
-def test_the_blind_engine_shows_grey_images_of_the_same_size():
+def test_the_blind_engine_shows_grey_images_of_about_the_same_size():
     engine = Remembers()
     blind = BlindEngine(engine)
     scan = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
@@ -218,8 +220,29 @@ def test_the_blind_engine_shows_grey_images_of_the_same_size():
         blind.read([scan], ("Gun",), {})
         assert blind.ask([scan], [["Is there a gun?"]]) == [[Answer("No.")]]
     assert len(engine.shown) == 2  # equal images have equal readings
-    assert {image.size for image in engine.shown} == {(50, 30)}
-    assert all(image.getcolors() == [(1500, (128, 128, 128))] for image in engine.shown)
+    assert {image.size for image in engine.shown} == {(56, 28)}  # whole visual tokens
+    assert all(image.getcolors() == [(56 * 28, (128, 128, 128))] for image in engine.shown)
+
+
+def test_blind_questions_about_several_scans_of_a_size_are_asked_at_once():
+    engine = Remembers()
+    asked = [["a", "b"], ["b", "c"], ["a"], []]
+    scans = [Image.new("RGB", size) for size in ((56, 28), (57, 29), (84, 84), (56, 28))]
+    said = BlindEngine(engine).ask(scans, asked)
+    assert [len(answers) for answers in said] == [2, 2, 1, 0]
+    assert [image.size for image in engine.shown] == [(56, 28), (84, 84)]
+    assert engine.asked == [["a", "b", "c"], ["a"]]
+
+
+def test_scans_of_nearly_one_size_share_a_blind_reading_and_each_has_its_boxes_in_its_own_pixels():
+    engine = Remembers(*[ScriptedReading({"Gun": 0.9}, {"Gun": [[0.5, 0.25, 1.0, 0.75]]})] * 2)
+    blind = BlindEngine(engine)
+    sizes = [(512, 391), (508, 393), (300, 200)]
+    readings = blind.read([Image.new("RGB", size) for size in sizes], ("Gun",), {"Gun": 0.5})
+    assert [image.size for image in engine.shown] == [(504, 392), (308, 196)]
+    for (width, height), reading in zip(sizes, readings, strict=True):
+        (box,) = reading.boxes["Gun"]
+        assert box.as_xywh() == pytest.approx((width / 2, height / 4, width / 2, height / 2))
 
 
 def pair(answer: str, kind: str, image: str = "a", categories: tuple[str, ...] = (), short: str = "") -> VQAPair:

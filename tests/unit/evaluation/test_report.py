@@ -4,15 +4,17 @@ import html.parser
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from prediction_samples import make_header, make_prediction
+from prediction_samples import IDENTITY, make_header, make_prediction
 
 from xray_vqa.config.loading import load_policy
+from xray_vqa.core.calibration import Calibration
 from xray_vqa.core.manifest import make_manifest
-from xray_vqa.evaluation.report import choose_scans, write_report
+from xray_vqa.evaluation.report import choose_scans, page, write_report
 from xray_vqa.evaluation.report.about import about_run
 from xray_vqa.evaluation.report.bars import BAR_WIDTH, category_rows
 from xray_vqa.evaluation.report.curves import roc_plot
@@ -20,6 +22,7 @@ from xray_vqa.evaluation.report.evidence import write_evidence
 from xray_vqa.evaluation.report.markdown import write_markdown
 from xray_vqa.evaluation.score import score
 
+TEMPLATES = Path(page.__file__).with_name("templates")
 VOID = {"meta", "input", "img", "br", "line", "rect", "circle", "polygon", "polyline"}
 
 
@@ -161,6 +164,16 @@ def test_the_page_and_the_tables_say_whether_the_scans_are_simulated(tmp_path, s
     assert ("SIMULATED SCANS" in tables) == source.startswith("synth/")
 
 
+def test_real_scans_read_by_thresholds_of_simulated_ones_are_called_so(tmp_path):
+    calibration = Calibration(identity=IDENTITY, thresholds={}, measured_on="sim", num_scans=9, simulated=True)
+    header = make_header()
+    header = header.model_copy(update={"point": header.point.model_copy(update={"calibration": calibration})})
+    predictions = from_source("lab")
+    results = score(predictions, header, make_manifest("predict"))
+    text = write_report(tmp_path / "report.html", results, about=about_run(predictions, header, [])).read_text()
+    assert ">calibrated on simulated scans<" in text
+
+
 def test_what_is_said_where_something_else_is_there_is_counted():
     box = [{"category": "Gun", "box": None}]
     predictions = [
@@ -216,22 +229,125 @@ def test_evidence_is_kept_only_beside_the_weights_that_were_measured(made, tmp_p
     assert write_evidence("nano", measured, files, make_manifest("evaluate")) is None
 
 
+def test_scans_that_come_in_groups_are_not_called_bags(made):
+    alike = [prediction.model_copy(update={"group": "series"}) for prediction in some_predictions()]
+    page, *_ = made(alike)
+    assert "finds 50 of 100 scans with a threat" in page
+    assert "stops 50 of 100 clean scans" in page
+    assert "4 scans in 1 groups" in page
+    assert "4 scans come in 1 groups" in page
+    assert "of 100 bags" not in page
+
+
+PALETTE = (TEMPLATES / "page.css").read_text()
+TEXT_ON_GROUND = (
+    *((ink, ground) for ink in ("ink", "soft", "accent", "bad") for ground in ("page", "card")),
+    *((kind, f"{kind}-soft") for kind in ("good", "bad", "warn", "accent")),
+    *((ink, "accent-soft") for ink in ("ink", "soft")),  # the model's row
+    ("card", "accent"),  # a chosen chip
+    ("ink", "warn-soft"), ("ink", "stripe"),  # the stripes over a page of simulated scans
+)  # fmt: skip
+MARK_ON_GROUND = (("accent", "card"), ("bad", "card"), ("accent", "line"), ("ink", "line"))
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """The page's colours by name, in light, in dark and in print."""
+    blocks = re.findall(r":root \{(.*?)\}", PALETTE, re.DOTALL)
+    assert len(blocks) == 3
+    found = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block)) for block in blocks]
+    return dict(zip(("light", "dark", "print"), found, strict=True))
+
+
+def luminance(rgb: np.ndarray) -> float:
+    share = rgb / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def rgb_of(colour: str) -> np.ndarray:
+    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], dtype=float)
+
+
+def contrast(one: np.ndarray, other: np.ndarray) -> float:
+    """WCAG 2.2's ratio, 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_black_on_white_has_the_largest_contrast():
+    assert contrast(rgb_of("#000000"), rgb_of("#ffffff")) == pytest.approx(21)
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "print"])
+def test_text_has_a_contrast_of_four_and_a_half_and_marks_of_three(look):
+    colours = {name: rgb_of(value) for name, value in palettes()[look].items()}
+    low = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in TEXT_ON_GROUND}
+    # The cells of the confusion table are mixed with up to 30 % of `bad`.
+    low[("ink", "wrong3")] = contrast(colours["ink"], 0.3 * colours["bad"] + 0.7 * colours["card"])
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
+    marks = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in MARK_ON_GROUND}
+    assert {pair: ratio for pair, ratio in marks.items() if ratio < 3} == {}
+
+
+@pytest.mark.parametrize("colour", ["#00754a", "#c2185b"])
+def test_boxes_and_their_names_stand_out_from_their_white_edge(colour):
+    assert colour in PALETTE
+    assert contrast(rgb_of(colour), rgb_of("#ffffff")) >= 4.5
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_browser_opens_the_page_without_a_complaint(made, tmp_path):
-    made()
-    picture = tmp_path / "page.png"
+def browse(page, tmp_path, *options: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM is not None
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,2400", "--virtual-time-budget=3000",
-         f"--screenshot={picture}", (tmp_path / "report.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", *options, page.as_uri()],
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-1000:]
     assert "CONSOLE" not in done.stderr
+    return done
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_browser_opens_the_page_without_a_complaint(made, tmp_path):
+    made()
+    picture = tmp_path / "page.png"
+    browse(tmp_path / "report.html", tmp_path, "--window-size=1280,2400", f"--screenshot={picture}")
     with Image.open(picture) as image:
         assert image.size == (1280, 2400)
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50
+
+
+@pytest.mark.slow
+@needs_browser
+def test_without_scripts_the_page_looks_the_same_but_for_what_they_add(made, tmp_path):
+    made()
+    page, bare = tmp_path / "report.html", tmp_path / "bare.html"
+    bare.write_text(re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL))
+    pictures = []
+    for path in (page, bare):
+        browse(path, tmp_path, "--window-size=1280,9000", "--hide-scrollbars", f"--screenshot={tmp_path / 'p.png'}")
+        with Image.open(tmp_path / "p.png") as image:
+            pictures.append(np.asarray(image.convert("L"), dtype=int))
+    ink = [(picture < 128).sum() for picture in pictures]
+    assert ink[1] == pytest.approx(ink[0], rel=0.03)  # arrows at the heads of tables, and the count of scans
+    shown = browse(bare, tmp_path, "--dump-dom").stdout
+    assert shown.count('class="card scan') == 4
+
+
+@pytest.mark.slow
+@needs_browser
+def test_printed_it_is_a_few_pages_of_a4(made, tmp_path):
+    made()
+    printed = tmp_path / "report.pdf"
+    browse(tmp_path / "report.html", tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={printed}")
+    content = printed.read_bytes()
+    boxes = re.findall(rb"/MediaBox\s*\[\s*0\s+0\s+([0-9.]+)\s+([0-9.]+)", content)
+    assert 2 <= len(boxes) <= 12
+    assert {(round(float(w)), round(float(h))) for w, h in boxes} == {(595, 842)}

@@ -270,3 +270,39 @@ def test_a_calibration_on_simulated_scans_is_used_but_clears_no_bag(caplog):
     trial = Inspector(engine, load_policy().model_copy(update={"clear_on_simulated_calibration": True}))
     trial.start()
     assert trial.inspect([make_scan()])[0].decision.action.value == "clear"
+
+
+def doubtful(**changes) -> Calibration:
+    every = dict.fromkeys(CATEGORIES, 0.5)
+    return calibration_of(thresholds=every, unsure_error=0.05, unsure_from=dict.fromkeys(CATEGORIES, 0.1), **changes)
+
+
+def decided(probability: float, calibration: Calibration):
+    inspector = Inspector(CalibratedEngine([ScriptedReading({"Knife": probability})], calibration), POLICY)
+    inspector.start()
+    (answer,) = inspector.inspect([make_scan()])
+    return answer
+
+
+def test_a_score_that_leaves_both_answers_open_is_unsure_and_goes_to_a_person():
+    for probability in (0.1, 0.3, 0.49):
+        answer = decided(probability, doubtful())
+        assert answer.scores["Knife"].state is ScoreState.UNSURE
+        assert answer.findings == ()
+        assert answer.decision.action is Action.MANUAL_INSPECTION
+        assert answer.decision.reasons == ("every_required_category_scored",)
+
+
+def test_below_the_doubt_a_bag_is_clear_and_from_the_threshold_up_it_is_a_finding():
+    assert decided(0.09, doubtful()).decision.action is Action.CLEAR
+    found = decided(0.5, doubtful())
+    assert [finding.category for finding in found.findings] == ["Knife"]
+    assert found.scores["Knife"].state is ScoreState.VALUE
+
+
+def test_a_category_that_was_in_too_few_bags_clears_nothing():
+    limits = {name: 0.1 for name in CATEGORIES if name != "Handcuffs"}
+    answer = decided(0.01, calibration_of(thresholds=dict.fromkeys(CATEGORIES, 0.5), unsure_error=0.05,
+                                          unsure_from=limits))  # fmt: skip
+    assert answer.decision.action is Action.MANUAL_INSPECTION
+    assert answer.decision.reasons == ("calibration_matches",)

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from xray_vqa.core.jsonl import append_jsonl, read_journal
 from xray_vqa.core.manifest import read_manifest
@@ -14,7 +16,7 @@ from xray_vqa.dataset.layout import read_split
 from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.simulation.profile import load_profile
 from xray_vqa.simulation.shapes import BENIGN
-from xray_vqa.simulation.writer import PARTIAL_NAME, SynthSettings, encode_mask, write_dataset
+from xray_vqa.simulation.writer import PARTIAL_NAME, SynthSettings, decode_mask, encode_mask, write_dataset
 
 SETTINGS = SynthSettings(seed=1, profiles=("stcray-like",), size_wh=(128, 96))
 COUNTS = {"train": 8, "test": 4}
@@ -153,3 +155,15 @@ def test_mask_runs_go_down_the_columns():
     mask = np.array([[0, 1], [1, 1]], bool)
     assert encode_mask(mask) == {"size": [2, 2], "counts": [1, 3]}
     assert encode_mask(~mask) == {"size": [2, 2], "counts": [0, 1, 3]}
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
+def test_a_mask_is_read_back_as_it_was_written(mask):
+    read = decode_mask(encode_mask(mask))
+    assert read is not None
+    assert np.array_equal(read, mask)
+
+
+def test_a_mask_in_another_form_is_none():
+    assert decode_mask({"size": [2, 2], "counts": "04"}) is None
+    assert decode_mask({"size": [2, 2], "counts": [1, 2]}) is None

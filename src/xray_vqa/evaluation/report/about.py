@@ -19,6 +19,8 @@ class About:
     num_scans: int = 0
     num_simulated: int = 0
     sources: tuple[str, ...] = ()
+    thresholds_from_simulated: bool = False
+    """Whether simulated scans are among those that the calibration in force was fitted on."""
     confusion: Confusion | None = None
     manifests: tuple[tuple[str, Manifest], ...] = ()
     """Of the stages, by what they are called on the page."""
@@ -47,6 +49,7 @@ def about_run(
         num_scans=len(predictions),
         num_simulated=sum(prediction.source.startswith(SIMULATED_SOURCES) for prediction in predictions),
         sources=tuple(sorted({prediction.source for prediction in predictions})),
+        thresholds_from_simulated=header.point.calibration is not None and header.point.calibration.simulated,
         confusion=confusion_of(predictions, header),
         manifests=tuple(manifests),
     )

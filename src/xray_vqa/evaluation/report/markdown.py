@@ -8,7 +8,7 @@ from xray_vqa.evaluation.report.about import About
 from xray_vqa.evaluation.report.bars import category_rows
 from xray_vqa.evaluation.report.words import headline, limits_of
 from xray_vqa.evaluation.results import EvaluationResults, TextScores
-from xray_vqa.evaluation.table import COLUMNS, cells_of, format_estimate
+from xray_vqa.evaluation.table import COLUMNS, cells_of, format_estimate, told_scans
 
 ORIGINS = {
     "simulated": "**SIMULATED SCANS: a computer made all of them.**",
@@ -29,21 +29,21 @@ def write_markdown(
 
 
 def _head(results: EvaluationResults, title: str, about: About) -> list[str]:
-    bag, scored = results.screening.bag, results.scored
+    scored = results.scored
     return [
         f"# {_plain(title)}",
         "",
         ORIGINS[about.origin],
         "",
-        *(f"- The model {told.sentence} ({told.basis})." for told in headline(bag) if told.count is not None),
-        *(f"- {told.sentence}" for told in headline(bag) if told.count is None),
+        *(f"- The model {told.sentence} ({told.basis})." for told in headline(results) if told.count is not None),
+        *(f"- {told.sentence}" for told in headline(results) if told.count is None),
         *(f"- {_plain(sentence)}" for sentence in limits_of(results)),
         *(f"- {_plain(note)}" for note in results.notes),
         "",
         "This is a measurement, not a certification.",
         "",
-        f"{_plain(scored.model_name)}, {scored.num_questions} questions on {scored.num_scans} scans of "
-        f"{scored.num_groups} bags, {scored.split} split.",
+        f"{_plain(scored.model_name)}, {scored.num_questions} questions on "
+        f"{told_scans(scored.num_scans, scored.num_groups)}, {scored.split} split.",
         "",
         *_table(
             ["", *(name for name, _ in COLUMNS), "what it is"],

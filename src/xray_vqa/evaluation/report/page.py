@@ -12,9 +12,9 @@ from xray_vqa.evaluation.report.bars import BAR_WIDTH, absent_categories, bar_of
 from xray_vqa.evaluation.report.curves import cost_plot, coverage_plot, det_plot, reliability_plot, roc_plot
 from xray_vqa.evaluation.report.gallery import KINDS, ReportScan, scan_view
 from xray_vqa.evaluation.report.pictures import HeatMap
-from xray_vqa.evaluation.report.words import headline, limits_of
+from xray_vqa.evaluation.report.words import headline, limits_of, unit_of
 from xray_vqa.evaluation.results import Estimate, EvaluationResults
-from xray_vqa.evaluation.table import COLUMNS, cells_of
+from xray_vqa.evaluation.table import COLUMNS, cells_of, told_scans
 
 MAX_PICTURE_BYTES = 4_200_000
 """Of all pictures together, so that the page with everything else stays under 5 MB."""
@@ -56,7 +56,9 @@ def write_report(
         "script_hash": _csp_hash(script),
         "results": results,
         "about": about or About(),
-        "headline": headline(bag),
+        "headline": headline(results),
+        "unit": unit_of(results),
+        "sample": told_scans(results.scored.num_scans, results.scored.num_groups),
         "limits": limits_of(results),
         "columns": [name for name, _ in COLUMNS],
         "rows": [(row, cells_of(row)) for row in results.rows],

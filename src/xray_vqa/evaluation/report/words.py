@@ -19,18 +19,17 @@ class Hundred:
     """Its 95 % interval, "[80, 92]"; empty where there is none."""
 
 
-def headline(bag: BagScores) -> list[Hundred]:
+def unit_of(results: EvaluationResults) -> str:
+    """Return what a rate counts: bags where each scan is one, else scans."""
+    return "scan" if results.scored.num_groups < results.scored.num_scans else "bag"
+
+
+def headline(results: EvaluationResults) -> list[Hundred]:
     """Return the two statements that everything else explains."""
-    found = _hundred(
-        "found",
-        bag.pd,
-        "finds {} of 100 bags with a threat",
-        "No bag with a threat was among the scans.",
-        "threat bags",
-    )
-    stopped = _hundred(
-        "stopped", bag.pfa, "stops {} of 100 clean bags", "No clean bag was among the scans.", "clean bags"
-    )
+    bag, unit = results.screening.bag, unit_of(results)
+    threat, clean = f"{unit}s with a threat", f"clean {unit}s"
+    found = _hundred("found", bag.pd, f"finds {{}} of 100 {threat}", f"There were no {threat}.", threat)
+    stopped = _hundred("stopped", bag.pfa, f"stops {{}} of 100 {clean}", f"There were no {clean}.", clean)
     return [found, stopped]
 
 
@@ -72,12 +71,18 @@ def rule_of_three(bag: BagScores) -> list[str]:
 def limits_of(results: EvaluationResults) -> Sequence[str]:
     """Return what the numbers do not say, as sentences."""
     bag = results.screening.bag
-    told = list(rule_of_three(bag))
+    groups, scans = results.scored.num_groups, results.scored.num_scans
+    told = rule_of_three(bag)
+    if groups < scans:
+        told = [
+            f"The {scans} scans come in {groups} groups, each of one bag or of bags that are alike. Rates count scans. "
+            f"Intervals know that scans of a group stand and fall together: they prove little more than {groups} bags."
+        ]
     covered = len(results.scored.covered_categories)
     names = ", ".join(results.screening.categories) or "none"
     told.append(
         f"Only categories that the scans' source labels were scored: {names}. The model says that it covers {covered}."
     )
     if bag.num_left_out:
-        told.append(f"{bag.num_left_out} bags hold only items outside these categories and are in neither rate.")
+        told.append(f"{bag.num_left_out} scans hold only items outside these categories and are in neither rate.")
     return told

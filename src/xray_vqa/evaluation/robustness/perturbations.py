@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,9 +17,13 @@ from PIL import Image
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.records import ScanRecord
 from xray_vqa.simulation.palette_inverse import estimate_air
+from xray_vqa.simulation.writer import decode_mask
 
 PERTURBATION_VERSION = "1"
 """Raised when the same kind and strength give other pixels, so that no prediction of another one is gone on with."""
+
+QUARTER_TURNS = (90, 180)
+"""Degrees at which Pillow moves pixels without mixing them."""
 
 MIN_SIDE = 32
 """Pixels that a reduced scan keeps at least; below it nothing is a scan any more (see `core.images`)."""
@@ -114,20 +119,34 @@ def perturb(
 def perturbed_record(record: ScanRecord, condition: Condition) -> ScanRecord:
     """Return a scan's record under a condition: size and boxes where its pixels then are.
 
-    A turned box is the smallest upright one around its turned corners: it holds the whole item, and is larger than one
-    drawn around the turned item would be, so that overlap falls a little for a perfect model too.
+    A turned item's box is drawn around its turned mask. Without a mask nobody knows it: the smallest upright box around
+    the turned corners is larger than the item, by up to twice its area, so that the item keeps its label alone. Quarter
+    turns move boxes exactly.
     """
     size = perturbed_size(record.size_wh, condition)
     if condition.strength == 0 or condition.kind not in ("scale", "rotation"):
         return record
+    masks = record.masks if record.masks and len(record.masks) == len(record.bboxes) else [None] * len(record.bboxes)
     boxes: list[tuple[float, float, float, float] | None] = []
-    for values in record.bboxes:
+    for values, mask in zip(record.bboxes, masks, strict=True):
         moved = None
         if values is not None and values[2] > 0 and values[3] > 0:
-            moved = moved_box(Box.from_xywh(values), record.size_wh, condition).as_xywh()
-        boxes.append(moved)
+            if condition.kind == "scale" or condition.strength in QUARTER_TURNS:
+                moved = moved_box(Box.from_xywh(values), record.size_wh, condition)
+            elif mask is not None:
+                moved = turned_mask_box(mask, record.size_wh, condition.strength)
+        boxes.append(None if moved is None else moved.as_xywh())
     changed = {"width": size[0], "height": size[1], "bboxes": boxes, "masks": None}
     return record.model_copy(update=changed)
+
+
+def turned_mask_box(encoded: Mapping[str, Any], size_wh: tuple[int, int], degrees: float) -> Box | None:
+    """Return the upright box around a turned mask, in the frame that grew; None where the mask cannot be read."""
+    mask = decode_mask(encoded)
+    if mask is None or mask.shape != size_wh[::-1]:
+        return None
+    around = Image.fromarray(mask).rotate(degrees, expand=True).getbbox()
+    return None if around is None else Box.from_xyxy(*around)
 
 
 def perturbed_size(size_wh: tuple[int, int], condition: Condition) -> tuple[int, int]:
@@ -142,18 +161,15 @@ def perturbed_size(size_wh: tuple[int, int], condition: Condition) -> tuple[int,
 
 
 def moved_box(box: Box, size_wh: tuple[int, int], condition: Condition) -> Box:
-    """Return the upright box around what a box of the scan holds, in the frame of the perturbed scan."""
-    width, height = perturbed_size(size_wh, condition)
-    if condition.kind == "scale":
-        return box.scaled(width / size_wh[0], height / size_wh[1])
-    if condition.kind != "rotation" or condition.strength == 0:
-        return box
-    cos, sin = _turn(condition.strength)
+    """Return where a box of the scan lies when the scan is scaled or turned by a quarter or two, exactly."""
+    width, height = size_wh
     x0, y0, x1, y1 = box.as_xyxy()
-    corners = [(x - size_wh[0] / 2, y - size_wh[1] / 2) for x in (x0, x1) for y in (y0, y1)]
-    xs = [cos * x + sin * y + width / 2 for x, y in corners]
-    ys = [-sin * x + cos * y + height / 2 for x, y in corners]
-    return Box.from_xyxy(min(xs), min(ys), max(xs), max(ys))
+    if condition.kind == "scale":
+        scaled_width, scaled_height = scaled_size(size_wh, condition.strength)
+        return box.scaled(scaled_width / width, scaled_height / height)
+    if condition.strength == 90:
+        return Box.from_xyxy(y0, width - x1, y1, width - x0)
+    return Box.from_xyxy(width - x1, height - y1, width - x0, height - y0)
 
 
 def scaled_size(size_wh: tuple[int, int], halvings: float) -> tuple[int, int]:
@@ -165,12 +181,6 @@ def scaled_size(size_wh: tuple[int, int], halvings: float) -> tuple[int, int]:
 def turned_size(size_wh: tuple[int, int], degrees: float) -> tuple[int, int]:
     """Return the frame that Pillow's `rotate(expand=True)` gives: the outermost whole pixels around the corners."""
     return Image.new("1", size_wh).rotate(degrees, expand=True).size
-
-
-def _turn(degrees: float) -> tuple[float, float]:
-    """Cosine and sine, exact at quarter turns as Pillow's transposition is."""
-    quarter = {0.0: (1.0, 0.0), 90.0: (0.0, 1.0), 180.0: (-1.0, 0.0)}.get(float(degrees))
-    return quarter or (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
 
 
 def _compressed(image: Image.Image, quality: int) -> Image.Image:

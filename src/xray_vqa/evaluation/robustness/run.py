@@ -38,7 +38,7 @@ from xray_vqa.evaluation.robustness.perturbations import (
 from xray_vqa.evaluation.robustness.plot import draw_curves
 from xray_vqa.evaluation.robustness.results import Curve, CurvePoint, RobustnessResults
 from xray_vqa.evaluation.score import rounded
-from xray_vqa.evaluation.table import format_estimate
+from xray_vqa.evaluation.table import format_estimate, told_scans
 from xray_vqa.evaluation.testset import EvaluationSet, PlannedScan, load_test_set
 
 logger = logging.getLogger(__name__)
@@ -178,10 +178,11 @@ def _notes(settings: RobustnessSettings, *, results_of: Sequence[Curve], calibra
         notes.append(
             "more than half of the clean bags are flagged as they are: Pd can hardly fall, so look at the AUC instead"
         )
-    if "rotation" in settings.strengths:
+    judged = [point.localisation.n for curve in results_of if curve.kind == "rotation" for point in curve.points]
+    if judged and min(judged) < judged[0]:
         notes.append(
-            "boxes of turned scans enclose the turned boxes and are larger than their items, so that overlap falls "
-            "for a perfect model too"
+            f"in turned scans {min(judged)} of {judged[0]} boxes are judged, those of items with a mask: a box around "
+            "turned corners would be larger than its item"
         )
     return notes
 
@@ -231,7 +232,7 @@ def format_summary(results: RobustnessResults) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     told = [rows[0], "-" * max(map(len, rows)), *rows[1:], ""]
-    told.append(f"{results.num_scans} scans of {results.num_groups} bags ({results.split} split), model "
+    told.append(f"{told_scans(results.num_scans, results.num_groups)} ({results.split} split), model "
                 f"{results.model_name}; thresholds of the unperturbed scans. Pd falls by 5 points at:")  # fmt: skip
     told += [f"  {curve.kind}: {format_drop(curve)}" for curve in results.curves]
     if results.scanner_looks:

@@ -86,7 +86,8 @@ def describe_run(run: FinishedRun, name: str, *, has_curves: bool) -> str:
         f"A {what} `{config.model_name}` on {run.plan.num_images:,} X-ray scans with {run.plan.num_pairs:,} "
         f"question-answer pairs, made by xray-vqa {package_version()}. The figures here are of development scans, "
         "which also chose the checkpoint: they are no test. Nothing is cleared by this model before it is "
-        "calibrated and measured on scans of the scanner that it is to serve:\n",
+        "calibrated on scans of the scanner that it is to serve (`calibration.json` says on which it was at the end of "
+        "the run) and measured on others:\n",
         f"```bash\nxray-vqa evaluate --calibrate --model {name} --test-file PAIRS.jsonl\n```\n",
         "## Evaluations\n",
     ]

@@ -1,5 +1,5 @@
 "use strict";
-// Adds what the page can do without: sorting, a count of the scans shown, and details that are open in print.
+// Adds what the page can do without: sorting, and a count of the scans shown.
 const collator = new Intl.Collator("en", { numeric: true });
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const heads = [...table.tHead.rows[0].cells];
@@ -29,6 +29,3 @@ if (count) {
   document.querySelector(".controls").addEventListener("change", tell);
   tell();
 }
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details.print")) details.open = true;
-});
