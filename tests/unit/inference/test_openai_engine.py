@@ -1,4 +1,4 @@
-"""The engine that asks a server, against one with a tiny model behind it: equal scores, and bad days that clear no bag."""
+"""The engine that asks a server, with a tiny model behind it: equal scores, and bad days on which no bag is cleared."""
 
 from collections.abc import Iterator
 

@@ -35,6 +35,7 @@ from xray_vqa.modeling.loading import (
     outline_model,
     read_card,
 )
+from xray_vqa.modeling.precision import Precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
 from xray_vqa.modeling.registry import ModelSpec
 
@@ -55,6 +56,8 @@ class Outline:
     processor: Processor
     spec: ModelSpec
     name: str
+    precision: Precision
+    """What this machine would calculate in."""
     covered_categories: tuple[str, ...]
     weights_dir: Path
     """Where calibration and card stand."""
@@ -92,6 +95,7 @@ def read_outline(model: str, adapter: str | None = None) -> Outline:
         processor=processor,
         spec=outline.spec,
         name=outline.name,
+        precision=outline.precision,
         covered_categories=tuple(card.covered_categories) if card else (),
         weights_dir=weights_dir,
         model_digest=digest_of(model_dir) if any(model_dir.glob("*.safetensors")) else "",

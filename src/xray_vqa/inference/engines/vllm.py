@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,7 +26,7 @@ from xray_vqa.modeling.quantized import QUANTIZED_NAME
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _MAX_LENGTH = 4096
 """Tokens of a prompt and its answer; 768 of an image, our texts, and room for a long question."""
 
@@ -59,8 +60,12 @@ class VllmEngine(RequestEngine[dict[str, Any]]):
                 f"{self.outline.weights_dir} holds weights that only the transformers engine reads, as the shipped "
                 "nano does; a model that `xray-vqa merge` has written is one for vLLM"
             )
+        precision = self.outline.precision
+        logger.info("%s runs %s in %s: %s", self.title, self.outline.name, precision.name, precision.reason)
         arguments = AsyncEngineArgs(
             model=str(self.outline.weights_dir),
+            dtype=_DTYPES[precision.name],
+            enforce_eager=not torch.cuda.is_available(),  # on a CPU it would compile for minutes
             tensor_parallel_size=self._settings.tensor_parallel_size,
             max_model_len=_MAX_LENGTH,
             limit_mm_per_prompt={"image": 1, "video": 0},
@@ -75,9 +80,7 @@ class VllmEngine(RequestEngine[dict[str, Any]]):
             self._engine = AsyncLLM.from_engine_args(arguments)
         except Exception as error:  # vLLM raises what its parts raise: of CUDA, of pydantic, of its own processes
             raise ModelUnavailable(f"{self.title} cannot run {self.outline.name}: {error}") from error
-        config = self._engine.model_config
-        logger.info("%s runs %s in %s", self.title, self.outline.name, config.dtype)
-        return self.identity("vllm", _DTYPES.get(str(config.dtype), str(config.dtype)), self.outline.model_digest)
+        return self.identity("vllm", precision.name, self.outline.model_digest)
 
     async def shut(self) -> None:
         engine, self._engine = self._engine, None
