@@ -29,6 +29,8 @@ from xray_vqa.inference.engine import Answer
 from xray_vqa.inference.engines.requests import NUM_DIGITS, RequestEngine
 
 logger = logging.getLogger(__name__)
+for _client in ("httpx", "httpx2"):  # the SDK went from one to the other; each has a line for each request
+    logging.getLogger(_client).setLevel(logging.WARNING)
 
 TOP_TOKENS = 20
 """The most that OpenAI's interface and vLLM's default give."""
