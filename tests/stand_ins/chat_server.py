@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from xray_vqa.modeling.loading import LoadedModel
+from xray_vqa.modeling.decoding import TreeDecoder
+from xray_vqa.modeling.loading import LoadedModel, load_model
 
 Fault = Literal[
     "",
@@ -39,6 +41,32 @@ Fault = Literal[
     "words",  # says words where digits are asked for
 ]
 _EXTRAS = ("logprob_token_ids", "allowed_token_ids", "regex", "return_token_ids")
+
+SOME = ("Knife", "Gun", "Scissors")
+"""The categories that `answering_model` has learnt to be asked about."""
+
+
+def picture(seed: int, size: tuple[int, int] = (118, 90)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(size)
+
+
+def answering_model(model_dir: Path) -> LoadedModel:
+    """A random model that has learnt one thing: behind a colon comes yes or no."""
+    loaded = load_model(str(model_dir), device="cpu")
+    encoder, weights = loaded.encoder, loaded.base.lm_head.weight
+    states = list[torch.Tensor]()
+    watched = loaded.base.lm_head.register_forward_hook(lambda layer, inputs, output: states.append(inputs[0]))
+    frame = torch.from_numpy(np.array(loaded.processor.resize(picture(0))))
+    probes = [encoder.probe(name) for name in SOME]
+    for _ in range(3):  # both words stand in the prompt too, so that they change what they are measured by
+        TreeDecoder(loaded).open([frame], [probes])
+        direction = states[-1].mean(dim=0)
+        with torch.no_grad():
+            weights[encoder.yes_id] = direction * 6 / direction.square().sum()
+            weights[encoder.no_id] = weights[encoder.yes_id] + torch.randn(256, generator=torch.manual_seed(1)) * 0.03
+    watched.remove()
+    return loaded
 
 
 @dataclass
@@ -89,7 +117,7 @@ class ChatServer:
         finish = "length"
         for _ in range(body["max_tokens"]):
             with self.lock:
-                scores = self._next(ids + said, frame)
+                scores = next_token(self.loaded, ids + said, frame)
             if allowed := body.get("allowed_token_ids"):
                 token = max(allowed, key=lambda each: scores[each])
             else:
@@ -120,19 +148,6 @@ class ChatServer:
             **({"prompt_token_ids": ids} if body.get("return_token_ids") else {}),
         }
 
-    @torch.inference_mode()
-    def _next(self, ids: list[int], frame: torch.Tensor) -> torch.Tensor:
-        """The log-probabilities of the token behind some ids."""
-        base = self.loaded.base
-        patches, grid = self.loaded.processor.patches_of([frame])
-        input_ids = torch.tensor([ids])
-        kinds = (input_ids == self.loaded.encoder.image_pad_id).int()
-        positions = base.model.get_rope_index(input_ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0]
-        states = base.model(
-            input_ids=input_ids, position_ids=positions, pixel_values=patches, image_grid_thw=grid
-        ).last_hidden_state
-        return base.lm_head(states[0, -1]).float().log_softmax(dim=-1)
-
     def _listed(self, named: list[int], scores: torch.Tensor, fault: Fault) -> list[dict[str, Any]]:
         encoder = self.loaded.encoder
         entries = []
@@ -143,6 +158,19 @@ class ChatServer:
             logprob = 3.0 if fault == "certain" else float(scores[token])
             entries.append({"token": text, "logprob": logprob, "bytes": list(text.encode())})
         return entries
+
+
+@torch.inference_mode()
+def next_token(loaded: LoadedModel, ids: list[int], frame: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities of the token behind some ids with an image in them, (vocabulary,)."""
+    patches, grid = loaded.processor.patches_of([frame])
+    input_ids = torch.tensor([ids])
+    kinds = (input_ids == loaded.encoder.image_pad_id).int()
+    positions = loaded.base.model.get_rope_index(input_ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0]
+    states = loaded.base.model(
+        input_ids=input_ids, position_ids=positions, pixel_values=patches, image_grid_thw=grid
+    ).last_hidden_state
+    return loaded.base.lm_head(states[0, -1]).float().log_softmax(dim=-1)
 
 
 def _split(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Image.Image]:

@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from stand_ins.chat_server import ChatServer, running_chat_server
+from stand_ins.chat_server import SOME, ChatServer, picture, running_chat_server
 
 from xray_vqa.config.loading import load_policy
 from xray_vqa.config.serve import EngineSettings
@@ -20,40 +17,13 @@ from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.engines.transformers import TransformersEngine
 from xray_vqa.inference.inspector import Inspector
-from xray_vqa.modeling.decoding import TreeDecoder
-from xray_vqa.modeling.loading import CARD_NAME, LoadedModel, load_model
-
-SOME = ("Knife", "Gun", "Scissors")
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model_dir) -> LoadedModel:
-    """A random model that has learnt one thing: behind a colon comes yes or no."""
-    loaded = load_model(str(tiny_model_dir), device="cpu")
-    encoder, weights = loaded.encoder, loaded.base.lm_head.weight
-    states = list[torch.Tensor]()
-    watched = loaded.base.lm_head.register_forward_hook(lambda layer, inputs, output: states.append(inputs[0]))
-    frame = torch.from_numpy(np.array(loaded.processor.resize(picture(0))))
-    probes = [encoder.probe(name) for name in SOME]
-    for _ in range(3):  # both words stand in the prompt too, so that they change what they are measured by
-        TreeDecoder(loaded).open([frame], [probes])
-        direction = states[-1].mean(dim=0)
-        with torch.no_grad():
-            weights[encoder.yes_id] = direction * 6 / direction.square().sum()
-            weights[encoder.no_id] = weights[encoder.yes_id] + torch.randn(256, generator=torch.manual_seed(1)) * 0.03
-    watched.remove()
-    return loaded
+from xray_vqa.modeling.loading import CARD_NAME
 
 
 @pytest.fixture
 def server(tiny) -> Iterator[ChatServer]:
     with running_chat_server(tiny) as running:
         yield running
-
-
-def picture(seed: int, size: tuple[int, int] = (118, 90)) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(size)
 
 
 def engine_of(server: ChatServer, model: str = "", **settings) -> Engine:

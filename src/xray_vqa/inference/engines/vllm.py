@@ -52,14 +52,14 @@ class VllmEngine(RequestEngine[dict[str, Any]]):
         self._engine: Any = None
 
     async def open(self) -> EngineIdentity:
-        from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
-        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
-
         if (self.outline.weights_dir / QUANTIZED_NAME).is_file():
             raise ModelUnavailable(
                 f"{self.outline.weights_dir} holds weights that only the transformers engine reads, as the shipped "
                 "nano does; a model that `xray-vqa merge` has written is one for vLLM"
             )
+        from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
+        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
+
         precision = self.outline.precision
         logger.info("%s runs %s in %s: %s", self.title, self.outline.name, precision.name, precision.reason)
         arguments = AsyncEngineArgs(
