@@ -73,7 +73,7 @@ def scans_of(count: int) -> list[Image.Image]:
 
 def read_all(engine: Engine, scans: Sequence[Image.Image]) -> list[dict]:
     """Return what an engine reads: the scans one by one, the copies in one call."""
-    place_from = dict.fromkeys(CATEGORIES, 0.5)
+    place_from: dict[str, float] = dict.fromkeys(CATEGORIES, 0.5)
     alone = [engine.read([scan], CATEGORIES, place_from)[0] for scan in scans[:-NUM_COPIES]]
     together = engine.read(scans[-NUM_COPIES:], CATEGORIES, place_from)
     return [_plain(reading) for reading in [*alone, *together]]

@@ -1,10 +1,15 @@
 """vLLM in this process, with a stand-in for it; tests/integration/test_vllm_parity.py runs the real one."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 from stand_ins.chat_server import SOME, picture
 from stand_ins.fake_vllm import FakeVllm
 
 from xray_vqa.config.serve import EngineSettings
+from xray_vqa.core.prompts import prefix_text, probe_text
+from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ConfigError, ModelUnavailable
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.engines.transformers import TransformersEngine
@@ -18,6 +23,12 @@ def fake(tiny, monkeypatch) -> FakeVllm:
     fake = FakeVllm(tiny)
     fake.install(monkeypatch)
     return fake
+
+
+def test_the_benchmark_that_imports_vllm_alone_has_our_prompts():
+    benchmark = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "vllm_scoring.py"))
+    assert benchmark["PREFIX"] == prefix_text(1)
+    assert benchmark["PROBES"] == tuple(map(probe_text, CATEGORIES))
 
 
 def engine_of(fake: FakeVllm, **settings) -> VllmEngine:
