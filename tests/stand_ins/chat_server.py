@@ -80,6 +80,9 @@ class ChatServer:
     """Whether the fault is over after one request."""
     plain: bool = False
     """Takes only what OpenAI's own interface has, and `continue_final_message`; refuses the rest with 400."""
+    keeps_pictures: bool = True
+    """Whether a picture's name does for one that was sent before."""
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
     key: str = ""
     address: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -99,7 +102,7 @@ class ChatServer:
     def answer(self, body: dict[str, Any], fault: Fault) -> dict[str, Any]:
         """What the model says to a request; one at a time."""
         tokenizer, processor = self.loaded.encoder.tokenizer, self.loaded.processor
-        messages, picture = _split(body["messages"])
+        messages, picture = _split(body["messages"], self.pictures)
         if fault == "resizes":
             picture = picture.resize((picture.width // 2, picture.height // 2))
         frame = torch.from_numpy(np.array(processor.resize(picture)))
@@ -173,7 +176,7 @@ def next_token(loaded: LoadedModel, ids: list[int], frame: torch.Tensor) -> torc
     return loaded.base.lm_head(states[0, -1]).float().log_softmax(dim=-1)
 
 
-def _split(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Image.Image]:
+def _split(messages: list[dict[str, Any]], known: dict[str, Image.Image]) -> tuple[list[dict[str, Any]], Image.Image]:
     """The messages as a template takes them, and their one picture."""
     rendered, pictures = [], []
     for message in messages:
@@ -182,8 +185,13 @@ def _split(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Image.
             parts = []
             for part in content:
                 if part["type"] == "image_url":
-                    data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
-                    pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
+                    if part["image_url"] is None:
+                        picture = known[part["uuid"]]
+                    else:
+                        data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+                        picture = Image.open(io.BytesIO(data)).convert("RGB")
+                        known[part.get("uuid", "")] = picture
+                    pictures.append(picture)
                     parts.append({"type": "image"})
                 else:
                     parts.append(part)
@@ -230,6 +238,9 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 return self._send(200, {"id": "1", "object": "chat.completion", "choices": []})
             if body["model"] not in server.models:
                 return self._send(404, {"error": {"message": f"no model {body['model']}"}})
+            named_alone = body["messages"][1]["content"][0]["image_url"] is None
+            if named_alone and not server.keeps_pictures:
+                return self._send(400, {"error": {"message": "Cache miss for image at index 0 but data is not given"}})
             if server.plain and (found := [name for name in _EXTRAS if name in body]):
                 return self._send(400, {"error": {"message": f"unknown parameter {found[0]}"}})
             if fault == "drop":

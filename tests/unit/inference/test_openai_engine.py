@@ -98,11 +98,25 @@ def test_what_the_server_gets_needs_no_further_resizing_and_has_a_name_of_its_ow
     server.requests.clear()
     asked.read([picture(4, (301, 203))] * 2, SOME, {})
     parts = [request["messages"][1]["content"][0] for request in server.requests]
-    by_name = {part["uuid"]: part["image_url"]["url"] for part in parts}
-    assert len(by_name) == 2  # though both are the same picture
+    by_name = {part["uuid"]: part["image_url"]["url"] for part in parts if part["image_url"]}
+    assert len(parts) == 2 * len(SOME)
+    assert len(by_name) == len({part["uuid"] for part in parts}) == 2  # though both are the same picture
+    assert sum(part["image_url"] is not None for part in parts) == 2  # the others find it under its name
     assert len(set(by_name.values())) == 1
     assert next(iter(by_name.values())).startswith("data:image/png;base64,")
     assert all(request["max_tokens"] == 1 and request["temperature"] == 0 for request in server.requests)
+    asked.close()
+
+
+def test_a_server_that_forgets_pictures_gets_them_again(server):
+    asked = started(server)
+    (expected,) = asked.read([picture(4)], SOME, {})
+    server.keeps_pictures = False
+    (found,) = asked.read([picture(4)], SOME, {})
+    assert found.scores == expected.scores
+    server.requests.clear()
+    asked.read([picture(4)], SOME, {})
+    assert all(request["messages"][1]["content"][0]["image_url"] for request in server.requests)
     asked.close()
 
 

@@ -86,7 +86,7 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SentScan:
     """One scan as it is sent."""
 
@@ -95,6 +95,8 @@ class SentScan:
     num_tokens: int
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Under which the server may keep what it makes of the picture; no other inspection ever has the same."""
+    is_known: bool = False
+    """Whether the server has answered about the picture, so that its name may do."""
 
 
 class OpenAIEngine(RequestEngine[SentScan]):
@@ -116,6 +118,7 @@ class OpenAIEngine(RequestEngine[SentScan]):
         self._client: openai.AsyncOpenAI | None = None
         self._lines = asyncio.Semaphore()
         self._takes_extras = True
+        self._keeps_pictures = False
         self._answers_as: str | None = None
 
     async def open(self) -> EngineIdentity:
@@ -156,8 +159,9 @@ class OpenAIEngine(RequestEngine[SentScan]):
     async def weigh(self, seen: SentScan, branch: str, answers: tuple[str, str]) -> tuple[float | None, float | None]:
         (first,), (second,) = (self.branch_ids(answer) for answer in answers)
         extras = {"logprob_token_ids": [first, second]}
-        options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_TOKENS}
-        completion = await self._continue(seen, branch, options, extras)
+        completion = await self._continue(
+            seen, branch, {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_TOKENS}, extras
+        )
         logprobs = completion.choices[0].logprobs
         if logprobs is None or not logprobs.content:
             raise AnswerUnreadable(f"{self.title} gives no log-probabilities", text=str(completion.choices[0]))
@@ -171,11 +175,10 @@ class OpenAIEngine(RequestEngine[SentScan]):
         return (completion.choices[0].message.content or "").strip()
 
     async def say(self, seen: SentScan, question: str, max_tokens: int) -> Answer:
-        messages = _messages(self._picture(seen), question)
-        extras = {"chat_template_kwargs": {"enable_thinking": False}} if self.outline.spec.answer_opening else {}
-        completion = await self._complete(
-            {"messages": messages, "max_tokens": max_tokens, **self._extra_body(extras)}, seen, question
-        )
+        opening = self.outline.spec.answer_opening
+        extras = {"chat_template_kwargs": {"enable_thinking": False}} if opening and self._takes_extras else {}
+        whole = prompts.question_text(question) + opening
+        completion = await self._complete(seen, question, whole, {"max_tokens": max_tokens, "extra_body": extras})
         choice = completion.choices[0]
         return Answer((choice.message.content or "").strip(), choice.finish_reason == "stop")
 
@@ -213,37 +216,53 @@ class OpenAIEngine(RequestEngine[SentScan]):
             raise ModelUnavailable(f"{self.title} {_OTHER_PROMPT}; it was {text[:600]!r}")
         if completion.usage is None and completion.prompt_token_ids is None:
             raise ModelUnavailable(f"{self.title} does not say how long its prompts are, so nobody can check them")
+        # Whether later requests may do with the name, which saves a server most of its work with the picture.
+        self._keeps_pictures = self._takes_extras
+        await self._continue(blank, branch, {"max_tokens": 1}, {})
 
     async def _continue(
         self, seen: SentScan, branch: str, options: dict[str, Any], extras: dict[str, Any]
     ) -> _Completion:
         """Have the text of a branch continued as if it were the answer's beginning, in the user's own turn."""
-        body = {
-            "messages": _messages(self._picture(seen), branch),
-            **options,
-            # What keeps the template from ending the turn behind the branch is not among the extras: without it all
-            # would be asked wrongly.
-            "extra_body": {
-                "add_generation_prompt": False,
-                "continue_final_message": True,
-                **(extras if self._takes_extras else {}),
-            },
-        }
-        return await self._complete(body, seen, branch)
+        # What keeps the template from ending the turn behind the branch is not among the extras: without it all would
+        # be asked wrongly.
+        body = {"add_generation_prompt": False, "continue_final_message": True}
+        if self._takes_extras:
+            body |= extras
+        return await self._complete(seen, branch, branch, {**options, "extra_body": body})
 
-    def _picture(self, seen: SentScan) -> dict[str, Any]:
-        part: dict[str, Any] = {"type": "image_url", "image_url": {"url": seen.url}}
-        # vLLM keeps what it made of the picture under this name, and takes no time to hash it.
-        return {**part, "uuid": seen.name} if self._takes_extras else part
+    async def _complete(self, seen: SentScan, text: str, branch: str, options: dict[str, Any]) -> _Completion:
+        """Send a text behind a scan's picture.
 
-    def _extra_body(self, extras: dict[str, Any]) -> dict[str, Any]:
-        return {"extra_body": extras} if extras and self._takes_extras else {}
+        Args:
+            seen: The scan.
+            text: As it is sent.
+            branch: As it has to stand behind the image in the prompt that the server makes of it.
+            options: Of the request.
+        """
+        part = {"type": "image_url", "image_url": {"url": seen.url}}
+        if self._takes_extras:
+            part["uuid"] = seen.name  # vLLM keeps what it makes of the picture under it, and takes no time to hash it
+        if not (self._keeps_pictures and seen.is_known):
+            return await self._send(seen, part, text, branch, options)
+        try:
+            return await self._send(seen, {**part, "image_url": None}, text, branch, options)
+        except _Refused as refused:
+            logger.warning("%s; pictures are sent with each request from now on", refused)
+            self._keeps_pictures = False
+        return await self._send(seen, part, text, branch, options)
 
-    async def _complete(self, body: dict[str, Any], seen: SentScan, branch: str) -> _Completion:
+    async def _send(
+        self, seen: SentScan, part: dict[str, Any], text: str, branch: str, options: dict[str, Any]
+    ) -> _Completion:
+        messages: Any = [
+            {"role": "system", "content": prompts.SYSTEM},
+            {"role": "user", "content": [part, {"type": "text", "text": text}]},
+        ]
         # max_completion_tokens, which has replaced max_tokens, is not known to all of these servers.
         response = await self._guarded(
             lambda client: client.chat.completions.with_raw_response.create(
-                model=self.served_name, temperature=0, **body
+                model=self.served_name, messages=messages, temperature=0, **options
             )
         )
         content = response.http_response.content
@@ -258,17 +277,14 @@ class OpenAIEngine(RequestEngine[SentScan]):
                 f"{self.title} answers as {completion.model!r} and did as {self._answers_as!r}: start again, so that "
                 "it is checked"
             )
-        continued = "continue_final_message" in body.get("extra_body", {})
-        expected = len(self.prompt_ids(seen.num_tokens, branch if continued else self._whole_question(branch)))
+        expected = len(self.prompt_ids(seen.num_tokens, branch))
         if completion.usage is not None and completion.usage.prompt_tokens != expected:
             raise AnswerUnreadable(
                 f"{self.title} {_OTHER_PROMPT}; it took {completion.usage.prompt_tokens} tokens and not {expected}",
                 text=completion.choices[0].message.content or "",
             )
+        seen.is_known = True
         return completion
-
-    def _whole_question(self, question: str) -> str:
-        return prompts.question_text(question) + self.outline.spec.answer_opening
 
     async def _guarded(self, ask: Any) -> Any:
         """What a request gives, its failures as our errors. One that did not get through is sent once more."""
@@ -300,13 +316,6 @@ _OTHER_PROMPT = (
     "made another prompt of a request than the model was trained in: its chat template does not leave the last message "
     "open (add_generation_prompt and continue_final_message), or its processor resizes the picture (docs/ENGINES.md)"
 )
-
-
-def _messages(picture: dict[str, Any], text: str) -> list[dict[str, Any]]:
-    return [
-        {"role": "system", "content": prompts.SYSTEM},
-        {"role": "user", "content": [picture, {"type": "text", "text": text}]},
-    ]
 
 
 def _data_url(frame: NDArray[np.uint8]) -> str:
