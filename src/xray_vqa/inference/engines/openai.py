@@ -106,6 +106,9 @@ class OpenAIEngine(RequestEngine[SentScan]):
         ConfigError: No address, or a key that no header can carry.
     """
 
+    needs_weights = False
+    device = "remote"
+
     def __init__(self, model: str, settings: EngineSettings, *, adapter: str | None = None) -> None:
         super().__init__(model, settings, adapter=adapter)
         if not settings.server_url:

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from xray_vqa.modeling.loading import (
     digest_of,
     outline_model,
     read_card,
+    resolve_model_dir,
 )
 from xray_vqa.modeling.precision import Precision
 from xray_vqa.modeling.processor import PROCESSOR_NAME, Processor, read_processor
@@ -66,8 +67,13 @@ class Outline:
     adapter_digest: str
 
 
-def read_outline(model: str, adapter: str | None = None) -> Outline:
+def read_outline(model: str, adapter: str | None = None, *, weights: bool) -> Outline:
     """Return what the folder of a model says, without loading weights.
+
+    Args:
+        model: A folder or a hub name.
+        adapter: A folder with an adapter for it.
+        weights: Whether a hub name's weights are fetched too, for whoever loads them.
 
     Raises:
         ModelUnavailable: The files are missing, broken, of another prompt version, or an adapter's alone.
@@ -78,6 +84,8 @@ def read_outline(model: str, adapter: str | None = None) -> Outline:
             f"{model} is an adapter, whose base runs elsewhere: merge it (`xray-vqa merge {model} --output-dir DIR`) "
             "and give the merged folder to both, or give the base with --model and this folder with --adapter"
         )
+    if weights:
+        resolve_model_dir(model)
     outline = outline_model(model)
     model_dir = weights_dir = outline.weights_dir
     card, adapter_digest, processor = read_card(model_dir), "", outline.processor
@@ -109,8 +117,12 @@ class RequestEngine(ABC, Generic[Seen]):
     A subclass says how a model is reached; all of its calls run in one event loop that exists while they do.
     """
 
+    needs_weights: ClassVar[bool]
+    """Whether the weights have to lie on this machine."""
     title: str
     """Who is asked, for messages."""
+    device: str
+    """Where it runs, for records."""
     served_name: str = ""
     """The model's name where it runs, if it has one of its own there; known after `open`."""
 
@@ -159,7 +171,7 @@ class RequestEngine(ABC, Generic[Seen]):
 
     def start(self) -> EngineInfo:
         """Reach the model and have a blank picture read. Raises ModelUnavailable."""
-        self._outline = outline = read_outline(self._model, self._adapter)
+        self._outline = outline = read_outline(self._model, self._adapter, weights=self.needs_weights)
         self._runner = asyncio.Runner()
         self._turns = asyncio.Semaphore(SCANS_AT_ONCE)
         try:
@@ -171,7 +183,7 @@ class RequestEngine(ABC, Generic[Seen]):
         return EngineInfo(
             identity=identity,
             model_name=self.served_name or outline.name,
-            device=self.title,
+            device=self.device,
             covered_categories=outline.covered_categories,
             calibration=read_calibration(outline.weights_dir),
         )

@@ -38,6 +38,8 @@ class VllmEngine(RequestEngine[dict[str, Any]]):
         ConfigError: An adapter or a single device is asked for, which this engine leaves to other means.
     """
 
+    needs_weights = True
+
     def __init__(
         self, model: str, settings: EngineSettings, *, adapter: str | None = None, device: str | None = None
     ) -> None:
@@ -48,7 +50,7 @@ class VllmEngine(RequestEngine[dict[str, Any]]):
         if device not in (None, "cpu", "cuda"):
             raise ConfigError(f"the vllm engine takes the GPUs that CUDA_VISIBLE_DEVICES names; set it, not {device!r}")
         super().__init__(model, settings)
-        self.title = f"vLLM {_version()}"
+        self.title = self.device = f"vLLM {_version()}"
         self._engine: Any = None
 
     async def open(self) -> EngineIdentity:
