@@ -210,8 +210,6 @@ class OpenAIEngine(RequestEngine[SentScan]):
             logger.info("%s; asked again without what only vLLM and SGLang know", refused)
             self._takes_extras = False
             completion = await self._continue(blank, branch, {"max_tokens": 1}, {})
-        except AnswerUnreadable as error:
-            raise ModelUnavailable(str(error)) from error
         self._answers_as = completion.model
         if completion.prompt_token_ids not in (None, self.prompt_ids(blank.num_tokens, branch)):
             text = str(self.outline.encoder.tokenizer.decode(completion.prompt_token_ids))
@@ -219,9 +217,17 @@ class OpenAIEngine(RequestEngine[SentScan]):
             raise ModelUnavailable(f"{self.title} {_OTHER_PROMPT}; it was {text[:600]!r}")
         if completion.usage is None and completion.prompt_token_ids is None:
             raise ModelUnavailable(f"{self.title} does not say how long its prompts are, so nobody can check them")
-        # Whether later requests may do with the name, which saves a server most of its work with the picture.
-        self._keeps_pictures = self._takes_extras
-        await self._continue(blank, branch, {"max_tokens": 1}, {})
+        self._keeps_pictures = self._takes_extras and await self._finds_by_name(blank, branch)
+
+    async def _finds_by_name(self, seen: SentScan, branch: str) -> bool:
+        """Whether a picture's name does for one that was sent, which saves a server most of its work with it."""
+        self._keeps_pictures = True
+        try:
+            await self._continue(seen, branch, {"max_tokens": 1}, {})
+        except (AnswerUnreadable, ModelUnavailable) as error:
+            logger.info("pictures are sent with each request: %s", error)
+            return False
+        return self._keeps_pictures
 
     async def _continue(
         self, seen: SentScan, branch: str, options: dict[str, Any], extras: dict[str, Any]

@@ -24,7 +24,7 @@ from xray_vqa.core.calibration import EngineIdentity, read_calibration
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.inspection import UNSURE, Score
 from xray_vqa.core.prompts import PROMPT_VERSION
-from xray_vqa.errors import ModelUnavailable
+from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.inference.engine import Answer, EngineInfo, Reading, boxes_of, flags, probe_by_reading, score_of
 from xray_vqa.modeling.chat import PromptEncoder
 from xray_vqa.modeling.loading import (
@@ -177,6 +177,9 @@ class RequestEngine(ABC, Generic[Seen]):
         try:
             identity = self._runner.run(self.open())
             self.probe()
+        except AnswerUnreadable as error:
+            self.close()
+            raise ModelUnavailable(str(error)) from error
         except BaseException:
             self.close()
             raise
