@@ -19,6 +19,7 @@ from xray_vqa.evaluation.testset import EvaluationSet
 from xray_vqa.inference.engine import Engine
 from xray_vqa.inference.engines.scripted import ScriptedEngine, ScriptedReading
 from xray_vqa.inference.engines.transformers import TransformersEngine
+from xray_vqa.modeling.branch_rows import decoder_of
 from xray_vqa.modeling.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class DevelopmentExaminer:
         Raises:
             ModelUnavailable: The engine failed on all of them; failures on some count as wrong, and are logged.
         """
-        predictions = self._predict(TransformersEngine.of(loaded), numbers)
+        predictions = self._predict(TransformersEngine.of(decoder_of(loaded)), numbers)
         failures = Counter(prediction.failure for prediction in predictions if prediction.failure)
         if predictions and failures["engine"] == len(predictions):
             raise ModelUnavailable(

@@ -20,7 +20,7 @@ def use_aligned_mlps(model: torch.nn.Module) -> None:
     config: Any = model.config
     for block in model.get_submodule(f"{spec_of(config.model_type).vision_tower}.blocks").children():
         mlp: Any = block.mlp
-        if not hasattr(mlp, "gate_proj"):
+        if type(getattr(mlp, "gate_proj", None)) is not torch.nn.Linear:  # no gate, or an adapter around it
             return
         missing = -mlp.gate_proj.out_features % ALIGNMENT
         for wide in (mlp.gate_proj, mlp.up_proj):

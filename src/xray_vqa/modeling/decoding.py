@@ -7,6 +7,7 @@ prefix and themselves alone, and end when their grammar says so.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -37,6 +38,11 @@ class Grammar(Protocol):
         """Ids to choose from, or None for any."""
         ...
 
+    @property
+    def longest(self) -> int:
+        """How many tokens it takes at most."""
+        ...
+
     def push(self, token: int) -> None: ...
 
 
@@ -48,6 +54,7 @@ class BoxGrammar:
     tokens: list[int] = field(default_factory=list[int])
     done: bool = False
     _DIGITS: ClassVar[int] = DIGITS_PER_NUMBER * NUMBERS_PER_BOX
+    longest: ClassVar[int] = MAX_BOXES * (_DIGITS + 1)
 
     @property
     def allowed(self) -> tuple[int, ...]:
@@ -57,7 +64,7 @@ class BoxGrammar:
 
     def push(self, token: int) -> None:
         self.tokens.append(token)
-        full = len(self.tokens) + 1 >= MAX_BOXES * (self._DIGITS + 1)
+        full = len(self.tokens) + 1 >= self.longest
         self.done = token == self.encoder.box_close_id or full
 
     @property
@@ -83,6 +90,10 @@ class TextGrammar:
     def done(self) -> bool:
         return self.ended or len(self.tokens) >= self.max_tokens
 
+    @property
+    def longest(self) -> int:
+        return self.max_tokens
+
     def push(self, token: int) -> None:
         if token == self.encoder.end_id:
             self.ended = True
@@ -91,12 +102,21 @@ class TextGrammar:
 
 
 class Decoder(ABC):
-    """Encodes images with their branches and reads answers; `TreeDecoder` says how, `RowDecoder` for other models."""
+    """Encodes images with their branches and reads answers.
+
+    `TreeDecoder` says how; `PackedDecoder` does the same in a GPU's way, and `RowDecoder` for other models.
+    """
+
+    images_at_once: int = 64
+    """How many images may be opened together."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.encoder = loaded.encoder
         self._dtype = next(loaded.base.parameters()).dtype
+
+    def warm_up(self, probes: Sequence[Branch]) -> None:  # noqa: B027  (most have nothing to prepare)
+        """Prepare for scans of any size that are asked these probes, so that no first one waits for it."""
 
     @abstractmethod
     def open(
@@ -244,12 +264,25 @@ def choose(logits: torch.Tensor, allowed: Sequence[tuple[int, ...] | None]) -> l
         logits: (rows, vocabulary).
         allowed: For each row the ids to choose from, or None for any.
     """
+    kinds = set(allowed)
+    if len(kinds) == 1:  # as of boxes that are told in step
+        (ids,) = kinds
+        return _choose_among(logits, ids).tolist()
     chosen = torch.zeros(len(allowed), dtype=torch.int64, device=logits.device)
-    for ids in set(allowed):
+    for ids in kinds:
         rows = torch.tensor([at for at, each in enumerate(allowed) if each == ids], device=logits.device)
-        if ids is None:
-            chosen[rows] = logits[rows].argmax(dim=-1)
-        else:
-            among = torch.tensor(ids, device=logits.device)
-            chosen[rows] = among[logits[rows][:, among].argmax(dim=-1)]
+        chosen[rows] = _choose_among(logits[rows], ids)
     return chosen.tolist()
+
+
+def _choose_among(logits: torch.Tensor, ids: tuple[int, ...] | None) -> torch.Tensor:
+    if ids is None:
+        return logits.argmax(dim=-1)
+    among = _on_device(ids, logits.device)
+    return among[logits[:, among].argmax(dim=-1)]
+
+
+@lru_cache(maxsize=64)
+def _on_device(ids: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Sent once: the host waits for each such copy."""
+    return torch.tensor(ids, device=device)

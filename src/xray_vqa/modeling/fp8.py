@@ -4,8 +4,13 @@ Each row of an input and each row of a weight is scaled to the range of e4m3 by 
 A weight is kept twice, as the forward and as the backward product want it, which takes as much memory as once in bf16.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from xray_vqa.modeling.few_rows import FEW_ROWS, product_of_few_rows
+from xray_vqa.modeling.registry import spec_of
 
 LARGEST = 448.0
 """Of e4m3."""
@@ -34,16 +39,33 @@ class Fp8Linear(torch.nn.Module):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
         narrow, scales = quantise_rows(x.reshape(-1, x.shape[-1]))
+        if narrow.is_cuda and 0 < narrow.shape[0] <= FEW_ROWS:
+            parts = product_of_few_rows(narrow, self.rows)
+            result = parts.sum(dim=0) * scales * self.row_scales.T
+            result = (result if self.bias is None else result + self.bias).to(dtype)
+            return result.view(*x.shape[:-1], result.shape[-1])
         result = scaled_product(narrow, scales, self.rows, self.row_scales, self.bias, dtype)
         return result.view(*x.shape[:-1], result.shape[-1])
 
 
 def use_fp8_tower(model: torch.nn.Module) -> None:
     """Let a frozen vision tower's layers multiply in 8-bit floats, in place."""
-    for block in model.get_submodule("model.visual.blocks").children():
-        for name, module in list(block.named_modules()):
-            if type(module) is torch.nn.Linear:
-                block.set_submodule(name, Fp8Linear(module, backward=False))
+    config: Any = model.config
+    _replace_linears(model.get_submodule(f"{spec_of(config.model_type).vision_tower}.blocks"))
+
+
+def use_fp8_decoder(model: torch.nn.Module) -> None:
+    """Let a decoder that is not trained multiply in 8-bit floats, in place; the output layer stays as it is."""
+    config: Any = model.config
+    spec = spec_of(config.model_type)
+    _replace_linears(model.get_submodule(f"{spec.language_model}.layers"), unless=spec.unquantized)
+
+
+def _replace_linears(layers: torch.nn.Module, unless: tuple[str, ...] = ()) -> None:
+    for layer in layers.children():
+        for name, module in list(layer.named_modules()):
+            if type(module) is torch.nn.Linear and name.rpartition(".")[2] not in unless:
+                layer.set_submodule(name, Fp8Linear(module, backward=False))
 
 
 def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:

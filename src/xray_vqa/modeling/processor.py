@@ -20,6 +20,7 @@ from xray_vqa.core.geometry import Box
 from xray_vqa.core.prompts import BOX_FRAME_LIMIT
 from xray_vqa.errors import ModelUnavailable
 from xray_vqa.modeling.registry import BoxFrame
+from xray_vqa.modeling.resampling import resize_bicubic
 
 PROCESSOR_NAME = "preprocessor_config.json"
 MAX_ASPECT = 200
@@ -76,6 +77,12 @@ class Processor:
         frame = self.frame_wh(image.size)
         resized = image if image.size == frame else image.resize(frame, Image.Resampling.BICUBIC)
         return np.asarray(resized.convert("RGB"))
+
+    def frame_on(self, image: Image.Image, device: torch.device) -> torch.Tensor:
+        """Return what `resize` does, (height, width, 3) uint8, resized on a device."""
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        pixels = torch.from_numpy(np.array(rgb)).to(device)
+        return resize_bicubic(pixels, self.frame_wh(image.size))
 
     def to_resized(self, box: Box, size_wh: tuple[int, int]) -> Box:
         """Return a box of a scan of this size in pixels of the resized image."""

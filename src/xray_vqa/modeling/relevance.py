@@ -53,7 +53,8 @@ def relevance(loaded: LoadedModel, frame: torch.Tensor, categories: list[str]) -
         totals = [torch.zeros_like(each, dtype=torch.float32) for each in visual]
         for step in range(PATH_STEPS):
             share = (step + 0.5) / PATH_STEPS
-            with torch.enable_grad():
+            # Layers that serving has compiled know no gradients.
+            with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
                 tokens = [
                     (base + (each - base) * share).detach().requires_grad_()
                     for each, base in zip(visual, baselines, strict=True)

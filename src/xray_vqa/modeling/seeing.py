@@ -18,6 +18,9 @@ from transformers.vision_utils import (
 
 from xray_vqa.modeling.registry import spec_of
 
+WINDOW_STARTS = "cu_window_seqlens"
+"""The tensor whose length depends on the shape of the images and not on their tokens alone."""
+
 
 def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the visual tokens of some images as `get_image_features` makes them, and DeepStack's further ones.
@@ -30,7 +33,23 @@ def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor
     Returns:
         (tokens, hidden), and as many of the same shape as decoder layers get features added to; mostly none.
     """
-    tower, device = model.get_submodule(spec_of(model.config.model_type).vision_tower), patches.device
+    made, numbers = tower_inputs(model, grid_thw)
+    sent = {name: send(tensor, patches.device) for name, tensor in made.items()}
+    return see(model, patches, grid_thw, sent, numbers)
+
+
+def see(
+    model: Any, patches: Tensor, grid_thw: Tensor, tensors: dict[str, Tensor], numbers: dict[str, int]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return what `visual_tokens` does, of what `tower_inputs` has made, the tensors on the device of the patches."""
+    tower = model.get_submodule(spec_of(model.config.model_type).vision_tower)
+    output = tower(patches, grid_thw=grid_thw, **numbers, **tensors)
+    return output.pooler_output, list(getattr(output, "deepstack_features", None) or [])
+
+
+def tower_inputs(model: Any, grid_thw: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return what a vision tower is told beside the patches: tensors on the CPU by name, and lengths of segments."""
+    tower = model.get_submodule(spec_of(model.config.model_type).vision_tower)
     config = tower.config
     made = {
         "position_ids": get_vision_position_ids(grid_thw, config.spatial_merge_size),
@@ -38,7 +57,7 @@ def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor
     }
     numbers = {"max_seqlen": int(grid_thw.prod(dim=1).max())}
     if hasattr(config, "window_size"):
-        made["window_index"], made["cu_window_seqlens"] = get_vision_window_index(
+        made["window_index"], made[WINDOW_STARTS] = get_vision_window_index(
             grid_thw, config.spatial_merge_size, config.window_size, config.patch_size
         )
         numbers["max_window_seqlen"] = (config.window_size // config.patch_size) ** 2
@@ -50,9 +69,7 @@ def visual_tokens(model: Any, patches: Tensor, grid_thw: Tensor) -> tuple[Tensor
             align_corners=tower.interpolation_align_corners,
             spatial_merge_size=config.spatial_merge_size,
         )
-    sent = {name: send(tensor, device) for name, tensor in made.items()}
-    output = tower(patches, grid_thw=grid_thw, **numbers, **sent)
-    return output.pooler_output, list(getattr(output, "deepstack_features", None) or [])
+    return made, numbers
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

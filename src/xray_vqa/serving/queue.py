@@ -2,6 +2,9 @@
 
 An engine blocks and takes one call at a time, so one thread owns it: it loads it, feeds it and closes it. Callers wait
 on the event loop with a deadline and are answered in any case; a result that comes later is discarded and counted.
+
+What came while the engine was at work goes into its next call together. An idle engine waits for others, up to a window
+of some milliseconds, only while scans are known to be on their way: a scan that comes alone waits for nobody.
 """
 
 import asyncio
@@ -9,7 +12,9 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -46,12 +51,21 @@ class EngineQueue:
     """Feeds one inspector from many callers."""
 
     def __init__(
-        self, inspector: Inspector, metrics: Metrics, *, size: int = 32, max_batch: int = 1, stall_after_s: float = 60.0
+        self,
+        inspector: Inspector,
+        metrics: Metrics,
+        *,
+        size: int = 32,
+        max_batch: int = 1,
+        window_s: float = 0.008,
+        stall_after_s: float = 60.0,
     ) -> None:
         self._inspector = inspector
         self._metrics = metrics
         self._size = size
         self._max_batch = max_batch
+        self._window_s = window_s
+        self._coming = 0
         self._stall_after_s = stall_after_s
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -77,6 +91,18 @@ class EngineQueue:
         if self._state is EngineState.READY and since and time.monotonic() - since > self._stall_after_s:
             return EngineState.STALLED
         return self._state
+
+    @contextmanager
+    def coming(self) -> Generator[None]:
+        """Say that a scan is being prepared and will be put into the line, or refused, before this ends."""
+        with self._wake:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._coming -= 1
+                self._wake.notify()
 
     async def inspect(self, scan: Scan, timeout_s: float) -> Inspection:
         """Return the inspection of a scan within the time given; raises nothing that an engine can cause."""
@@ -165,6 +191,7 @@ class EngineQueue:
                     self._wake.wait()
                 if not self._jobs:
                     return []
+                self._wait_for_others()
                 batch: list[_Job] = []
                 while self._jobs and len(batch) < self._max_batch:
                     if batch and (self._jobs[0].question is not None or batch[0].question is not None):
@@ -176,6 +203,12 @@ class EngineQueue:
                         self._metrics.expired.inc()
                 if batch:
                     return batch
+
+    def _wait_for_others(self) -> None:
+        until = time.monotonic() + self._window_s
+        while self._coming and len(self._jobs) < self._max_batch and not self._closing:
+            if not self._wake.wait(until - time.monotonic()):
+                return
 
     def _work(self, batch: list[_Job]) -> None:
         started = time.perf_counter()

@@ -17,6 +17,7 @@ from xray_vqa.inference.engine import Engine, EngineInfo
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.engines.transformers import TransformersEngine
 from xray_vqa.inference.inspector import Inspector
+from xray_vqa.modeling.branch_rows import decoder_of
 from xray_vqa.modeling.loading import CARD_NAME
 
 
@@ -39,7 +40,7 @@ def started(server: ChatServer, **settings) -> Engine:
 
 def test_scores_places_and_answers_are_those_of_the_model_in_this_process(server, tiny):
     images = [picture(1), picture(2, (84, 140))]
-    own, asked = TransformersEngine.of(tiny), started(server)
+    own, asked = TransformersEngine.of(decoder_of(tiny)), started(server)
     place_from = {"Knife": 0.0}
     expected, found = (engine.read(images, SOME, place_from) for engine in (own, asked))
     for ours, theirs in zip(expected, found, strict=True):
@@ -56,7 +57,9 @@ def test_scores_places_and_answers_are_those_of_the_model_in_this_process(server
 def test_a_server_with_openais_own_parameters_alone_gives_the_same_scores(server, tiny):
     server.plain = True
     asked = started(server)
-    (found,), (expected,) = (each.read([picture(3)], SOME, {}) for each in (asked, TransformersEngine.of(tiny)))
+    (found,), (expected,) = (
+        each.read([picture(3)], SOME, {}) for each in (asked, TransformersEngine.of(decoder_of(tiny)))
+    )
     for name in SOME:
         assert found.scores[name].probability == pytest.approx(expected.scores[name].probability, abs=1e-3)
     asked.close()

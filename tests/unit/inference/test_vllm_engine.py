@@ -14,6 +14,7 @@ from xray_vqa.errors import AnswerUnreadable, ConfigError, ModelUnavailable
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.engines.transformers import TransformersEngine
 from xray_vqa.inference.engines.vllm import VllmEngine
+from xray_vqa.modeling.branch_rows import decoder_of
 
 SETTINGS = EngineSettings(call_timeout_s=120)
 
@@ -36,7 +37,7 @@ def engine_of(fake: FakeVllm, **settings) -> VllmEngine:
 
 
 def test_scores_places_and_answers_are_those_of_the_model_in_this_process(fake, tiny):
-    engine, own = engine_of(fake), TransformersEngine.of(tiny)
+    engine, own = engine_of(fake), TransformersEngine.of(decoder_of(tiny))
     info = engine.start()
     assert (info.identity.engine, info.identity.dtype) == ("vllm", "fp32")
     assert info.identity.model_digest == tiny.model_digest

@@ -11,33 +11,45 @@ from PIL import Image
 from xray_vqa.core.calibration import EngineIdentity, read_calibration
 from xray_vqa.core.inspection import Score
 from xray_vqa.core.prompts import PROMPT_VERSION
+from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import ModelUnavailable
 from xray_vqa.inference.engine import Answer, EngineInfo, Reading, boxes_of, flags, probe_by_reading, score_of
-from xray_vqa.modeling.branch_rows import decoder_of
 from xray_vqa.modeling.decoding import BoxGrammar, Decoder, TextGrammar
 from xray_vqa.modeling.loading import LoadedModel, load_model
+from xray_vqa.modeling.serving import serving_decoder
+
+_RESIZERS = 8
 
 
 class TransformersEngine:
     """Scores every category in one pass and decodes boxes for those above their threshold, together."""
 
-    def __init__(self, model: str, *, adapter: str | None = None, device: str | None = None) -> None:
-        self._name, self._adapter, self._device = model, adapter, device
+    def __init__(
+        self, model: str, *, adapter: str | None = None, device: str | None = None, precision: str = "auto"
+    ) -> None:
+        self._name, self._adapter, self._device, self._precision = model, adapter, device, precision
         self._decoder: Decoder | None = None
 
     @classmethod
-    def of(cls, loaded: LoadedModel) -> "TransformersEngine":
+    def of(cls, decoder: Decoder) -> "TransformersEngine":
         """Return an engine around a model that is loaded already, as training holds one."""
-        engine = cls(loaded.name)
-        engine._decoder = decoder_of(loaded)
+        engine = cls(decoder.loaded.name)
+        engine._decoder = decoder
         return engine
 
     def start(self) -> EngineInfo:
-        """Load the weights and run one blank image through everything. Raises ModelUnavailable."""
+        """Load the weights, make ready what comes in few shapes, and run a blank image through everything.
+
+        Raises:
+            ModelUnavailable: The weights cannot be loaded, or are not as good in 8 bits.
+            ConfigError: The precision is not to be had here.
+        """
         if self._decoder is None:
-            loaded = load_model(self._name, adapter=self._adapter, device=self._device, merge=True)
-            self._decoder = decoder_of(loaded)
+            precision = "auto" if self._precision == "fp8" else self._precision
+            loaded = load_model(self._name, adapter=self._adapter, device=self._device, precision=precision, merge=True)
+            self._decoder = serving_decoder(loaded, fp8=self._precision == "fp8")
         loaded = self._decoder.loaded
+        self._decoder.warm_up([self._decoder.encoder.probe(category) for category in CATEGORIES])
         self.probe()
         identity = EngineIdentity(
             engine="transformers",
@@ -56,6 +68,17 @@ class TransformersEngine:
         )
 
     def read(
+        self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
+    ) -> list[Reading]:
+        """Return a reading for each image; see `Engine.read`. So many are read together as the decoder takes."""
+        at_once = self._started().images_at_once
+        return [
+            reading
+            for at in range(0, len(images), at_once)
+            for reading in self._read(images[at : at + at_once], categories, place_from)
+        ]
+
+    def _read(
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
     ) -> list[Reading]:
         decoder = self._started()
@@ -83,6 +106,17 @@ class TransformersEngine:
     def ask(
         self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int = 64
     ) -> list[list[Answer]]:
+        """Return answers to free questions; see `Engine.ask`."""
+        at_once = self._started().images_at_once
+        return [
+            answers
+            for at in range(0, len(images), at_once)
+            for answers in self._ask(images[at : at + at_once], questions[at : at + at_once], max_tokens)
+        ]
+
+    def _ask(
+        self, images: Sequence[Image.Image], questions: Sequence[Sequence[str]], max_tokens: int
+    ) -> list[list[Answer]]:
         decoder = self._started()
         encoder = decoder.encoder
         state, _ = decoder.open(self._frames(images), [[]] * len(images))
@@ -108,12 +142,18 @@ class TransformersEngine:
         return self._decoder
 
     def _frames(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """The scans as the model sees them; Pillow resizes several at a time."""
-        resize = self._started().loaded.processor.resize
+        """The scans as the model sees them, resized on its device, on a CPU several at a time."""
+        loaded = self._started().loaded
+
+        def frame(image: Image.Image) -> torch.Tensor:
+            if loaded.device.type == "cpu":
+                return torch.from_numpy(np.array(loaded.processor.resize(image)))
+            return loaded.processor.frame_on(image, loaded.device)
+
         if len(images) == 1:
-            return [torch.from_numpy(np.array(resize(images[0])))]
-        with ThreadPoolExecutor() as pool:
-            return [torch.from_numpy(np.array(frame)) for frame in pool.map(resize, images)]
+            return [frame(images[0])]
+        with ThreadPoolExecutor(_RESIZERS) as pool:
+            return list(pool.map(frame, images))
 
     def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
         encoder = self._started().encoder
