@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Start the inspection API on http://localhost:8080. MODEL, HOST and PORT set what their names say; TENSOR_PARALLEL_SIZE
-# above 1 is refused by this version. Arguments are passed on to `xray-vqa serve`.
+# above 1 spreads the model over GPUs, by vLLM. Arguments are passed on to `xray-vqa serve`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 

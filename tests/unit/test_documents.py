@@ -170,7 +170,7 @@ def test_every_file_of_the_repository_that_a_document_names_exists(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_in_a_document_is_a_setting(name):
     named = set(re.findall(r"XRAY_VQA_([A-Z_]+[A-Z])", (ROOT / name).read_text(encoding="utf-8")))
-    assert named <= {field.upper() for field in ServeSettings.model_fields} | {"LOG_LEVEL", "REAL_DIR"}
+    assert named <= {field.upper() for field in ServeSettings.model_fields} | {"LOG_LEVEL", "REAL_DIR", "SERVER_KEY"}
 
 
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*") if path.is_file())

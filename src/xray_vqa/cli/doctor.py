@@ -15,7 +15,12 @@ examples:
   xray-vqa doctor                      exit code 1 where something needs mending
 """
 
-_EXTRAS = {"serve": ("fastapi", "uvicorn"), "generate": ("anthropic", "openai"), "vllm": ("vllm",)}
+_EXTRAS = {
+    "serve": ("fastapi", "uvicorn"),
+    "generate": ("anthropic", "openai"),
+    "openai": ("openai",),
+    "vllm": ("vllm",),
+}
 
 ASKED_FOR_S = 10.0
 """Seconds that a service may take to list its models."""

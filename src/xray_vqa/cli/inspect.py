@@ -53,9 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         metavar="NAME",
-        help="transformers (default), scripted (--model is a JSON file), or ray: the engine of XRAY_VQA_ENGINE on "
-        "each worker of a Ray cluster",
+        help="transformers (default), openai, vllm, scripted (--model is a JSON file), or ray: the engine of "
+        "XRAY_VQA_ENGINE on each worker of a Ray cluster; see docs/ENGINES.md",
     )
+    parser.add_argument("--server-url", metavar="URL", help="for openai, for instance http://localhost:8000/v1")
+    parser.add_argument("--server-model", metavar="NAME", help="for openai: the model's name there, if it has several")
     parser.add_argument("--workers", type=positive_count, metavar="N", help="models at once, for --engine ray (1)")
     parser.add_argument("--batch-size", type=positive_count, default=1, metavar="N", help="scans in one pass (1)")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     on_ray = args.engine == "ray"
     _check(args, on_ray=on_ray)
-    names = ("model", "adapter", "device", "policy")
+    names = ("model", "adapter", "server_url", "server_model", "device", "policy")
     settings = load_settings(engine=None if on_ray else args.engine, **{name: getattr(args, name) for name in names})
     paths = find_images(args.paths)
     scan_ids = name_scans(paths)
@@ -95,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         answer=_answer,
         adapter=settings.adapter and _findable(settings.adapter),
         device=settings.device,
+        engine_settings=settings,
         policy=settings.policy,
         limits=settings.image_limits,
         language=args.language,

@@ -19,6 +19,7 @@ examples:
   xray-vqa serve --model outputs/qwen25vl_stcray_lora --policy our_policy.yaml --device cuda:0
   XRAY_VQA_TIMEOUT_S=3 XRAY_VQA_QUEUE_SIZE=8 xray-vqa serve
   xray-vqa serve --engine scripted --model readings.json  answers from a script, for trials without a model
+  xray-vqa serve --engine openai --server-url http://localhost:8000/v1 --model outputs/merged    a vLLM server's model
 
 Each option has a variable, XRAY_VQA_HOST for --host; the option wins. The page /docs describes the API and works
 without internet. /health answers at once; /ready says 503 until the model is loaded, and meanwhile every scan is
@@ -36,7 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `xray-vqa serve`."""
     parser.add_argument("--model", metavar="NAME", help="nano, a folder with weights or an adapter, or a hub name")
     parser.add_argument("--adapter", metavar="DIR", help="a LoRA adapter for the model")
-    parser.add_argument("--engine", metavar="NAME", help="transformers (default) or scripted (--model is a JSON file)")
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="transformers (default), openai (a server's model; --model is the folder that it loaded), vllm (in this "
+        "process), scripted (--model is a JSON file); docs/ENGINES.md says which one when",
+    )
+    parser.add_argument("--server-url", metavar="URL", help="for openai, for instance http://localhost:8000/v1")
+    parser.add_argument("--server-model", metavar="NAME", help="for openai: the model's name there, if it has several")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="the rules (default: configs/policy.yaml)")
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
@@ -54,11 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.config.loading import load_policy, require
     from xray_vqa.config.serve import load_settings
 
-    _refuse_tensor_parallel(os.environ.get("TENSOR_PARALLEL_SIZE", ""))
     for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "fastapi_offline"):
         require(package, extra="serve")
-    options = ("model", "adapter", "engine", "device", "policy", "host", "port", "database_url", "timeout_s",
-               "queue_size", "max_batch")  # fmt: skip
+    options = ("model", "adapter", "engine", "server_url", "server_model", "device", "policy", "host", "port",
+               "database_url", "timeout_s", "queue_size", "max_batch")  # fmt: skip
     settings = load_settings(**{name: getattr(args, name) for name in options})
     policy = load_policy(settings.policy)
 
@@ -68,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.inference.inspector import Inspector
     from xray_vqa.serving.app import create_app
 
+    engine = open_engine(
+        settings.engine, settings.model, adapter=settings.adapter, device=settings.device, settings=settings
+    )
     listener = _listen(settings.host, settings.port)
-    engine = open_engine(settings.engine, settings.model, adapter=settings.adapter, device=settings.device)
     app = create_app(settings, Inspector(engine, policy))
     config = uvicorn.Config(
         app,
@@ -100,19 +109,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _exit_done(signum: int, frame: object) -> NoReturn:
     raise SystemExit(0)
-
-
-def _refuse_tensor_parallel(value: str) -> None:
-    """Raise ConfigError where more than one GPU is asked for; ignoring it would promise a speed that is not there."""
-    if not value:
-        return
-    if not value.isdigit() or int(value) < 1:
-        raise ConfigError(f"TENSOR_PARALLEL_SIZE={value!r} is no number of GPUs; unset it or set 1")
-    if int(value) > 1:
-        raise ConfigError(
-            f"TENSOR_PARALLEL_SIZE={value}: a model spread over several GPUs needs the vLLM engine, which this version "
-            "does not have; set TENSOR_PARALLEL_SIZE=1 and run one server for each GPU (--device cuda:1 --port 8081)"
-        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,3 +109,21 @@ def require(package: str, *, extra: str) -> None:
     """Raise ConfigError with the pip command where an optional package is missing."""
     if importlib.util.find_spec(package) is None:
         raise ConfigError(f"this needs the package {package!r}; install it with: pip install -e '.[{extra}]'")
+
+
+def read_key(given: str | None, variable: str) -> str:
+    """Return the key, given or from the environment, without the line end that files bring; empty where there is none.
+
+    Raises:
+        ConfigError: It is the guide's `your_key_here`, or holds characters that no header can carry, as a pasted
+            typographic dash is.
+    """
+    key = (given or os.environ.get(variable, "")).strip()
+    if key == "your_key_here":
+        raise ConfigError(
+            f"{variable} is still the guide's placeholder; set it to your key, or PROVIDER=template to write pairs "
+            "without one"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{variable} holds characters that no key has; copy it once more")
+    return key

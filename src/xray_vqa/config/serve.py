@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +13,8 @@ from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits
 from xray_vqa.errors import ConfigError
 
 PREFIX = "XRAY_VQA_"
+PARALLEL_VARIABLE = "TENSOR_PARALLEL_SIZE"
+"""Without our prefix, as the guide has it."""
 TRAINED_MODEL = "outputs/qwen25vl_stcray_lora"
 """Where `scripts/train.sh` leaves its adapter."""
 
@@ -22,12 +24,31 @@ def default_model() -> str:
     return TRAINED_MODEL if Path(TRAINED_MODEL).is_dir() else "nano"
 
 
-class ServeSettings(BaseSettings):
-    """Settings of `xray-vqa serve` and `xray-vqa inspect`; `XRAY_VQA_PORT=8081` sets `port`."""
+class EngineSettings(BaseSettings):
+    """What the engines can be told, for every command that runs a model: `XRAY_VQA_SERVER_URL` sets `server_url`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", use_attribute_docstrings=True
     )
+
+    server_url: str | None = None
+    """For the openai engine: where a server speaks Chat Completions, as `http://localhost:8000/v1`."""
+    server_model: str | None = None
+    """For the openai engine: the model's name at the server. Unset: the only one that it serves."""
+    server_digest: str | None = Field(default=None, min_length=12)
+    """For the openai engine: digest of the weights that the server has, where their folder is not here to be read."""
+    server_key_variable: str = "XRAY_VQA_SERVER_KEY"
+    """For the openai engine: name of the environment variable that holds the server's key, if it wants one."""
+    server_concurrency: int = Field(default=64, ge=1, le=4096)
+    """For the openai engine: requests under way at once; an inspection makes one for each category."""
+    call_timeout_s: float = Field(default=10.0, gt=0, le=600)
+    """For the openai and vllm engines: all answers of one call are there by then, or its scans go to a person."""
+    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
+    """GPUs that one model is spread over. More than 1 is vLLM's work. TENSOR_PARALLEL_SIZE sets it too."""
+
+
+class ServeSettings(EngineSettings):
+    """Settings of `xray-vqa serve` and `xray-vqa inspect`; `XRAY_VQA_PORT=8081` sets `port`."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Nothing asks for a password yet: anything but this machine needs a network that does."""
@@ -37,7 +58,8 @@ class ServeSettings(BaseSettings):
     """`nano`, a folder with weights or an adapter, or a hub name; for the scripted engine, its JSON file."""
     adapter: str | None = None
     """A folder with a LoRA adapter for the model."""
-    engine: Literal["transformers", "scripted"] = "transformers"
+    engine: Literal["transformers", "openai", "vllm", "scripted"] = "transformers"
+    """What runs the model: this process, a server elsewhere, vLLM in this process, or a script."""
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`. Unset: the first GPU where there is one."""
     policy: Path | None = None
@@ -64,18 +86,36 @@ class ServeSettings(BaseSettings):
         return ImageLimits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
 
 
+Settings = TypeVar("Settings", bound=EngineSettings)
+
+
 def load_settings(**overrides: Any) -> ServeSettings:
     """Return the settings of the environment; overrides that are not None win.
 
     Raises:
         ConfigError: A value does not fit, or a variable of the environment looks like a misspelt setting.
     """
+    return _load(ServeSettings, overrides)
+
+
+def load_engine_settings() -> EngineSettings:
+    """Return what the environment tells the engines. Raises ConfigError as `load_settings` does."""
+    return _load(EngineSettings, {})
+
+
+def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
     _refuse_misspelt(os.environ)
+    values = {name: value for name, value in overrides.items() if value is not None}
+    plain = os.environ.get(PARALLEL_VARIABLE)
+    if plain and PREFIX + PARALLEL_VARIABLE not in os.environ:
+        values.setdefault(PARALLEL_VARIABLE.lower(), plain)
     try:
-        return ServeSettings(**{name: value for name, value in overrides.items() if value is not None})
+        return kind(**values)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         origin = f"--{name.replace('_', '-')}" if overrides.get(name) is not None else PREFIX + name.upper()
+        if name.upper() == PARALLEL_VARIABLE and plain:
+            origin = f"{PARALLEL_VARIABLE}={plain}"
         raise ConfigError(f"{origin}: {error.errors()[0]['msg']}") from error
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from pydantic import JsonValue
 
 from xray_vqa.config.loading import load_policy
+from xray_vqa.config.serve import EngineSettings
 from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits, decode_image
 from xray_vqa.core.inspection import Inspection, Scan
 from xray_vqa.core.jsonl import append_jsonl, read_jsonl, replacing
@@ -79,6 +79,8 @@ class BulkSettings:
     """Makes the answer of an inspection and its milliseconds."""
     adapter: str | None = None
     device: str | None = None
+    engine_settings: EngineSettings | None = None
+    """None: what the environment says where the worker runs."""
     policy: Path | None = None
     limits: ImageLimits = DEFAULT_LIMITS
     language: str = "en"
@@ -93,10 +95,16 @@ class FileInspector:
 
     def __init__(self, settings: BulkSettings) -> None:
         self.settings = settings
-        self._engine = open_engine(settings.engine, settings.model, adapter=settings.adapter, device=settings.device)
+        self._engine = open_engine(
+            settings.engine,
+            settings.model,
+            adapter=settings.adapter,
+            device=settings.device,
+            settings=settings.engine_settings,
+        )
         self._inspector = Inspector(self._engine, load_policy(settings.policy), settings.language)
         info = self._inspector.start()
-        if settings.heat_maps and not hasattr(self._engine, "loaded"):
+        if settings.heat_maps and self._engine.loaded is None:
             raise ConfigError(f"--heat-maps needs the transformers engine, which {settings.engine} is not")
         said = (
             info.identity.model_dump_json(),
@@ -180,11 +188,11 @@ class FileInspector:
     def _draw(self, save_dir: Path, scan: Scan, inspection: Inspection) -> None:
         save_dir.mkdir(parents=True, exist_ok=True)
         _save(draw_findings(scan.image, inspection.findings), save_dir / f"{scan.scan_id}.png")
-        if not self.settings.heat_maps or not inspection.findings:
+        loaded = self._engine.loaded
+        if not self.settings.heat_maps or not inspection.findings or loaded is None:
             return
         from xray_vqa.inference.explain import explain
 
-        loaded: Any = getattr(self._engine, "loaded")  # noqa: B009 (checked at the start)
         for category, heat in explain(loaded, scan.image, [f.category for f in inspection.findings]).items():
             name = f"{scan.scan_id}.{category.lower().replace(' ', '-')}"
             own = [finding for finding in inspection.findings if finding.category == category]

@@ -163,7 +163,7 @@ def load_model(
     # An adapter may have been trained at another image size than its base; its own file says so.
     own = weights_dir / PROCESSOR_NAME
     processor = read_processor(own if own.is_file() else model_dir / PROCESSOR_NAME, max_pixels, spec.box_frame)
-    _check_card(card, processor, weights_dir, other_size=max_pixels is not None)
+    check_card(card, processor, weights_dir, other_size=max_pixels is not None)
     model.to(target).eval()
     loaded = LoadedModel(
         model=model,
@@ -407,7 +407,8 @@ def check_digests(card: ModelCard | None, weights_dir: Path) -> None:
             )
 
 
-def _check_card(card: ModelCard | None, processor: Processor, weights_dir: Path, *, other_size: bool) -> None:
+def check_card(card: ModelCard | None, processor: Processor, weights_dir: Path, *, other_size: bool) -> None:
+    """Raise ModelUnavailable where weights were trained with another prompt or processor; say it where nobody knows."""
     if card is None:
         logger.warning("%s has no %s: trained elsewhere, so it covers no category yet", weights_dir, CARD_NAME)
         return

@@ -2,8 +2,9 @@
 
 import pytest
 
+from xray_vqa.config.loading import read_key
 from xray_vqa.errors import ConfigError, Incomplete, ProviderError
-from xray_vqa.generation.providers.failures import Refused, Service, read_key
+from xray_vqa.generation.providers.failures import Refused, Service
 from xray_vqa.generation.providers.headers import anthropic_limits, openai_limits, retry_after_s
 from xray_vqa.generation.providers.provider import Limits, Throttled, Unavailable
 

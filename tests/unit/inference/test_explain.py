@@ -91,11 +91,12 @@ def test_without_its_hottest_fifth_a_scan_loses_more_of_its_score_than_without_a
 
     from xray_vqa.dataset.layout import read_split
     from xray_vqa.inference.engines.transformers import TransformersEngine
+    from xray_vqa.modeling.branch_rows import decoder_of
     from xray_vqa.simulation.writer import SynthSettings, write_dataset
 
     write_dataset(tmp_path, {"test": 16}, SynthSettings(seed=11, clean_share=0.0), 1)
     split, loaded = read_split(tmp_path, "test"), load_model("nano", device="cpu")
-    engine, rng = TransformersEngine.of(loaded), np.random.default_rng(0)
+    engine, rng = TransformersEngine.of(decoder_of(loaded)), np.random.default_rng(0)
     hottest, random = [], []
     for record in split.records:
         image, category = split.image(record), record.categories[0]

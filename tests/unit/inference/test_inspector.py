@@ -12,7 +12,7 @@ from xray_vqa.core.inspection import Action, Finding, RiskLevel, Scan, ScoreStat
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ConfigError, DatasetError, ModelUnavailable
 from xray_vqa.inference.drawing import draw_findings
-from xray_vqa.inference.engine import EngineInfo
+from xray_vqa.inference.engine import EngineInfo, probe_by_reading
 from xray_vqa.inference.engines import open_engine
 from xray_vqa.inference.engines.scripted import IDENTITY, ScriptedEngine, ScriptedReading
 from xray_vqa.inference.inspector import Inspector
@@ -205,8 +205,24 @@ def test_a_file_that_is_no_script_is_refused(tmp_path):
 
 
 def test_an_engine_that_we_do_not_have_is_refused():
-    with pytest.raises(ConfigError, match="transformers, scripted"):
+    with pytest.raises(ConfigError, match="transformers, openai, vllm, scripted"):
         open_engine("tensorrt", "nano")
+
+
+def test_a_probe_of_the_script_uses_nothing_up_and_can_fail():
+    engine = ScriptedEngine([ScriptedReading({"Gun": 0.9}), ScriptedReading()])
+    engine.probe()
+    assert engine.read([Image.new("RGB", (8, 8))], ["Gun"], {})[0].scores["Gun"].probability == 0.9
+    assert engine.loaded is None
+    with pytest.raises(ModelUnavailable, match="canary"):
+        ScriptedEngine([ScriptedReading()], probe_error=ModelUnavailable("canary")).probe()
+
+
+def test_a_probe_that_gets_no_answer_about_a_category_fails():
+    with pytest.raises(ModelUnavailable, match="Explosive"):
+        probe_by_reading(ScriptedEngine([ScriptedReading(missing=("Explosive",))]))
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        probe_by_reading(ScriptedEngine([ScriptedReading(error=AnswerUnreadable("broken", text=""))]))
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import anthropic
 from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
+from xray_vqa.config.loading import read_key
 from xray_vqa.errors import ConfigError
 from xray_vqa.generation.providers.anthropic_batches import AnthropicBatches
 from xray_vqa.generation.providers.batch_service import BatchService
-from xray_vqa.generation.providers.failures import Service, read_key
+from xray_vqa.generation.providers.failures import Service
 from xray_vqa.generation.providers.headers import anthropic_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture

@@ -5,12 +5,11 @@ limit and an empty account come as 429 like any rush of requests, and whoever sl
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xray_vqa.errors import ConfigError, Incomplete, ProviderError, XrayVqaError
+from xray_vqa.errors import Incomplete, ProviderError, XrayVqaError
 from xray_vqa.generation.providers.headers import retry_after_s
 from xray_vqa.generation.providers.provider import Throttled, Unavailable
 
@@ -98,24 +97,6 @@ class Service:
             raise Unavailable(
                 f"no answer from {self.name}: {kind} {cause}".rstrip(), may_have_cost=kind not in _NEVER_SENT
             ) from error
-
-
-def read_key(given: str | None, variable: str) -> str:
-    """Return the key, given or from the environment, without the line end that files bring; empty where there is none.
-
-    Raises:
-        ConfigError: It is the guide's `your_key_here`, or holds characters that no header can carry, as a pasted
-            typographic dash is.
-    """
-    key = (given or os.environ.get(variable, "")).strip()
-    if key == "your_key_here":
-        raise ConfigError(
-            f"{variable} is still the guide's placeholder; set it to your key, or PROVIDER=template to write pairs "
-            "without one"
-        )
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError(f"{variable} holds characters that no key has; copy it once more")
-    return key
 
 
 def code_and_message(body: object) -> tuple[str, str]:

@@ -6,9 +6,10 @@ import openai
 from pydantic import ValidationError
 
 from xray_vqa.config.llm import LlmSettings
+from xray_vqa.config.loading import read_key
 from xray_vqa.errors import ConfigError, ProviderError
 from xray_vqa.generation.providers.batch_service import BatchService
-from xray_vqa.generation.providers.failures import POLICY_CODES, Service, read_key
+from xray_vqa.generation.providers.failures import POLICY_CODES, Service
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.openai_batches import OpenAIBatches

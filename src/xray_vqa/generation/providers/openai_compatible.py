@@ -5,8 +5,9 @@ from typing import Any
 import openai
 
 from xray_vqa.config.llm import LlmSettings
+from xray_vqa.config.loading import read_key
 from xray_vqa.errors import ConfigError
-from xray_vqa.generation.providers.failures import Service, read_key
+from xray_vqa.generation.providers.failures import Service
 from xray_vqa.generation.providers.headers import openai_limits
 from xray_vqa.generation.providers.llm import Body, LlmProvider
 from xray_vqa.generation.providers.pictures import Frame, Picture

@@ -52,6 +52,7 @@ class ScriptedEngine:
         calibrated: bool = True,
         answer: str = "I see a bag.",
         start_error: Exception | None = None,
+        probe_error: Exception | None = None,
     ) -> None:
         steps = list(script)
         if not steps:
@@ -61,6 +62,7 @@ class ScriptedEngine:
         self._calibrated = calibrated
         self._answer = answer
         self._start_error = start_error
+        self._probe_error = probe_error
 
     @classmethod
     def from_file(cls, path: str) -> "ScriptedEngine":
@@ -82,6 +84,15 @@ class ScriptedEngine:
             simulated=False,
         )
         return EngineInfo(IDENTITY, "scripted", "none", self._covered, calibration if self._calibrated else None)
+
+    def probe(self) -> None:
+        """Nothing of the script is used up."""
+        if self._probe_error:
+            raise self._probe_error
+
+    @property
+    def loaded(self) -> None:
+        return None
 
     def read(
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]

@@ -1,7 +1,6 @@
 """The embedded engine: a model in this process, scored and placed through the prompt tree."""
 
 import itertools
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,23 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from xray_vqa.core.answers import parse_box_digits
 from xray_vqa.core.calibration import EngineIdentity, read_calibration
-from xray_vqa.core.geometry import Box
-from xray_vqa.core.inspection import UNSURE, Score
+from xray_vqa.core.inspection import Score
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
-from xray_vqa.inference.engine import Answer, EngineInfo, Reading
+from xray_vqa.errors import ModelUnavailable
+from xray_vqa.inference.engine import Answer, EngineInfo, Reading, boxes_of, flags, probe_by_reading, score_of
 from xray_vqa.modeling.decoding import BoxGrammar, Decoder, TextGrammar
 from xray_vqa.modeling.loading import LoadedModel, load_model
 from xray_vqa.modeling.serving import serving_decoder
-
-logger = logging.getLogger(__name__)
-
-MIN_ANSWER_MASS = 0.05
-"""When yes and no together get less than this, the model is not answering the question: the score is unsure."""
-
 
 _RESIZERS = 8
 
@@ -60,8 +51,7 @@ class TransformersEngine:
             self._decoder = serving_decoder(loaded, fp8=self._precision == "fp8")
         loaded = self._decoder.loaded
         self._decoder.warm_up([self._decoder.encoder.probe(category) for category in CATEGORIES])
-        blank = Image.new("RGB", (504, 392), "white")
-        self.read([blank], CATEGORIES[:2], {CATEGORIES[0]: 0.0})
+        self.probe()
         identity = EngineIdentity(
             engine="transformers",
             model_digest=loaded.model_digest,
@@ -92,7 +82,7 @@ class TransformersEngine:
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
     ) -> list[Reading]:
         decoder = self._started()
-        encoder = decoder.encoder
+        encoder, processor = decoder.encoder, decoder.loaded.processor
         clock = [time.perf_counter()]
         frames = self._frames(images)
         clock.append(time.perf_counter())
@@ -100,7 +90,7 @@ class TransformersEngine:
         state, logits = decoder.open(frames, [probes] * len(images))
         scores = [self._scores(rows, categories) for rows in logits]
         clock.append(time.perf_counter())
-        flagged = [[name for name, score in row.items() if _flags(score, place_from.get(name))] for row in scores]
+        flagged = [[name for name, score in row.items() if flags(score, place_from.get(name))] for row in scores]
         grammars = [[BoxGrammar(encoder) for _ in names] for names in flagged]
         decoder.extend(state, [[encoder.boxes(name) for name in names] for names in flagged], grammars)
         clock.append(time.perf_counter())
@@ -108,7 +98,8 @@ class TransformersEngine:
         timings = {stage: (clock[k + 1] - clock[k]) * 1000 for k, stage in enumerate(stages)}
         readings: list[Reading] = []
         for image, row, names, row_grammars in zip(images, scores, flagged, grammars, strict=True):
-            boxes = {name: self._boxes(grammar, image.size) for name, grammar in zip(names, row_grammars, strict=True)}
+            answers = zip(names, row_grammars, strict=True)
+            boxes = {name: boxes_of(grammar.digits, processor, image.size) for name, grammar in answers}
             readings.append(Reading(row, boxes, timings))
         return readings
 
@@ -132,9 +123,11 @@ class TransformersEngine:
         decoder.extend(state, [[encoder.question(question) for question in asked] for asked in questions], grammars)
         return [[Answer(encoder.decode(grammar.tokens), grammar.ended) for grammar in row] for row in grammars]
 
+    def probe(self) -> None:
+        probe_by_reading(self)
+
     @property
     def loaded(self) -> LoadedModel:
-        """The model that runs, for heat maps. Raises ModelUnavailable before `start`."""
         return self._started().loaded
 
     def close(self) -> None:
@@ -168,23 +161,4 @@ class TransformersEngine:
     def _scores(self, logits: torch.Tensor, categories: Sequence[str]) -> dict[str, Score]:
         encoder = self._started().encoder
         shares = logits.softmax(dim=-1)[:, [encoder.yes_id, encoder.no_id]].cpu()
-        scores: dict[str, Score] = {}
-        for name, (yes, no) in zip(categories, shares.tolist(), strict=True):
-            mass = yes + no
-            scores[name] = Score.of(yes / mass) if mass >= MIN_ANSWER_MASS else UNSURE
-        return scores
-
-    def _boxes(self, grammar: BoxGrammar, size_wh: tuple[int, int]) -> tuple[Box, ...]:
-        """The places that can be read; one that cannot leaves the finding without it, never drops the finding."""
-        processor = self._started().loaded.processor
-        boxes: list[Box] = []
-        for digits in grammar.digits:
-            try:
-                boxes.append(processor.from_frame(parse_box_digits(digits, processor.box_frame_wh(size_wh)), size_wh))
-            except AnswerUnreadable as error:
-                logger.info("a place was not readable: %s", error)
-        return tuple(boxes)
-
-
-def _flags(score: Score, threshold: float | None) -> bool:
-    return threshold is not None and score.probability is not None and score.probability >= threshold
+        return {name: score_of(yes, no) for name, (yes, no) in zip(categories, shares.tolist(), strict=True)}
