@@ -15,7 +15,7 @@ from xray_vqa.config.serve import ServeSettings
 from xray_vqa.core.inspection import Inspection, Scan
 from xray_vqa.core.manifest import package_version
 from xray_vqa.core.prompts import PROMPT_VERSION
-from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded
+from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded, XrayVqaError
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.metrics import Metrics
@@ -30,6 +30,7 @@ from xray_vqa.serving.schemas import (
 )
 from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable, OtherPayload, ScanInFlight
 from xray_vqa.serving.store.chain import Row
+from xray_vqa.serving.store.images import ImageStore
 from xray_vqa.serving.store.records import (
     DEFAULT_LANE,
     OPEN,
@@ -64,6 +65,8 @@ class Submission:
     """Whose key asked."""
     lane: str = DEFAULT_LANE
     image_hash: str | None = None
+    file_bytes: bytes | None = field(default=None, repr=False)
+    """The image's file, where images are kept."""
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
     """When its last byte was there; the clock of its deadline."""
@@ -85,6 +88,7 @@ class InspectionService:
             key_path=settings.audit_key,
             anchors=settings.audit_anchors,
         )
+        self.images = ImageStore(settings.image_store) if settings.image_store else None
         self.queue = EngineQueue(
             inspector,
             self.metrics,
@@ -93,6 +97,7 @@ class InspectionService:
             stall_after_s=_STALLED_AFTER_TIMEOUTS * settings.timeout_s,
         )
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._keeping = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -108,6 +113,7 @@ class InspectionService:
         """Finish what waits and close. Returns False where the engine did not stop in the time allowed."""
         stopped = await asyncio.to_thread(self.queue.close, self.settings.drain_s)
         self._decoding.shutdown()
+        await asyncio.to_thread(self._keeping.shutdown)
         if self._housekeeping:
             self._housekeeping.cancel()
         await asyncio.to_thread(self.store.close)
@@ -128,6 +134,8 @@ class InspectionService:
             if before is not None:
                 self.metrics.replayed.inc()
                 return _given_again(before)
+            if self.images and submission.file_bytes:
+                self._keeping.submit(self._keep_image, self.images, origin, submission.file_bytes)
             return await self._inspect(submission, origin)
         finally:
             self.store.release(origin.audit_id)
@@ -166,6 +174,14 @@ class InspectionService:
             ) from error
         except OtherPayload as error:
             raise Problem("scan_id_taken", "this scan_id was sent before with another image or declaration") from error
+
+    def _keep_image(self, images: ImageStore, origin: Origin, file_bytes: bytes) -> None:
+        """Keep a scan's image. Its record names it either way; one that could not be kept is counted and logged."""
+        try:
+            images.put(origin.image_hash or "", file_bytes)
+        except (XrayVqaError, OSError) as error:
+            self.metrics.images_lost.inc()
+            logger.error("the image of request %s is not kept in %s: %s", origin.request_id, images.shown, error)
 
     def _interrupted(self, intent: Intent) -> InspectionRecord:
         """Return the record of a scan that nobody answered: a person inspects the bag."""
