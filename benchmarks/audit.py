@@ -25,7 +25,7 @@ from sqlalchemy import insert
 
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.serving.store.audit import AuditStore, read_head
-from xray_vqa.serving.store.chain import Head, Row, head_of, next_row
+from xray_vqa.serving.store.chain import FoundBy, Head, Row, head_of, next_row
 from xray_vqa.serving.store.database import connect, prepare, store_url
 from xray_vqa.serving.store.keys import SigningKey
 from xray_vqa.serving.store.reading import erased_rows, reading, rows_of
@@ -70,16 +70,16 @@ def result_of(intent: Intent) -> InspectionRecord:
 def chain_of(head: Head, key: SigningKey, count: int) -> Iterator[Row]:
     """The next rows of a chain: intent, result, intent, result, and a checkpoint at every thousandth."""
     intent = intent_of("S", "benchmark")
+    records_of = {"intent": intent.model_dump(mode="json"), "result": result_of(intent).model_dump(mode="json")}
     for number in range(count):
         if number % 1000 == 999:
             row = next_row(head, key.seal, "checkpoint", None, key.sign(head).model_dump(mode="json"))
-        elif number % 2 == 0:
-            intent = intent_of(f"S{number}", "benchmark")
-            record = intent.model_dump(mode="json")
-            row = next_row(head, key.seal, "intent", intent.origin.audit_id, record, intent.origin.found_by)
         else:
-            record = result_of(intent).model_dump(mode="json")
-            row = next_row(head, key.seal, "result", intent.origin.audit_id, record, intent.origin.found_by)
+            kind, audit_id, scan_id = ("intent", "result")[number % 2], f"{number // 2:032x}", f"S{number // 2}"
+            record = records_of[kind]
+            record = {**record, "origin": {**record["origin"], "audit_id": audit_id, "scan_id": scan_id}}
+            found_by = FoundBy(scan_id, intent.origin.principal, intent.origin.lane, intent.origin.image_hash)
+            row = next_row(head, key.seal, kind, audit_id, record, found_by)
         head = head_of(row)
         yield row
 

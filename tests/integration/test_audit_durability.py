@@ -143,7 +143,7 @@ def test_while_the_database_is_away_nothing_is_answered_and_afterwards_all_is_wi
     tmp_path,
     away,
 ):
-    url = postgres.new_database()
+    url = postgres.emptied()
     server = serve([{}], **variables(url, tmp_path))
     until(lambda: server.client.get("/ready").status_code == 200)
     assert server.client.post("/api/v1/inspect", json={**request_body, "scan_id": "before"}).status_code == 200

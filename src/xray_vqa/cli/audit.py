@@ -129,13 +129,11 @@ def _retain(args: argparse.Namespace, settings: Any) -> int:
 
 
 def _upgrade(args: argparse.Namespace, settings: Any) -> int:
-    from xray_vqa.serving.store.database import beside, connect, prepare, store_url
+    from xray_vqa.serving.store.database import beside, prepare, store_url
     from xray_vqa.serving.store.keys import SigningKey
+    from xray_vqa.serving.store.reading import opened
 
-    url = store_url(settings.database_url)
-    engine = connect(url)
-    try:
-        prepare(engine, SigningKey.load_or_make(settings.audit_key or beside(url, ".key")), upgrade=True)
-    finally:
-        engine.dispose()
+    key_path = settings.audit_key or beside(store_url(settings.database_url), ".key")
+    with opened(settings.database_url) as engine:
+        prepare(engine, SigningKey.load_or_make(key_path), upgrade=True)
     return 0

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -197,11 +196,16 @@ class InspectionService:
     async def _housekeep(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
-            with suppress(AuditUnavailable, TimeoutError):
-                for stored in await asyncio.to_thread(self.store.housekeep):
-                    logger.warning(
-                        "request %s was not answered; the bag goes to a person", stored.record.origin.request_id
-                    )
+            try:
+                given_up = await asyncio.to_thread(self.store.housekeep)
+            except (AuditUnavailable, TimeoutError):
+                continue  # the store has said so in the log
+            except Exception:  # whatever it is, the next round has to come
+                logger.exception("the audit store could not be looked after")
+                continue
+            for stored in given_up:
+                request_id = stored.record.origin.request_id
+                logger.warning("request %s was not answered; its bag goes to a person", request_id)
 
     async def ask(self, submission: Submission, question: str) -> AskResponse:
         """Return the model's answer to a free question, which then is on record. Raises Problem."""

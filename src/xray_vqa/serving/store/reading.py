@@ -24,23 +24,36 @@ def reading(url: str) -> Generator[Connection]:
         ConfigError: The address is none.
         DatasetError: There is no store, or it cannot be read.
     """
-    address = store_url(url)
-    path = sqlite_path(address)
-    if path and not path.is_file():
-        raise DatasetError(f"{path}: no such audit store")
-    engine: Engine = connect(address)
-    try:
+    with opened(url) as engine:
         if engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with engine.connect() as connection:
             if not inspect(connection).has_table("records"):
-                raise DatasetError(f"{address.render_as_string()}: no audit store, or one of an older version")
+                shown = engine.url.render_as_string()
+                raise DatasetError(f"{shown}: no audit store, or one of an older version")
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
             yield connection
+
+
+@contextmanager
+def opened(url: str) -> Generator[Engine]:
+    """Give the engine of a store that exists; whatever the database refuses becomes an error of ours.
+
+    Raises:
+        ConfigError: The address is none.
+        DatasetError: There is no store, or it cannot be read or written.
+    """
+    address = store_url(url)
+    path = sqlite_path(address)
+    if path and not path.is_file():
+        raise DatasetError(f"{path}: no such audit store")
+    engine = connect(address)
+    try:
+        yield engine
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise DatasetError(f"{address.render_as_string()}: cannot be read: {cause}") from error
+        raise DatasetError(f"{address.render_as_string()}: {cause}") from error
     finally:
         engine.dispose()
 
