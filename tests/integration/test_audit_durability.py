@@ -1,10 +1,10 @@
 """What is on record survives kill -9, a database that is away, a full disk and eight racing duplicates."""
 
+import itertools
 import json
 import os
 import random
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 import pytest
 import test_serve
 from sqlalchemy import select
-from test_serve import Server, until
+from test_serve import until
 
 from xray_vqa.serving.store.anchors import Anchors
 from xray_vqa.serving.store.chain import Row
@@ -53,34 +53,29 @@ def variables(url: str, folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def send(server: Server, body: dict) -> httpx.Response | None:
-    try:
-        return httpx.post(f"{server.url}/api/v1/inspect", json=body, timeout=20)
-    except httpx.TransportError:
-        return None
-
-
 def kill_under_load(serve, request_body, url: str, folder: Path, kills: int) -> dict[str, dict]:
     """Send scans from several clients to servers that are killed at random moments; the answers that came."""
     answers: dict[str, dict] = {}
     for turn in range(kills):
         server = serve([{}], **variables(url, folder))
-        ends = threading.Event()
+        before = len(answers)
 
-        def client(number: int, server=server, ends=ends, turn=turn) -> None:
-            count = 0
-            while not ends.is_set():
-                scan_id = f"k{turn}-{number}-{count}"
-                response = send(server, {**request_body, "scan_id": scan_id})
-                if response is not None and response.status_code == 200:
-                    answers[scan_id] = response.json()
-                count += 1
+        def client(number: int, server=server, turn=turn) -> None:
+            with httpx.Client(base_url=server.url, timeout=20) as http:
+                for count in itertools.count():
+                    scan_id = f"k{turn}-{number}-{count}"
+                    try:
+                        response = http.post("/api/v1/inspect", json={**request_body, "scan_id": scan_id})
+                    except httpx.TransportError:
+                        return
+                    if response.status_code == 200:
+                        answers[scan_id] = response.json()
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(client, number) for number in range(CLIENTS)]
-            time.sleep(random.uniform(0.0, 0.6))
+            until(lambda before=before: len(answers) > before)
+            time.sleep(random.uniform(0.0, 0.3))
             server.stop(signal.SIGKILL)
-            ends.set()
             for one in clients:
                 one.result()
     return answers

@@ -39,7 +39,7 @@ def erase_older_records(url: str, key: SigningKey, days: int) -> int:
     return erased
 
 
-def _erase_some(engine: Engine, key: SigningKey, wanted: Select[tuple[int]], reason: str) -> int:
+def _erase_some(engine: Engine, key: SigningKey, wanted: Select[int], reason: str) -> int:
     """Erase some rows in one transaction with their tombstone, and return how many."""
     with writing(engine) as connection:
         if engine.dialect.name == "sqlite":
