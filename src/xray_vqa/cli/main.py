@@ -26,6 +26,7 @@ COMMANDS = {
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
+    "audit": "verify, export and thin out what the inspection API has put on record",
     "demo": "run the whole pipeline: scans, pairs, training, evaluation, inspection",
     "doctor": "say what this machine has and what is missing",
 }

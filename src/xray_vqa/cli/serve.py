@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from xray_vqa.core.manifest import hide_credentials
 from xray_vqa.errors import ConfigError
 
 EPILOG = """\
@@ -24,8 +26,8 @@ examples:
 Each option has a variable, XRAY_VQA_HOST for --host; the option wins. The page /docs describes the API and works
 without internet. /health answers at once; /ready says 503 until the model is loaded, and meanwhile every scan is
 answered with manual_inspection. Each answer is in the audit store (XRAY_VQA_DATABASE_URL, by default
-outputs/audit.sqlite3) before it goes out; the same scan_id again makes a new record. On SIGTERM what is in work is
-finished first.
+outputs/audit.sqlite3) before it goes out; the same scan_id again gets the same answer. `xray-vqa audit` looks after
+the store. On SIGTERM what is in work is finished first.
 
 There is no authentication in this version: keep it on 127.0.0.1, or behind a proxy that asks who is there.
 """
@@ -62,7 +64,15 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.config.loading import load_policy, require
     from xray_vqa.config.serve import load_settings
 
-    for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "fastapi_offline"):
+    for package in (
+        "fastapi",
+        "uvicorn",
+        "prometheus_client",
+        "sqlalchemy",
+        "alembic",
+        "cryptography",
+        "fastapi_offline",
+    ):
         require(package, extra="serve")
     options = ("model", "adapter", "engine", "server_url", "server_model", "device", "policy", "host", "port",
                "database_url", "timeout_s", "queue_size", "max_batch")  # fmt: skip
@@ -74,12 +84,15 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.inference.engines import open_engine
     from xray_vqa.inference.inspector import Inspector
     from xray_vqa.serving.app import create_app
+    from xray_vqa.serving.store.audit import AuditUnavailable
 
     engine = open_engine(
         settings.engine, settings.model, adapter=settings.adapter, device=settings.device, settings=settings
     )
     listener = _listen(settings.host, settings.port)
     app = create_app(settings, Inspector(engine, policy))
+    with suppress(AuditUnavailable):  # then /ready says so until it can be reached
+        app.state.service.store.open()
     config = uvicorn.Config(
         app,
         log_config=None,  # ours is set up by cli.main
@@ -89,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
         timeout_graceful_shutdown=round(settings.drain_s),
     )
     address = _address_of(listener)
-    logger.info("listening on %s (API page: %s/docs), audit store %s", address, address, settings.database_url)
+    logger.info(
+        "listening on %s (API page: %s/docs), audit store %s", address, address, hide_credentials(settings.database_url)
+    )
     if not _is_loopback(settings.host):
         logger.warning(
             "NO AUTHENTICATION: anyone who reaches %s can use this API; put a proxy before it that asks who is there",

@@ -65,7 +65,17 @@ class ServeSettings(EngineSettings):
     policy: Path | None = None
     """The rules. Unset: `configs/policy.yaml`."""
     database_url: str = "sqlite:///outputs/audit.sqlite3"
-    """The audit store. An answer that cannot be written there is not given."""
+    """The audit store, SQLite or PostgreSQL. An answer that cannot be written there is not given."""
+    audit_key: Path | None = None
+    """The key that seals the audit chain. Unset: beside the database; made at the first start."""
+    audit_anchors: str | None = None
+    """A file or an address that gets a copy of each signed checkpoint. Unset: a file beside the database."""
+    retention_days: int = Field(default=365, ge=183)
+    """How long records are kept; `xray-vqa audit retain` erases older ones. Six months are the least that is due."""
+    image_store: str | None = None
+    """A folder or an address that keeps the images, under the hash of their bytes. Unset: no image is kept."""
+    image_retention_days: int = Field(default=30, ge=1)
+    """How long images are kept; `xray-vqa audit retain` deletes older ones."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
     """From the last byte of a request to its answer. After it the bag goes to a person."""
     drain_s: float = Field(default=30.0, ge=0, le=3600)

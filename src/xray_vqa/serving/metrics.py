@@ -49,6 +49,10 @@ class Metrics:
         self.audit_failures = Counter(
             "xray_vqa_audit_write_failures_total", "Answers withheld: they could not be recorded", registry=registry
         )
+        self.replayed = Counter(
+            "xray_vqa_replayed_total", "Answers given again to a scan that was sent before", registry=registry
+        )
+        self.images_lost = Counter("xray_vqa_images_lost_total", "Images that could not be kept", registry=registry)
         self._model = Gauge(
             "xray_vqa_model_info",
             "1 for the model that runs",

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +43,8 @@ class _Job:
 
     scan: Scan
     question: str | None = None
+    on_late: Callable[[Inspection], None] | None = None
+    """Gets an inspection that came when its caller had been answered without it; on the engine's thread."""
     future: Future[Any] = field(default_factory=Future)
     abandoned: bool = False
 
@@ -104,11 +106,13 @@ class EngineQueue:
                 self._coming -= 1
                 self._wake.notify()
 
-    async def inspect(self, scan: Scan, timeout_s: float) -> Inspection:
+    async def inspect(
+        self, scan: Scan, timeout_s: float, *, on_late: Callable[[Inspection], None] | None = None
+    ) -> Inspection:
         """Return the inspection of a scan within the time given; raises nothing that an engine can cause."""
         started = time.perf_counter()
         try:
-            return await self._answer(_Job(scan), timeout_s)
+            return await self._answer(_Job(scan, on_late=on_late), timeout_s)
         except TimeoutError:
             fault = "timeout"
         except Overloaded:
@@ -219,7 +223,10 @@ class EngineQueue:
                 job.future.set_exception(error)
         else:
             for job, result in zip(batch, results, strict=True):
+                late = job.abandoned
                 job.future.set_result(result)
+                if late and job.on_late:
+                    job.on_late(result)
         self._metrics.inference_seconds.observe(time.perf_counter() - started)
         self._metrics.late_results.inc(sum(job.abandoned for job in batch))
 

@@ -70,7 +70,11 @@ async def metrics(service: Service) -> Response:
     tags=["inspection"],
     summary="Inspect a scan",
     openapi_extra=takes(InspectRequest),
-    responses=refuses(**_BAD_BODY, s503="The answer could not be recorded, so it is not given"),
+    responses=refuses(
+        **{**_BAD_BODY, "s422": "A field does not fit, the image cannot be read, or the scan_id is another scan's"},
+        s409="The same scan is being inspected",
+        s503="The answer could not be recorded, so it is not given",
+    ),
 )
 async def inspect(request: Request, service: Service) -> InspectResponse:
     """What is in the bag, how grave it is and what to do.
@@ -107,7 +111,7 @@ async def ask(request: Request, service: Service) -> AskResponse:
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
 async def inspection(scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], service: Service) -> RecordBody:
-    """A scan that was sent more than once has a record for each time; this is the last one."""
+    """A scan that was inspected more than once has a record for each time; this is the last one."""
     return await service.newest_record(scan_id)
 
 
@@ -120,5 +124,13 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
     body = understood.body
     declared = body.declared_items if isinstance(body, InspectRequest) else None
     scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None)
-    submission = Submission(scan, understood.fingerprint, request.state.request_id, received_at, started)
+    submission = Submission(
+        scan,
+        understood.fingerprint,
+        request.state.request_id,
+        image_hash=understood.image_hash,
+        file_bytes=understood.file_bytes if service.images else None,
+        received_at=received_at,
+        started=started,
+    )
     return submission, body.question if isinstance(body, AskRequest) else ""
