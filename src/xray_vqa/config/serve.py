@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits
@@ -15,6 +15,9 @@ from xray_vqa.errors import ConfigError
 PREFIX = "XRAY_VQA_"
 TRAINED_MODEL = "outputs/qwen25vl_stcray_lora"
 """Where `scripts/train.sh` leaves its adapter."""
+
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Those with a public key. A shared secret would let this service sign people in itself."""
 
 
 def default_model() -> str:
@@ -30,7 +33,7 @@ class ServeSettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. Nothing asks for a password yet: anything but this machine needs a network that does."""
+    """Address to listen on. Without a key only this machine's own programs are answered."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 takes a free one, which the log names."""
     model: str = Field(default_factory=default_model)
@@ -58,6 +61,41 @@ class ServeSettings(BaseSettings):
     """Of an image file, after base64."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
     """Width times height, checked before anything is decoded."""
+    profile: Literal["trial", "production"] = "trial"
+    """`production` refuses to start where nobody would be asked who they are, or where answers come from a script."""
+    trusted_proxies: str = ""
+    """Addresses or networks of the proxies before this service, with commas between. Their `X-Forwarded-For` is
+    believed; without them a service on loopback refuses whatever came through a proxy."""
+    rate_limit_key: str = "1200/minute"
+    """Requests of one key or person. More are refused with 429."""
+    rate_limit_address: str = "300/minute"
+    """Requests without valid credentials from one address, those for /health and /ready too."""
+    rate_limit_url: str = "memory://"
+    """Where requests are counted: this process, or `redis://...` for all replicas together."""
+    oidc_issuer: str | None = None
+    """The identity provider that signs people in, as its tokens name it. Unset: keys alone."""
+    oidc_audience: str | None = None
+    """What its tokens for this service have as `aud`."""
+    oidc_jwks_url: str | None = None
+    """Where its public keys are. Unset: as its discovery document says."""
+    oidc_algorithms: tuple[SigningAlgorithm, ...] = ("RS256", "ES256")
+    """The signatures that are accepted, as JSON: `["RS256"]`."""
+    oidc_role_claim: str = "roles"
+    """The claim that holds the roles; dots go deeper: `realm_access.roles`."""
+    oidc_roles: dict[str, str] = {}
+    """From the provider's names to ours, as JSON: `{"customs-shift-lead": "supervisor"}`. Empty: it uses ours."""
+    oidc_lane_claim: str = "lanes"
+    """The claim that binds a person to lanes. A token without it speaks for every lane."""
+
+    @model_validator(mode="after")
+    def _check_sign_in(self) -> "ServeSettings":
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("oidc_issuer needs oidc_audience, or tokens made for other services would be accepted")
+        if not self.oidc_issuer and (self.oidc_audience or self.oidc_jwks_url):
+            raise ValueError("oidc_audience and oidc_jwks_url need oidc_issuer, or nobody is signed in")
+        if "*" in self.trusted_proxies:
+            raise ValueError("trusted_proxies is a list of addresses; `*` would let anyone say where they come from")
+        return self
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -74,6 +112,8 @@ def load_settings(**overrides: Any) -> ServeSettings:
     try:
         return ServeSettings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
+        if not error.errors()[0]["loc"]:  # several settings that do not go together
+            raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         name = str(error.errors()[0]["loc"][0])
         origin = f"--{name.replace('_', '-')}" if overrides.get(name) is not None else PREFIX + name.upper()
         raise ConfigError(f"{origin}: {error.errors()[0]['msg']}") from error
