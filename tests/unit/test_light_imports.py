@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "xray_vqa"
 
 HEAVY = ("torch", "transformers", "peft", "fastapi", "prometheus_client", "anthropic", "openai", "numba", "scipy",
-         "torchvision", "accelerate", "sqlalchemy", "pyarrow", "pydicom")  # fmt: skip
+         "torchvision", "accelerate", "sqlalchemy", "alembic", "psycopg", "cryptography",
+         "pyarrow", "pydicom")  # fmt: skip
 
 # cli -> serving | evaluation | training | generation -> inference -> modeling -> simulation | dataset -> config
 #     -> core -> errors; what stands in one line here knows nothing of its neighbours.

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.config.serve import load_settings
 
     _refuse_tensor_parallel(os.environ.get("TENSOR_PARALLEL_SIZE", ""))
-    for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "fastapi_offline"):
+    for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic", "fastapi_offline"):
         require(package, extra="serve")
     options = ("model", "adapter", "engine", "device", "policy", "host", "port", "database_url", "timeout_s",
                "queue_size", "max_batch")  # fmt: skip

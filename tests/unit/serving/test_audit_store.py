@@ -134,7 +134,7 @@ def test_a_store_that_is_no_database_is_noticed(open_client, tmp_path, caplog):
 
 
 def test_a_store_that_someone_else_has_locked_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("xray_vqa.serving.store.audit.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("xray_vqa.serving.store.database.BUSY_TIMEOUT_MS", 20)
     store = AuditStore(f"sqlite:///{tmp_path}/a.sqlite3")
     store.check()
     other = sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None)
@@ -189,7 +189,7 @@ def test_a_failed_write_logs_its_cause_and_none_of_the_record(tmp_path, caplog):
     [
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
-        ("postgresql://db/audit", "SQLite"),
+        ("mysql://db/audit", "SQLite or PostgreSQL"),
         ("outputs/audit.sqlite3", "cannot be read"),
     ],
 )

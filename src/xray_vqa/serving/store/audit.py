@@ -9,19 +9,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Table, create_engine, delete, event, false, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import Engine, Table, delete, false, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
-from xray_vqa.errors import ConfigError, XrayVqaError
-from xray_vqa.serving.store.tables import inspections, metadata, questions
+from xray_vqa.errors import XrayVqaError
+from xray_vqa.serving.store.database import connect, prepare, sqlite_path, store_url, writing
+from xray_vqa.serving.store.tables import inspections, questions
 
 logger = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_MS = 3000
 
 
 class AuditUnavailable(XrayVqaError):
@@ -74,19 +71,12 @@ class AuditStore:
     restart once it is mended.
 
     Raises:
-        ConfigError: The address is none of SQLite, or names a store in memory, which is none.
+        ConfigError: The address is none of SQLite or PostgreSQL, or names a store in memory, which is none.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._url = make_url(url)
-        except ArgumentError as error:
-            raise ConfigError("the database URL cannot be read; write for instance sqlite:///audit.sqlite3") from error
-        if self._url.get_backend_name() != "sqlite":
-            raise ConfigError(f"the audit store of this version is SQLite, not {self._url.get_backend_name()}")
-        if not self._url.database or self._url.database == ":memory:":
-            raise ConfigError("an audit store in memory is lost with the process; name a file: sqlite:///audit.sqlite3")
-        self._path = Path(self._url.database.removeprefix("file:").partition("?")[0])
+        self._url = store_url(url)
+        self._path = sqlite_path(self._url)
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._inode: int | None = None
@@ -97,7 +87,7 @@ class AuditStore:
         table, values = _row_of(record)
         with self._lock:
             try:
-                with self._opened().begin() as connection:
+                with writing(self._opened()) as connection:
                     connection.execute(insert(table), values)
             except (SQLAlchemyError, OSError) as error:
                 raise self._failed("write", error) from error
@@ -140,12 +130,12 @@ class AuditStore:
             logger.error("%s was removed or replaced while in use; a new audit store is begun there", self._path)
             self._dispose()
         if self._engine is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(self._url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
-            event.listen(engine, "connect", _make_durable)
+            if self._path:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            engine = connect(self._url)
             try:
-                metadata.create_all(engine)
-            except SQLAlchemyError:
+                prepare(engine)
+            except BaseException:
                 engine.dispose()
                 raise
             self._engine, self._inode = engine, self._file_inode()
@@ -153,7 +143,7 @@ class AuditStore:
 
     def _file_inode(self) -> int | None:
         with suppress(OSError):
-            return self._path.stat().st_ino
+            return self._path.stat().st_ino if self._path else None
         return None
 
     def _dispose(self) -> None:
@@ -163,20 +153,11 @@ class AuditStore:
 
     def _failed(self, what: str, error: Exception) -> AuditUnavailable:
         # Without the statement and its parameters, which SQLAlchemy's own text would put into the log.
-        logger.error("audit store %s: cannot %s: %s", self._path, what, getattr(error, "orig", None) or error)
+        logger.error(
+            "audit store %s: cannot %s: %s", self._url.render_as_string(), what, getattr(error, "orig", None) or error
+        )
         self._dispose()
         return AuditUnavailable("the audit store is not available")
-
-
-def _make_durable(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
-    level = cursor.execute("PRAGMA synchronous").fetchone()[0]
-    cursor.close()
-    if (mode, level) != ("wal", 2):
-        raise OSError(f"SQLite gives journal_mode {mode} and synchronous {level} instead of wal and 2 (FULL)")
 
 
 def _row_of(record: InspectionRecord | QuestionRecord) -> tuple[Table, dict[str, Any]]:
