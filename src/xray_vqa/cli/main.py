@@ -26,6 +26,7 @@ COMMANDS = {
     "benchmark": "measure latency, throughput and memory of a model",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
+    "keys": "make, list, rotate and revoke the keys of the inspection API",
     "demo": "run the whole pipeline: scans, pairs, training, evaluation, inspection",
     "doctor": "say what this machine has and what is missing",
 }

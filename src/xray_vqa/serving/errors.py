@@ -51,7 +51,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "unauthenticated": ProblemKind(
         401, "Credentials are missing", "Send `Authorization: Bearer KEY`; `xray-vqa keys create` makes a key."
     ),
-    "invalid_credentials": ProblemKind(401, "The credentials are not valid", "Ask who runs this service for a new key."),
+    "invalid_credentials": ProblemKind(401, "The credentials are not valid", "Ask who runs the service for a new key."),
     "forbidden": ProblemKind(403, "The credentials do not allow this", "Ask who runs this service for another role."),
     "foreign_request": ProblemKind(
         403,

@@ -76,7 +76,7 @@ class Principal:
     """Who sent a request, and what it may do."""
 
     name: str
-    """`key:` with the key's id, `oidc:` with the token's subject, or `anonymous`; stands in records and is no secret."""
+    """`key:` with the key's id, `oidc:` with the token's subject, or `anonymous`. Stands in records; no secret."""
     permissions: frozenset[Permission]
     lanes: frozenset[str] | None = None
     """The lanes that it may speak for; None: every one."""

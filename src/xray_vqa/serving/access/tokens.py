@@ -30,7 +30,8 @@ KEPT_FOR_S = 24 * 3600
 ASK_AGAIN_AFTER_S = 10
 """An unknown key id makes us ask at once, but no more often than this: ids can be invented."""
 _FETCH_TIMEOUT_S = 5.0
-_MAX_SUBJECT_LENGTH = 200
+_MAX_SUBJECT_LENGTH = 120
+"""What a record has room for."""
 
 
 class SigningKeys:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine, Table, delete, false, insert, select
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from xray_vqa.errors import XrayVqaError
 from xray_vqa.serving.store.database import connect, prepare, sqlite_path, store_url, writing
-from xray_vqa.serving.store.tables import inspections, questions
+from xray_vqa.serving.store.tables import events, inspections, questions
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,26 @@ class AuditStore:
             except (SQLAlchemyError, OSError) as error:
                 raise self._failed("read", error) from error
         return _record_of({str(name): value for name, value in row.items()}) if row else None
+
+    def add_event(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Return when an event is on disk. Raises AuditUnavailable where it is not."""
+        values = {"kind": kind, "recorded_at": datetime.now(UTC), "body": body}
+        with self._lock:
+            try:
+                with writing(self._opened()) as connection:
+                    connection.execute(insert(events), values)
+            except (SQLAlchemyError, OSError) as error:
+                raise self._failed("write", error) from error
+
+    def events(self, kind: str) -> list[Mapping[str, Any]]:
+        """Return the events of a kind, oldest first. Raises AuditUnavailable."""
+        query = select(events.c.body).where(events.c.kind == kind).order_by(events.c.sequence)
+        with self._lock:
+            try:
+                with self._opened().connect() as connection:
+                    return list(connection.execute(query).scalars())
+            except (SQLAlchemyError, OSError) as error:
+                raise self._failed("read", error) from error
 
     def check(self) -> None:
         """Raise AuditUnavailable where a record could not be written now."""

@@ -65,3 +65,13 @@ questions = Table(
     Column("answer", JSON, nullable=False),
     sqlite_autoincrement=True,
 )
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False, index=True),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("body", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
