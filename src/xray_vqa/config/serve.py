@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits
 from xray_vqa.errors import ConfigError
@@ -88,13 +88,15 @@ class ServeSettings(BaseSettings):
     """The claim that binds a person to lanes. A token without it speaks for every lane."""
 
     @model_validator(mode="after")
-    def _check_sign_in(self) -> "ServeSettings":
+    def _check_access(self) -> "ServeSettings":
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("oidc_issuer needs oidc_audience, or tokens made for other services would be accepted")
         if not self.oidc_issuer and (self.oidc_audience or self.oidc_jwks_url):
             raise ValueError("oidc_audience and oidc_jwks_url need oidc_issuer, or nobody is signed in")
         if "*" in self.trusted_proxies:
             raise ValueError("trusted_proxies is a list of addresses; `*` would let anyone say where they come from")
+        if self.profile == "production" and self.engine == "scripted":
+            raise ValueError("the production profile does not serve readings from a script; name a model")
         return self
 
     @property
@@ -117,6 +119,8 @@ def load_settings(**overrides: Any) -> ServeSettings:
         name = str(error.errors()[0]["loc"][0])
         origin = f"--{name.replace('_', '-')}" if overrides.get(name) is not None else PREFIX + name.upper()
         raise ConfigError(f"{origin}: {error.errors()[0]['msg']}") from error
+    except SettingsError as error:  # a list or a mapping in the environment that is no JSON
+        raise ConfigError(f"{error}; such a setting is JSON") from error
 
 
 def _refuse_misspelt(variables: Iterable[str]) -> None:

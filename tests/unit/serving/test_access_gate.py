@@ -13,6 +13,8 @@ from stand_ins.identity_provider import AUDIENCE, running
 from starlette.routing import Mount
 from starlette.websockets import WebSocketDisconnect
 
+from xray_vqa.config.serve import ServeSettings
+from xray_vqa.errors import ConfigError
 from xray_vqa.serving.access import identity
 from xray_vqa.serving.access.key_store import KeyStore
 from xray_vqa.serving.access.roles import ROUTES, Permission, Role
@@ -333,6 +335,19 @@ def test_nothing_but_a_trial_on_this_machine_runs_open(open_client, caplog, sett
     for method, path in set(ROUTES) - PUBLIC:
         assert client.request(method, path).status_code == 401
     assert client.get("/health").status_code == 200
+
+
+def test_production_starts_with_a_key_or_with_sign_in_and_not_without(tmp_path):
+    keys = {"a": None}
+
+    def start(keys, **settings) -> None:
+        settings = ServeSettings(profile="production", database_url=f"sqlite:///{tmp_path}/x.sqlite3", **settings)
+        identity.Identity(settings, lambda: keys).check_start()
+
+    start(keys)
+    start({}, oidc_issuer="https://id.example", oidc_audience=AUDIENCE)
+    with pytest.raises(ConfigError, match=r"without keys or sign-in: make a key \(xray-vqa keys create"):
+        start({})
 
 
 def test_a_server_with_sign_in_never_runs_open(open_client):

@@ -72,13 +72,9 @@ class Identity:
         self._tokens = TokenCheck(settings) if settings.oidc_issuer else None
 
     def check_start(self) -> None:
-        """Raise ConfigError where the production profile would have nobody to let in, or no way to tell whom."""
-        if self._settings.profile != "production":
-            return
-        if self._settings.engine == "scripted":
-            raise ConfigError("the production profile does not serve readings from a script; name a model")
-        with suppress(AuditUnavailable):  # no one gets in then; it may come back
-            if self._tokens is None and not self._read_keys():
+        """Raise ConfigError where the production profile would have nobody to let in."""
+        with suppress(AuditUnavailable):  # nobody gets in then, and the store may come back
+            if self._settings.profile == "production" and self._tokens is None and not self._read_keys():
                 raise ConfigError(
                     "the production profile does not start without keys or sign-in: make a key "
                     "(xray-vqa keys create --help) or set XRAY_VQA_OIDC_ISSUER"
