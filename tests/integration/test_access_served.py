@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 from test_serve import Server, until
 
@@ -175,11 +177,11 @@ def test_ten_thousand_malformed_requests_make_no_server_error(start, tmp_path):
     operations = [result.ok() for result in schema.get_all_operations()]
     statuses: dict[int, int] = {}
 
-    def note(answer) -> None:
+    def note(answer, method: str) -> None:
         statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
         assert answer.status_code < 500 or answer.json()["code"] in ("answer_unreadable", "overloaded"), answer.text
-        if answer.status_code >= 400 and answer.headers.get("x-request-id") and answer.request.method != "HEAD":
-            assert answer.headers["content-type"] == "application/problem+json"
+        if answer.status_code >= 400 and "x-request-id" in answer.headers and method != "HEAD":
+            assert "application/problem+json" in answer.headers["content-type"]
 
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     heavy = [operation for operation in operations if operation.body]
@@ -190,9 +192,10 @@ def test_ten_thousand_malformed_requests_make_no_server_error(start, tmp_path):
         @settings(max_examples=examples, deadline=None, suppress_health_check=quiet, database=None)
         @given(case=operation.as_strategy(generation_mode=mode))
         def generated(case) -> None:
-            note(case.call(headers=bearer(key)))
+            note(case.call(headers=bearer(key)), case.method)
 
-        generated()
+        with suppress(Unsatisfiable):  # an address without parameters has nothing that could be wrong
+            generated()
 
     paths = [path.replace("{scan_id}", "TEST-001") for path in document["paths"]]
 
@@ -200,7 +203,7 @@ def test_ten_thousand_malformed_requests_make_no_server_error(start, tmp_path):
     @given(request=odd_requests(), path=st.sampled_from(paths))
     def odd(request, path) -> None:
         request["headers"] = {**bearer(key), **request["headers"]}
-        note(server.client.request(url=path, **request))
+        note(server.client.request(url=path, **request), request["method"])
 
     odd()
     print(dict(sorted(statuses.items())))
@@ -208,7 +211,7 @@ def test_ten_thousand_malformed_requests_make_no_server_error(start, tmp_path):
         rng = random.Random(sum(statuses.values()))
         body = bytes(rng.randrange(256) for _ in range(rng.randrange(200)))
         headers = bearer(key) | {"Content-Type": "application/json"}
-        note(server.client.request("POST", rng.choice(paths), content=body, headers=headers))
+        note(server.client.request("POST", rng.choice(paths), content=body, headers=headers), "POST")
     assert server.client.get("/health").status_code == 200
     assert server.stop() == 0
     assert "Traceback" not in "".join(server.log)
