@@ -14,6 +14,7 @@ SCAN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_DECLARED_ITEMS = 64
 MAX_DECLARED_LENGTH = 120
 MAX_QUESTION_LENGTH = 500
+MAX_REASON_LENGTH = 500
 
 _NOT_IN_A_SCAN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -27,6 +28,7 @@ def _check_printable(text: str) -> str:
 ScanId = Annotated[str, Field(pattern=SCAN_ID_PATTERN)]
 DeclaredName = Annotated[str, StringConstraints(max_length=MAX_DECLARED_LENGTH), AfterValidator(_check_printable)]
 Question = Annotated[str, StringConstraints(max_length=MAX_QUESTION_LENGTH), AfterValidator(_check_printable)]
+Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH), AfterValidator(_check_printable)]
 Category = Annotated[str, Field(examples=["Knife"])]
 
 _TINY_PNG = (  # 48x32, an orange block and a blue bar: a body that can be sent as it stands

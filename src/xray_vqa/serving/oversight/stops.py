@@ -1,0 +1,61 @@
+"""The stop switch of the service: for all lanes or for one, on record, the same in every replica.
+
+It works on decisions and not on requests: what is on when a bag is decided counts, also for one that has waited. What
+cannot be read is taken for stopped.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from xray_vqa.serving.oversight.records import StopRecord
+
+READ_AGAIN_AFTER_S = 2.0
+"""A switch that another replica has thrown counts here after this at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A switch that is on."""
+
+    record: StopRecord
+    since: datetime
+
+
+def stops_after(records: Iterable[tuple[StopRecord, datetime]]) -> dict[str | None, Stop]:
+    """Return the switches that are on after some records, by lane. One that is thrown again is on since the first time."""
+    stops: dict[str | None, Stop] = {}
+    for record, at in records:
+        if record.is_on:
+            stops[record.lane] = Stop(record, stops[record.lane].since if record.lane in stops else at)
+        else:
+            stops.pop(record.lane, None)
+    return stops
+
+
+class StopBook:
+    """The switches as this process knows them. Any thread may ask."""
+
+    def __init__(self, read: Callable[[], Mapping[str | None, Stop]]) -> None:
+        self._read = read
+        self._stops: Mapping[str | None, Stop] | None = None
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def is_on(self, lane: str | None) -> bool:
+        """Return whether bags of a lane may not be cleared now."""
+        stops = self._stops
+        return stops is None or None in stops or lane in stops
+
+    def look(self, *, not_older_than_s: float = READ_AGAIN_AFTER_S) -> Mapping[str | None, Stop]:
+        """Return the switches that are on, read again where that was too long ago. Blocking. Raises AuditUnavailable."""
+        asked_at = time.monotonic()
+        if self._stops is None or asked_at - self._read_at > not_older_than_s:
+            with self._reading:
+                if self._read_at < asked_at:
+                    self._stops = self._read()
+                    self._read_at = time.monotonic()
+        assert self._stops is not None
+        return self._stops
