@@ -25,7 +25,7 @@ class Stop:
 
 
 def stops_after(records: Iterable[tuple[StopRecord, datetime]]) -> dict[str | None, Stop]:
-    """Return the switches that are on after some records, by lane. One that is thrown again is on since the first time."""
+    """Return the switches that are on after some records, by lane. Thrown again, one is on since the first time."""
     stops: dict[str | None, Stop] = {}
     for record, at in records:
         if record.is_on:
