@@ -32,7 +32,7 @@ def test_a_bag_with_every_condition_met_is_cleared():
     assert (decision.action, decision.risk_level, decision.reasons) == (Action.CLEAR, RiskLevel.LOW, ())
     assert decision.match_declaration
     assert not decision.degraded
-    assert decision.policy_version == f"{POLICY.name}@{POLICY.version}"
+    assert decision.policy_version == POLICY.label
 
 
 @pytest.mark.parametrize(
