@@ -164,7 +164,7 @@ class Inspector:
         evidence = Evidence(
             scores=scores,
             findings=findings,
-            input_faults=input_faults(scan.image),
+            input_faults=input_faults(scan.image, self.policy.input),
             engine_faults=engine_faults,
             declared_items=scan.declared_items,
             covered_categories=covered,

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xray_vqa.core.images import ImageLimits, check_image, decode_image, image_header, input_faults, read_image
+from xray_vqa.core.images import (
+    ImageLimits,
+    KnownLooks,
+    check_image,
+    decode_image,
+    image_header,
+    input_faults,
+    read_image,
+)
 from xray_vqa.errors import ImageUnreadable
 
 
@@ -145,10 +153,10 @@ def test_a_file_is_named_in_the_error(tmp_path):
 
 
 def test_an_empty_belt_is_a_fault_of_the_input_and_a_bag_is_not():
-    assert input_faults(Image.new("RGB", (200, 200), (255, 255, 255))) == ("blank",)
+    assert input_faults(Image.new("RGB", (200, 200), (255, 255, 255)), KnownLooks()) == ("blank",)
     bag = Image.new("RGB", (200, 200), (255, 255, 255))
     bag.paste((200, 120, 40), (60, 60, 140, 140))
-    assert input_faults(bag) == ()
+    assert input_faults(bag, KnownLooks()) == ()
 
 
 @pytest.mark.parametrize("options", [

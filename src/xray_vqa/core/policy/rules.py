@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from xray_vqa.core.images import KnownLooks
 from xray_vqa.core.inspection import Action, RiskLevel
 from xray_vqa.core.policy.ontology import goods
 from xray_vqa.core.records import Strict
@@ -70,6 +71,8 @@ class Policy(Strict):
     """When something was declared by words that the ontology does not know."""
     unnumbered_quantity: int | None = Field(default=None, ge=1)
     """How many a declared line without a number stands for. Unset: any number."""
+    input: KnownLooks = KnownLooks()
+    """What an image has to look like to be taken for a scan."""
     clear_on_simulated_calibration: bool = False
     """Whether a bag may be cleared by thresholds from simulated scans. For trials on simulated scans alone."""
 
