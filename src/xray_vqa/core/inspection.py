@@ -169,3 +169,5 @@ class Inspection:
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     engine_faults: tuple[str, ...] = ()
     """Why the inspection is degraded, as in `Evidence`; empty when it is not."""
+    thresholds: dict[str, float] = field(default_factory=dict[str, float])
+    """The calibration's, as in `Evidence`."""

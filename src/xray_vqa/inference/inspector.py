@@ -185,6 +185,7 @@ class Inspector:
             prompt_version=PROMPT_VERSION,
             timings_ms=timings_ms,
             engine_faults=engine_faults,
+            thresholds=evidence.thresholds,
         )
 
 

@@ -116,6 +116,8 @@ class ScoreBody(Strict):
     state: str
     """`value`, `unsure` or `missing`."""
     probability: float | None
+    calibrated_threshold: float | None = None
+    """The calibration's, where one was in force; a policy's own comes before it."""
 
 
 class RecordBody(Strict):
@@ -276,7 +278,11 @@ def _rounded(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:
 def scores_body(inspection: Inspection) -> dict[str, Any]:
     """Return the scores of an inspection as JSON values."""
     return {
-        name: {"state": score.state.value, "probability": score.probability}
+        name: {
+            "state": score.state.value,
+            "probability": score.probability,
+            "calibrated_threshold": inspection.thresholds.get(name),
+        }
         for name, score in inspection.scores.items()
     }
 
