@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         adapter=settings.adapter and _findable(settings.adapter),
         device=settings.device,
         policy=settings.policy,
+        stop_file=settings.stop_file,
         limits=settings.image_limits,
         language=args.language,
         batch_size=args.batch_size,

@@ -24,6 +24,7 @@ COMMANDS = {
     "robustness": "measure how detection falls when scans get worse or other",
     "suite": "run benchmarks of others, and export ours to their tools",
     "benchmark": "measure latency, throughput and memory of a model",
+    "policy": "check a policy file, compare two, or replay one over the record",
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
     "keys": "make, list, rotate and revoke the keys of the inspection API",

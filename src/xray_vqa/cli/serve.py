@@ -70,13 +70,14 @@ def run(args: argparse.Namespace) -> int:
 
     import uvicorn
 
+    from xray_vqa.core.policy.stop import StopSwitch
     from xray_vqa.inference.engines import open_engine
     from xray_vqa.inference.inspector import Inspector
     from xray_vqa.serving.app import create_app
 
     listener = _listen(settings.host, settings.port)
     engine = open_engine(settings.engine, settings.model, adapter=settings.adapter, device=settings.device)
-    app = create_app(settings, Inspector(engine, policy))
+    app = create_app(settings, Inspector(engine, policy, stop=StopSwitch(settings.stop_file)))
     app.state.identity.check_start()
     config = uvicorn.Config(
         app,

@@ -45,6 +45,8 @@ class ServeSettings(BaseSettings):
     """`cpu`, `cuda`, `cuda:1`. Unset: the first GPU where there is one."""
     policy: Path | None = None
     """The rules. Unset: `configs/policy.yaml`."""
+    stop_file: Path = Path("outputs/stop.yaml")
+    """The stop switch: while this file is there, no bag is cleared, on all lanes or on those that it names."""
     database_url: str = "sqlite:///outputs/audit.sqlite3"
     """The audit store. An answer that cannot be written there is not given."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)

@@ -185,7 +185,7 @@ class InspectionService:
             can_clear=calibrated and not uncovered,
             covered_categories=[name for name in required if name in covered],
             uncovered_categories=uncovered,
-            policy_version=f"{policy.name}@{policy.version}",
+            policy_version=policy.label,
             prompt_version=PROMPT_VERSION,
         )
 

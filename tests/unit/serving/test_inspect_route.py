@@ -22,6 +22,7 @@ from service_kit import (
     wait_until,
 )
 
+from xray_vqa.config.loading import load_policy
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.inference.engine import Answer
@@ -297,7 +298,8 @@ def test_requests_and_inspections_are_counted(open_client):
     assert metric(client, 'xray_vqa_inspections_total{action="manual_inspection",risk_level="high"}') == 1
     assert metric(client, 'xray_vqa_findings_total{category="Knife"}') == 1
     assert metric(client, "xray_vqa_requests_in_flight") == 1  # the one that reads this
-    info = 'calibrated="true",device="none",model_version="scripted@scripted",policy_version="general@2026.11"'
+    policy = f'policy_version="{load_policy().label}"'
+    info = f'calibrated="true",device="none",model_version="scripted@scripted",{policy}'
     assert metric(client, f"xray_vqa_model_info{{{info}}}") == 1
 
 

@@ -1,0 +1,38 @@
+"""Reads many records of an audit store at once, and changes nothing in it."""
+
+from collections.abc import Generator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import create_engine, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from xray_vqa.core.policy.replay import Recorded
+from xray_vqa.errors import ConfigError
+from xray_vqa.serving.store.tables import inspections
+
+
+def inspections_since(url: str, since: datetime) -> Generator[Recorded]:
+    """Yield what was inspected from a moment on, in the order of the record.
+
+    Raises:
+        ConfigError: There is no such store, or it cannot be read.
+    """
+    try:
+        address = make_url(url)
+        if address.get_backend_name() == "sqlite" and not Path(str(address.database)).is_file():
+            raise ConfigError(f"{address.database}: no such audit store; --database-url names it")
+        query = (
+            select(inspections.c.answer, inspections.c.scores)
+            .where(inspections.c.recorded_at >= since)
+            .order_by(inspections.c.sequence)
+        )
+        engine = create_engine(address)
+        with closing(engine.connect()) as connection:
+            for answer, scores in connection.execution_options(stream_results=True).execute(query):
+                yield Recorded(answer, scores)
+        engine.dispose()
+    except SQLAlchemyError as error:
+        raise ConfigError(f"the audit store cannot be read: {getattr(error, 'orig', None) or error}") from error
