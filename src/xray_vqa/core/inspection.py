@@ -102,6 +102,8 @@ class Scan:
     image: Image.Image
     """RGB, as `core.images` returns it."""
     declared_items: tuple[str, ...] | None = None
+    lane: str | None = None
+    """The lane that it stands on, by the site's own name; None where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)

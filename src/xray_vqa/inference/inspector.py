@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -32,6 +32,8 @@ class Inspector:
         self.policy = policy
         self.stop = stop
         self.info: EngineInfo | None = None
+        self.lane_is_stopped: Callable[[str | None], bool] = lambda lane: False
+        """Asked for each decision, with the scan's lane: whether a person has stopped it. A service sets it."""
 
     def start(self) -> EngineInfo:
         """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
@@ -151,6 +153,9 @@ class Inspector:
             return score
         return Score.of(calibration.correct(score.probability))
 
+    def _is_stopped(self, scan: Scan) -> bool:
+        return self.lane_is_stopped(scan.lane) or (self.stop is not None and self.stop.is_on(self.policy.lane))
+
     def _answer(
         self,
         scan: Scan,
@@ -170,7 +175,7 @@ class Inspector:
             covered_categories=covered,
             calibrated=bool(self.info and self.may_clear_by_scores(self.info)),
             thresholds=_calibrated_thresholds(self.info) if self.info else {},
-            stopped=self.stop is not None and self.stop.is_on(self.policy.lane),
+            stopped=self._is_stopped(scan),
         )
         decision = decide(self.policy, evidence)
         return Inspection(

@@ -20,6 +20,8 @@ from xray_vqa.serving.body import BodyLimit, problem_of_validation
 from xray_vqa.serving.docs import add_docs
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.middleware import RequestContext
+from xray_vqa.serving.oversight.desk import OversightDesk
+from xray_vqa.serving.oversight.routes import router as oversight_router
 from xray_vqa.serving.routes import router
 from xray_vqa.serving.service import InspectionService
 
@@ -60,7 +62,9 @@ def create_app(settings: ServeSettings, inspector: Inspector) -> FastAPI:
     app.state.service = service
     app.state.identity = identity
     app.state.stopped_cleanly = True
+    app.state.oversight = OversightDesk(service)
     app.include_router(router)
+    app.include_router(oversight_router)
     add_docs(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_exception)

@@ -60,6 +60,10 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "too_often": ProblemKind(429, "Too many requests", "Wait as Retry-After says. Inspect the bag by hand meanwhile."),
     "keys_unavailable": ProblemKind(503, "Who asks cannot be checked now", _TRY_LATER),
+    "not_stopped": ProblemKind(409, "This stop switch is not on", "GET /api/v1/stop names those that are."),
+    "another_answer": ProblemKind(
+        409, "The scan has another answer now", "Look at the newest one, and say again what you decide about it."
+    ),
     "not_found": ProblemKind(404, "There is nothing at this address", "See /docs for the addresses."),
     "no_such_inspection": ProblemKind(404, "No inspection has this scan_id", "Check the scan_id."),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here", "See /docs, and the Allow header."),

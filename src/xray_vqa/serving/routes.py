@@ -119,6 +119,6 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
     understood = await service.decode(lambda: understand(data, kind, service.settings.image_limits))
     body = understood.body
     declared = body.declared_items if isinstance(body, InspectRequest) else None
-    scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None)
+    scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None, request.state.lane)
     submission = Submission(scan, understood.fingerprint, request.state.request_id, received_at, started)
     return submission, body.question if isinstance(body, AskRequest) else ""

@@ -6,18 +6,20 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from xray_vqa.config.serve import ServeSettings
-from xray_vqa.core.inspection import Scan
+from xray_vqa.core.inspection import Action, Scan
 from xray_vqa.core.manifest import package_version
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.metrics import Metrics
+from xray_vqa.serving.oversight.stops import StopBook, read_stops
 from xray_vqa.serving.queue import EngineQueue, EngineState
 from xray_vqa.serving.schemas import (
     AskResponse,
@@ -67,6 +69,9 @@ class InspectionService:
             max_batch=settings.max_batch,
             stall_after_s=_STALLED_AFTER_TIMEOUTS * settings.timeout_s,
         )
+        self.stops = StopBook(lambda: read_stops(self.store))
+        inspector.lane_is_stopped = self.stops.is_on
+        self.metrics.watch("xray_vqa_stop_switches", "Stop switches that are on", lambda: self.stops.num_on)
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="decode")
         # SQLite has one writer; a thread of its own keeps a slow disk away from the decoders.
         self._recording = ThreadPoolExecutor(1, thread_name_prefix="record")
@@ -93,8 +98,12 @@ class InspectionService:
 
     async def inspect(self, submission: Submission) -> InspectResponse:
         """Return the decision on a scan, which then is on record. Raises Problem `audit_unavailable`."""
+        with suppress(AuditUnavailable):  # what this process knows of the switches holds
+            await asyncio.to_thread(self.stops.look)
         remaining_s = self.settings.timeout_s - submission.elapsed_s()
         inspection = await self.queue.inspect(submission.scan, remaining_s)
+        if inspection.decision.action is Action.CLEAR and self.stops.is_on(submission.scan.lane):
+            inspection = self.inspector.degraded(submission.scan, "stopped")  # thrown since it was decided
         origin = self._origin(submission)
         answer = inspect_response(
             inspection, audit_id=origin.audit_id, processing_time_ms=submission.elapsed_s() * 1000
@@ -140,14 +149,19 @@ class InspectionService:
         await self._record(QuestionRecord(origin, question, answer.model_dump(mode="json")))
         return answer
 
-    async def newest_record(self, scan_id: str) -> RecordBody:
-        """Return the newest record of a scan. Raises Problem `no_such_inspection` or `audit_unavailable`."""
+    async def newest(self, scan_id: str) -> InspectionRecord:
+        """Return the newest inspection of a scan. Raises Problem `no_such_inspection` or `audit_unavailable`."""
         try:
             record = await self._in_recording(lambda: self.store.newest(scan_id))
         except AuditUnavailable as error:
             raise Problem("audit_unavailable", "the audit store cannot be read now") from error
         if record is None:
             raise Problem("no_such_inspection", "the audit store has no inspection under this scan_id")
+        return record
+
+    async def newest_record(self, scan_id: str) -> RecordBody:
+        """Return the newest record of a scan as it goes out. Raises Problem as `newest`."""
+        record = await self.newest(scan_id)
         origin = record.origin
         return RecordBody.model_validate(
             {

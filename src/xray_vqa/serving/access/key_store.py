@@ -25,7 +25,7 @@ class KeyStore:
 
     def keys(self) -> dict[str, ApiKey]:
         """Return all keys by id, in the order in which they were made; those that no longer open anything too."""
-        return keys_after(_EVENT.validate_python(body) for body in self._store.events(KIND))
+        return keys_after(_EVENT.validate_python(event.record) for event in self._store.read(KIND))
 
     def make(
         self,
@@ -88,4 +88,4 @@ class KeyStore:
         return key
 
     def _add(self, event: KeyMade | KeyEnds) -> None:
-        self._store.add_event(KIND, event.model_dump(mode="json"))
+        self._store.add(KIND, event)

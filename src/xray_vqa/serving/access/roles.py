@@ -61,6 +61,14 @@ ROUTES: Mapping[tuple[str, str], Permission | None] = {
     ("POST", "/api/v1/inspect"):                        Permission.INSPECT,
     ("POST", "/api/v1/ask"):                            Permission.ASK,
     ("GET",  "/api/v1/inspections/{scan_id}"):          Permission.READ,
+    ("GET",  "/api/v1/inspections/{scan_id}/oversight"): Permission.READ,
+    ("POST", "/api/v1/inspections/{scan_id}/override"): Permission.OVERRIDE,
+    ("POST", "/api/v1/inspections/{scan_id}/feedback"): Permission.FEEDBACK,
+    ("GET",  "/api/v1/stop"):                           Permission.DESCRIBE,
+    ("POST", "/api/v1/stop"):                           Permission.STOP,
+    ("POST", "/api/v1/resume"):                         Permission.STOP,
+    ("GET",  "/api/v1/policies"):                       Permission.DESCRIBE,
+    ("GET",  "/api/v1/models"):                         Permission.DESCRIBE,
 }  # fmt: skip
 """By method and path; None: anyone, without credentials."""
 

@@ -1,12 +1,11 @@
 """What people do about the machine's answers, put on record before it counts."""
 
 import asyncio
-import hashlib
-import json
-from datetime import datetime
+from collections.abc import Callable
+from typing import TypeVar
 
-from xray_vqa.core.inspection import Action, RiskLevel
 from xray_vqa.core.policy import CLEAR_CONDITIONS
+from xray_vqa.core.records import Strict
 from xray_vqa.serving.access.roles import Principal
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.oversight.records import FeedbackRecord, OverrideRecord, StopRecord
@@ -17,15 +16,17 @@ from xray_vqa.serving.oversight.schemas import (
     ModelBody,
     OverrideBody,
     OverrideRequest,
+    OversightBody,
     PolicyBody,
     StopBody,
     StopRequest,
     StopsBody,
 )
-from xray_vqa.serving.oversight.stops import Stop, StopBook, stops_after
+from xray_vqa.serving.oversight.stops import READ_AGAIN_AFTER_S
 from xray_vqa.serving.service import InspectionService
-from xray_vqa.serving.store.audit import AuditUnavailable
-from xray_vqa.serving.store.records import Stored
+from xray_vqa.serving.store.audit import AuditUnavailable, Event, InspectionRecord
+
+Result = TypeVar("Result")
 
 
 class OversightDesk:
@@ -33,14 +34,10 @@ class OversightDesk:
 
     def __init__(self, service: InspectionService) -> None:
         self._service = service
-        self.stops = StopBook(self._read_stops)
 
-    async def stops_on(self) -> StopsBody:
+    async def stops_on(self, not_older_than_s: float = READ_AGAIN_AFTER_S) -> StopsBody:
         """Return the switches that are on. Raises Problem `audit_unavailable`."""
-        try:
-            stops = await asyncio.to_thread(self.stops.look)
-        except AuditUnavailable as error:
-            raise Problem("audit_unavailable", "the audit store cannot be read now") from error
+        stops = await self._from_store(lambda: self._service.stops.look(not_older_than_s))
         return StopsBody(
             stops=[
                 StopBody(lane=lane, reason=stop.record.reason, by=stop.record.by, since=stop.since)
@@ -59,27 +56,26 @@ class OversightDesk:
         if not is_on and all(stop.lane != request.lane for stop in (await self.stops_on()).stops):
             raise Problem("not_stopped", "this switch is not on")
         record = StopRecord(is_on=is_on, lane=request.lane, reason=request.reason, by=by.name)
-        await self._service.on_record(self._service.store.add("stop", record))
-        self.stops.forget()
-        return await self.stops_on()
+        await self._add("stop", record)
+        return await self.stops_on(not_older_than_s=0)
 
     async def override(self, scan_id: str, request: OverrideRequest, by: Principal) -> OverrideBody:
         """Put a person's decision beside the answer to a scan. Raises Problem."""
-        given = await self._given(scan_id, request.audit_id, by)
+        given = await self._given(scan_id, request.audit_id)
         record = OverrideRecord(
             scan_id=scan_id,
-            given_action=given.record.action,
-            given_risk_level=given.record.risk_level,
+            given_action=given.action,
+            given_risk_level=given.risk_level,
             action=request.action,
             reason=request.reason,
             by=by.name,
         )
-        return _override_body(await self._beside(given, "override", record))
+        return _override_body(await self._add("override", record, request.audit_id))
 
     async def feedback(self, scan_id: str, request: FeedbackRequest, by: Principal) -> FeedbackBody:
         """Put what an officer found beside the answer to a scan. Raises Problem."""
-        given = await self._given(scan_id, request.audit_id, by)
-        found = {finding["category"] for finding in given.record.answer["findings"]}
+        given = await self._given(scan_id, request.audit_id)
+        found = {finding["category"] for finding in given.answer["findings"]}
         strange = [item.category for item in request.findings if item.verdict != "added" and item.category not in found]
         if strange:
             detail = f"the answer has no finding of {', '.join(sorted(set(strange)))}; what it lacks is `added`"
@@ -91,21 +87,14 @@ class OversightDesk:
             note=request.note,
             by=by.name,
         )
-        return _feedback_body(await self._beside(given, "feedback", record))
+        return _feedback_body(await self._add("feedback", record, request.audit_id))
 
     def policies(self) -> list[PolicyBody]:
         """Return the rules by which bags are decided."""
         policy = self._service.inspector.policy
+        conditions = [condition.name for condition in CLEAR_CONDITIONS]
         rules = policy.model_dump(mode="json")
-        text = json.dumps(rules, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return [
-            PolicyBody(
-                policy_version=f"{policy.name}@{policy.version}",
-                sha256=hashlib.sha256(text.encode()).hexdigest(),
-                clear_conditions=[condition.name for condition in CLEAR_CONDITIONS],
-                rules=rules,
-            )
-        ]
+        return [PolicyBody(policy_version=policy.label, clear_conditions=conditions, rules=rules)]
 
     def models(self) -> list[ModelBody]:
         """Return the model that runs; nothing while it is being loaded."""
@@ -136,3 +125,41 @@ class OversightDesk:
                 ),
             )
         ]
+
+    async def beside(self, scan_id: str) -> OversightBody:
+        """Return what people have said of the newest answer to a scan, oldest first. Raises Problem."""
+        audit_id = (await self._service.newest(scan_id)).origin.audit_id
+        store = self._service.store
+        overrides = await self._from_store(lambda: store.read("override", audit_id=audit_id))
+        feedback = await self._from_store(lambda: store.read("feedback", audit_id=audit_id))
+        return OversightBody(
+            audit_id=audit_id,
+            overrides=[_override_body(event) for event in overrides],
+            feedback=[_feedback_body(event) for event in feedback],
+        )
+
+    async def _given(self, scan_id: str, audit_id: str) -> InspectionRecord:
+        """Return the answer that is meant. Raises Problem where there is none, or the scan has another one now."""
+        given = await self._service.newest(scan_id)
+        if given.origin.audit_id != audit_id:
+            raise Problem("another_answer", "the newest answer to this scan has another audit_id")
+        return given
+
+    async def _add(self, kind: str, record: Strict, audit_id: str | None = None) -> Event:
+        return await self._from_store(lambda: self._service.store.add(kind, record, audit_id=audit_id))
+
+    async def _from_store(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.to_thread(work)
+        except AuditUnavailable as error:
+            raise Problem("audit_unavailable", "the audit store cannot be used now") from error
+
+
+def _override_body(event: Event) -> OverrideBody:
+    record = OverrideRecord.model_validate(event.record)
+    return OverrideBody(audit_id=event.audit_id or "", recorded_at=event.recorded_at, **record.model_dump())
+
+
+def _feedback_body(event: Event) -> FeedbackBody:
+    record = FeedbackRecord.model_validate(event.record)
+    return FeedbackBody(audit_id=event.audit_id or "", recorded_at=event.recorded_at, **record.model_dump())

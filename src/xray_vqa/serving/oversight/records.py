@@ -18,7 +18,7 @@ class StopRecord(Strict):
 
 
 class OverrideRecord(Strict):
-    """A person decided otherwise than the machine. It stands under the audit_id of the answer, which stays as it was."""
+    """A person decided otherwise than the machine. It stands under the audit_id of the answer, which is not changed."""
 
     scan_id: str
     given_action: str

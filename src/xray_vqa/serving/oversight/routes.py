@@ -12,6 +12,7 @@ from xray_vqa.serving.oversight.schemas import (
     ModelBody,
     OverrideBody,
     OverrideRequest,
+    OversightBody,
     PolicyBody,
     StopRequest,
     StopsBody,
@@ -75,6 +76,16 @@ async def feedback(
 ) -> FeedbackBody:
     """Findings confirmed, rejected or added. Nothing is trained on it before a second person has looked at it."""
     return await desk.feedback(scan_id, body, request.state.principal)
+
+
+@router.get(
+    "/inspections/{scan_id}/oversight",
+    summary="What people said of an answer",
+    responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
+)
+async def oversight(scan_id: ScanId, desk: Desk) -> OversightBody:
+    """Overrides and feedback on the newest answer to a scan."""
+    return await desk.beside(scan_id)
 
 
 @router.get("/policies", summary="The rules by which bags are decided")

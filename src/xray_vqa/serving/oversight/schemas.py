@@ -104,12 +104,19 @@ class FeedbackBody(Strict):
     recorded_at: datetime
 
 
+class OversightBody(Strict):
+    """What people have said of the newest answer to a scan, oldest first."""
+
+    audit_id: str
+    overrides: list[OverrideBody]
+    feedback: list[FeedbackBody]
+
+
 class PolicyBody(Strict):
     """One policy by which bags are decided."""
 
     policy_version: str
-    sha256: str
-    """Of its rules as JSON, keys sorted, no spaces: two policies with one name and version are told apart by it."""
+    """As it stands in every answer."""
     clear_conditions: list[str]
     """Each has to hold before a bag is cleared."""
     rules: dict[str, JsonValue]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from xray_vqa.serving.oversight.records import StopRecord
+from xray_vqa.serving.store.audit import AuditStore
 
 READ_AGAIN_AFTER_S = 2.0
 """A switch that another replica has thrown counts here after this at the latest."""
@@ -35,6 +36,11 @@ def stops_after(records: Iterable[tuple[StopRecord, datetime]]) -> dict[str | No
     return stops
 
 
+def read_stops(store: AuditStore) -> dict[str | None, Stop]:
+    """Return the switches that are on by the store's records. Blocking. Raises AuditUnavailable."""
+    return stops_after((StopRecord.model_validate(event.record), event.recorded_at) for event in store.read("stop"))
+
+
 class StopBook:
     """The switches as this process knows them. Any thread may ask."""
 
@@ -45,17 +51,24 @@ class StopBook:
         self._reading = threading.Lock()
 
     def is_on(self, lane: str | None) -> bool:
-        """Return whether bags of a lane may not be cleared now."""
+        """Return whether bags of a lane may not be cleared now, as far as this process knows."""
         stops = self._stops
         return stops is None or None in stops or lane in stops
 
-    def look(self, *, not_older_than_s: float = READ_AGAIN_AFTER_S) -> Mapping[str | None, Stop]:
-        """Return the switches that are on, read again where that was too long ago. Blocking. Raises AuditUnavailable."""
+    @property
+    def num_on(self) -> int:
+        """How many are on, as far as this process knows."""
+        return len(self._stops or {})
+
+    def look(self, not_older_than_s: float = READ_AGAIN_AFTER_S) -> Mapping[str | None, Stop]:
+        """Return the switches that are on, read again where that was too long ago.
+
+        Blocking. Raises AuditUnavailable where they cannot be read; then those that were on stay on.
+        """
         asked_at = time.monotonic()
         if self._stops is None or asked_at - self._read_at > not_older_than_s:
             with self._reading:
                 if self._read_at < asked_at:
                     self._stops = self._read()
                     self._read_at = time.monotonic()
-        assert self._stops is not None
-        return self._stops
+        return self._stops or {}

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Table, delete, false, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from xray_vqa.core.records import Strict
 from xray_vqa.errors import XrayVqaError
 from xray_vqa.serving.store.database import connect, prepare, sqlite_path, store_url, writing
 from xray_vqa.serving.store.tables import events, inspections, questions
@@ -64,6 +65,15 @@ class QuestionRecord:
     answer: Mapping[str, Any]
 
 
+class Event(NamedTuple):
+    """A record that is no inspection: what people did."""
+
+    recorded_at: datetime
+    audit_id: str | None
+    """Of the inspection that it is about."""
+    record: Mapping[str, Any]
+
+
 class AuditStore:
     """Writes answers down. Blocking; the caller keeps it off the event loop.
 
@@ -105,23 +115,28 @@ class AuditStore:
                 raise self._failed("read", error) from error
         return _record_of({str(name): value for name, value in row.items()}) if row else None
 
-    def add_event(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Return when an event is on disk. Raises AuditUnavailable where it is not."""
-        values = {"kind": kind, "recorded_at": datetime.now(UTC), "body": body}
+    def add(self, kind: str, record: Strict, *, audit_id: str | None = None) -> Event:
+        """Return a record of a kind when it is on disk. Raises AuditUnavailable where it is not."""
+        event = Event(datetime.now(UTC), audit_id, record.model_dump(mode="json"))
+        values = {"kind": kind, "audit_id": audit_id, "recorded_at": event.recorded_at, "body": event.record}
         with self._lock:
             try:
                 with writing(self._opened()) as connection:
                     connection.execute(insert(events), values)
             except (SQLAlchemyError, OSError) as error:
                 raise self._failed("write", error) from error
+        return event
 
-    def events(self, kind: str) -> list[Mapping[str, Any]]:
-        """Return the events of a kind, oldest first. Raises AuditUnavailable."""
-        query = select(events.c.body).where(events.c.kind == kind).order_by(events.c.sequence)
+    def read(self, kind: str, *, audit_id: str | None = None) -> list[Event]:
+        """Return the records of a kind, oldest first; those of one inspection. Raises AuditUnavailable."""
+        c = events.c
+        query = select(c.recorded_at, c.audit_id, c.body).where(c.kind == kind).order_by(c.sequence)
+        if audit_id is not None:
+            query = query.where(c.audit_id == audit_id)
         with self._lock:
             try:
                 with self._opened().connect() as connection:
-                    return list(connection.execute(query).scalars())
+                    return [Event(*row) for row in connection.execute(query)]
             except (SQLAlchemyError, OSError) as error:
                 raise self._failed("read", error) from error
 

@@ -71,6 +71,7 @@ events = Table(
     metadata,
     Column("sequence", Integer, primary_key=True, autoincrement=True),
     Column("kind", String(16), nullable=False, index=True),
+    Column("audit_id", String(32), index=True),
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("body", JSON, nullable=False),
     sqlite_autoincrement=True,

@@ -12,6 +12,7 @@ def upgrade() -> None:
         "events",
         sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("kind", sa.String(16), nullable=False, index=True),
+        sa.Column("audit_id", sa.String(32), index=True),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("body", sa.JSON, nullable=False),
         sqlite_autoincrement=True,
