@@ -18,8 +18,11 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from PIL import Image
 from schemathesis.generation import GenerationMode
 from test_serve import Server, until
+
+ROOT = Path(__file__).parents[2]
 
 
 def keys(folder: Path, *words: str) -> str:
@@ -69,6 +72,23 @@ def test_the_first_key_closes_a_running_server_and_a_revoked_one_opens_it_no_mor
     until(lambda: server.client.get("/docs", headers=bearer(key)).status_code == 401)
     assert key.split("_")[2] not in "".join(server.log)
     assert server.stop() == 0
+
+
+def test_the_guides_script_finds_a_closed_server_well_with_a_key(start, tmp_path):
+    key = keys(tmp_path, "create", "--name", "trial", "--role", "officer")
+    server = start()
+    Image.effect_noise((300, 200), 40).convert("RGB").save(tmp_path / "scan.jpg")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("XRAY_VQA_")},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "API_URL": server.url,
+        "VIRTUAL_ENV": str(Path(sys.executable).parents[1]),
+    }  # fmt: skip
+    words = ["bash", str(ROOT / "scripts/test_api.sh"), "scan.jpg"]
+    codes = [
+        subprocess.run(words, cwd=tmp_path, env={**environment, **given}, check=False, timeout=120).returncode
+        for given in ({"API_KEY": key}, {})
+    ]
+    assert codes == [0, 1]
 
 
 def test_the_production_profile_does_not_start_open(tmp_path):
