@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from stand_ins.postgres import Lacking, Postgres
 
 settings.register_profile("untimed", deadline=None)  # the first example compiles, and machines are shared
 settings.load_profile("untimed")
@@ -45,6 +46,25 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_card(model_dir, card)
     return model_dir
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the session; skips where none can be started."""
+    try:
+        server = Postgres()
+    except Lacking as error:
+        pytest.skip(str(error))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of each kind that an audit store can be in."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/audit.sqlite3"
+    return request.getfixturevalue("postgres").new_database()
 
 
 @pytest.fixture

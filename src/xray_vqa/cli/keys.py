@@ -70,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.serving.store.audit import AuditStore
     from xray_vqa.serving.store.database import store_url
 
-    url = load_settings(database_url=args.database_url).database_url
-    print(f"store: {store_url(url).render_as_string()}", file=sys.stderr)
-    store = AuditStore(url)
+    settings = load_settings(database_url=args.database_url)
+    print(f"store: {store_url(settings.database_url).render_as_string()}", file=sys.stderr)
+    store = AuditStore(settings.database_url, key_path=settings.audit_key, anchors=settings.audit_anchors)
     try:
+        store.open()
         _TASKS[args.task](KeyStore(store), args)
     finally:
         store.close()

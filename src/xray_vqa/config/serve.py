@@ -48,7 +48,11 @@ class ServeSettings(BaseSettings):
     stop_file: Path = Path("outputs/stop.yaml")
     """The stop switch: while this file is there, no bag is cleared, on all lanes or on those that it names."""
     database_url: str = "sqlite:///outputs/audit.sqlite3"
-    """The audit store. An answer that cannot be written there is not given."""
+    """The audit store, SQLite or PostgreSQL. An answer that cannot be written there is not given."""
+    audit_key: Path | None = None
+    """The key that seals the audit chain. Unset: beside the database; made at the first start."""
+    audit_anchors: str | None = None
+    """A file or an address that gets a copy of each signed checkpoint. Unset: a file beside the database."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
     """From the last byte of a request to its answer. After it the bag goes to a person."""
     drain_s: float = Field(default=30.0, ge=0, le=3600)

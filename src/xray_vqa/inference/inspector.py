@@ -105,6 +105,16 @@ class Inspector:
         scores = dict.fromkeys(self.policy.required_categories, MISSING)
         return self._answer(scan, scores, (), {}, (fault,), started if started is not None else time.perf_counter())
 
+    def interrupted(self, scan_id: str, declared_items: tuple[str, ...] | None) -> Inspection:
+        """Return the inspection of a scan whose image is gone and whose work broke off: high risk, to a person."""
+        evidence = Evidence(
+            scores=dict.fromkeys(self.policy.required_categories, MISSING),
+            engine_faults=("interrupted",),
+            declared_items=declared_items,
+            covered_categories=frozenset(self.info.covered_categories) if self.info else frozenset[str](),
+        )
+        return self._inspection(scan_id, evidence, {}, time.perf_counter())
+
     def may_clear_by_scores(self, info: EngineInfo) -> bool:
         """Whether every required category has a threshold that somebody measured or set, for exactly what runs.
 
@@ -177,19 +187,24 @@ class Inspector:
             thresholds=_calibrated_thresholds(self.info) if self.info else {},
             stopped=self._is_stopped(scan),
         )
+        return self._inspection(scan.scan_id, evidence, timings_ms, started)
+
+    def _inspection(self, scan_id: str, evidence: Evidence, timings_ms: dict[str, float], started: float) -> Inspection:
         decision = decide(self.policy, evidence)
         return Inspection(
-            scan_id=scan.scan_id,
-            findings=findings,
-            scores=scores,
+            scan_id=scan_id,
+            findings=evidence.findings,
+            scores=evidence.scores,
             decision=decision,
             reasoning=write_reasoning(self.policy, evidence, decision, self.language),
             processing_time_ms=(time.perf_counter() - started) * 1000,
-            screened_for=tuple(name for name in scores if name in covered and not engine_faults),
+            screened_for=tuple(
+                name for name in evidence.scores if name in evidence.covered_categories and not evidence.engine_faults
+            ),
             model_version=self.info.model_version if self.info else "none",
             prompt_version=PROMPT_VERSION,
             timings_ms=timings_ms,
-            engine_faults=engine_faults,
+            engine_faults=evidence.engine_faults,
             thresholds=evidence.thresholds,
         )
 

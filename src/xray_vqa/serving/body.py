@@ -73,6 +73,8 @@ class Understood(Generic[Body]):
     image: Image.Image
     fingerprint: str
     """SHA-256 of the image's bytes and of what was declared or asked; the same for the same request."""
+    image_hash: str
+    """SHA-256 of the image's bytes."""
 
 
 async def read_bytes(request: Request) -> bytes:
@@ -112,8 +114,9 @@ def understand(data: bytes, kind: type[Body], limits: ImageLimits) -> Understood
         raise Problem.of_image(error) from error
     said = body.declared_items if isinstance(body, InspectRequest) else body.question
     digest = hashlib.sha256(file_bytes)
+    image_hash = digest.hexdigest()
     digest.update(b"\0" + json.dumps(said).encode())
-    return Understood(body, image, digest.hexdigest())
+    return Understood(body, image, digest.hexdigest(), image_hash)
 
 
 def _decode_base64(text: str) -> bytes:

@@ -67,6 +67,12 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "not_found": ProblemKind(404, "There is nothing at this address", "See /docs for the addresses."),
     "no_such_inspection": ProblemKind(404, "No inspection has this scan_id", "Check the scan_id."),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here", "See /docs, and the Allow header."),
+    "scan_in_flight": ProblemKind(
+        409, "This scan is being inspected", "Send it again after Retry-After: you get the answer, not a second one."
+    ),
+    "scan_id_taken": ProblemKind(
+        422, "The scan_id stands for another scan", "Give each scan a scan_id of its own; never use one again."
+    ),
     "audit_unavailable": ProblemKind(503, "The inspection could not be recorded, so it is not given", _TRY_LATER),
     "model_unavailable": ProblemKind(503, "The model is not ready", _TRY_LATER),
     "overloaded": ProblemKind(503, "Too many scans are waiting", _TRY_LATER),

@@ -52,6 +52,9 @@ class Metrics:
         self.refused = Counter(
             "xray_vqa_access_refused_total", "Requests that the gate let reach no handler", ("code",), registry=registry
         )
+        self.replayed = Counter(
+            "xray_vqa_replayed_total", "Answers given again to a scan that was sent before", registry=registry
+        )
         self._model = Gauge(
             "xray_vqa_model_info",
             "1 for the model that runs",

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -38,6 +39,8 @@ class _Job:
 
     scan: Scan
     question: str | None = None
+    on_late: Callable[[Inspection], None] | None = None
+    """Gets an inspection that came when its caller had been answered without it; on the engine's thread."""
     future: Future[Any] = field(default_factory=Future)
     abandoned: bool = False
 
@@ -78,11 +81,13 @@ class EngineQueue:
             return EngineState.STALLED
         return self._state
 
-    async def inspect(self, scan: Scan, timeout_s: float) -> Inspection:
+    async def inspect(
+        self, scan: Scan, timeout_s: float, *, on_late: Callable[[Inspection], None] | None = None
+    ) -> Inspection:
         """Return the inspection of a scan within the time given; raises nothing that an engine can cause."""
         started = time.perf_counter()
         try:
-            return await self._answer(_Job(scan), timeout_s)
+            return await self._answer(_Job(scan, on_late=on_late), timeout_s)
         except TimeoutError:
             fault = "timeout"
         except Overloaded:
@@ -152,7 +157,7 @@ class EngineQueue:
             self._state = EngineState.FAILED
             return False
         policy = self._inspector.policy
-        self._metrics.show_model(info, f"{policy.name}@{policy.version}")
+        self._metrics.show_model(info, policy.label)
         logger.info("ready: %s on %s", info.model_version, info.device)
         self._state = EngineState.READY
         return True
@@ -186,7 +191,10 @@ class EngineQueue:
                 job.future.set_exception(error)
         else:
             for job, result in zip(batch, results, strict=True):
+                late = job.abandoned
                 job.future.set_result(result)
+                if late and job.on_late:
+                    job.on_late(result)
         self._metrics.inference_seconds.observe(time.perf_counter() - started)
         self._metrics.late_results.inc(sum(job.abandoned for job in batch))
 

@@ -70,7 +70,11 @@ async def metrics(service: Service) -> Response:
     tags=["inspection"],
     summary="Inspect a scan",
     openapi_extra=takes(InspectRequest),
-    responses=refuses(**_BAD_BODY, s503="The answer could not be recorded, so it is not given"),
+    responses=refuses(
+        **{**_BAD_BODY, "s422": "A field does not fit, the image cannot be read, or the scan_id is another scan's"},
+        s409="The same scan is being inspected",
+        s503="The answer could not be recorded, so it is not given",
+    ),
 )
 async def inspect(request: Request, service: Service) -> InspectResponse:
     """What is in the bag, how grave it is and what to do.
@@ -106,9 +110,11 @@ async def ask(request: Request, service: Service) -> AskResponse:
     summary="The newest record of a scan",
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
-async def inspection(scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], service: Service) -> RecordBody:
-    """A scan that was sent more than once has a record for each time; this is the last one."""
-    return await service.newest_record(scan_id)
+async def inspection(
+    scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], request: Request, service: Service
+) -> RecordBody:
+    """A scan that was inspected more than once has a record for each time; this is the last one."""
+    return await service.newest_record(scan_id, request.state.principal.lanes)
 
 
 async def _submission_of(request: Request, kind: type[Body], service: InspectionService) -> tuple[Submission, str]:
@@ -120,5 +126,14 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
     body = understood.body
     declared = body.declared_items if isinstance(body, InspectRequest) else None
     scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None, request.state.lane)
-    submission = Submission(scan, understood.fingerprint, request.state.request_id, received_at, started)
+    submission = Submission(
+        scan,
+        understood.fingerprint,
+        request.state.request_id,
+        principal=request.state.principal.name,
+        lane=request.state.lane,
+        image_hash=understood.image_hash,
+        received_at=received_at,
+        started=started,
+    )
     return submission, body.question if isinstance(body, AskRequest) else ""

@@ -41,7 +41,8 @@ class InspectRequest(Strict):
     """A scan of one bag, and what was declared of it."""
 
     scan_id: ScanId
-    """Your name for the scan. Sent again it makes a new record; the newest one is shown under it."""
+    """Your name for the scan. Sent again with the same image and declaration it gets the same answer, and is not
+    inspected again; a cleared bag is, after ten minutes or under another policy or model."""
     image_base64: str
     """The image file (JPEG, PNG or BMP) in base64. A `data:image/...;base64,` prefix and line breaks may stay."""
     declared_items: Annotated[list[DeclaredName], Field(max_length=MAX_DECLARED_ITEMS)] | None = None
@@ -85,8 +86,8 @@ class InspectResponse(Strict):
     degraded: bool
     """The scan was not fully assessed. Risk is then at least high and a person is asked."""
     reasons: list[str]
-    """Why the bag was not cleared: faults (`timeout`, `overloaded`, `unavailable`, `unreadable`, `engine_error`),
-    then the names of the policy's conditions that do not hold."""
+    """Why the bag was not cleared: faults (`timeout`, `overloaded`, `unavailable`, `unreadable`, `engine_error`,
+    `interrupted`), then the names of the policy's conditions that do not hold."""
     findings: list[FindingBody]
     declaration: list[DeclaredItem]
     """What became of each declared item: `found`, `prohibited`, `over_count`, `missing`, `not_verified`, ..."""
@@ -99,6 +100,8 @@ class InspectResponse(Strict):
     prompt_version: str
     audit_id: str | None
     """Of the record that was written before this answer went out; null from the command line, which keeps none."""
+    replayed: bool = False
+    """This scan was sent before, and this is the answer that it got then."""
 
 
 class AskResponse(Strict):
@@ -136,6 +139,12 @@ class RecordBody(Strict):
     """By category, with a matching calibration's correction."""
     device: str
     software_version: str
+    closed: str
+    """`answered`, or `interrupted` where the service broke off and gave the bag to a person afterwards."""
+    sequence: int
+    """Number of the record in the audit chain."""
+    record_hash: str
+    """SHA-256 of the record and all before it."""
 
 
 class HealthBody(Strict):
@@ -230,6 +239,7 @@ ANSWER_EXAMPLE: dict[str, JsonValue] = {
     "policy_version": "general@2026.11+4b1d9e07",
     "prompt_version": "2",
     "audit_id": "0b9f6c1e5a4d4e0f9a51d3f6a7c8e901",
+    "replayed": False,
 }
 
 EXAMPLES: dict[str, JsonValue] = {

@@ -4,15 +4,15 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from xray_vqa.config.serve import ServeSettings
-from xray_vqa.core.inspection import Action, Scan
+from xray_vqa.core.inspection import Action, Inspection, Scan
 from xray_vqa.core.manifest import package_version
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded
@@ -29,7 +29,17 @@ from xray_vqa.serving.schemas import (
     inspect_response,
     scores_body,
 )
-from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable, InspectionRecord, Origin, QuestionRecord
+from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable, OtherPayload, ScanInFlight
+from xray_vqa.serving.store.chain import Row
+from xray_vqa.serving.store.records import (
+    DEFAULT_LANE,
+    OPEN,
+    InspectionRecord,
+    Intent,
+    Origin,
+    QuestionRecord,
+    Stored,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +47,11 @@ Result = TypeVar("Result")
 MAX_ANSWER_LENGTH = 2000
 _STALLED_AFTER_TIMEOUTS = 6
 """A call of the engine that runs for this many time limits is taken for hung."""
+_STORE_TIMEOUT_S = 5.0
+"""How long an answer waits for its record before it is withheld."""
+_GRACE = timedelta(seconds=2 * _STORE_TIMEOUT_S)
+"""From a scan's time limit until its intent counts as given up: the answer may be waiting for the store."""
+_HOUSEKEEPING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,10 @@ class Submission:
     scan: Scan
     fingerprint: str
     request_id: str
+    principal: str = OPEN
+    """Whose key asked."""
+    lane: str = DEFAULT_LANE
+    image_hash: str | None = None
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
     """When its last byte was there; the clock of its deadline."""
@@ -61,7 +80,12 @@ class InspectionService:
         self.settings = settings
         self.inspector = inspector
         self.metrics = Metrics()
-        self.store = AuditStore(settings.database_url)
+        self.store = AuditStore(
+            settings.database_url,
+            self._interrupted,
+            key_path=settings.audit_key,
+            anchors=settings.audit_anchors,
+        )
         self.queue = EngineQueue(
             inspector,
             self.metrics,
@@ -73,23 +97,24 @@ class InspectionService:
         inspector.lane_is_stopped = self.stops.is_on
         self.metrics.watch("xray_vqa_stop_switches", "Stop switches that are on", lambda: self.stops.num_on)
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="decode")
-        # SQLite has one writer; a thread of its own keeps a slow disk away from the decoders.
-        self._recording = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._housekeeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to load the engine and open the store; neither is waited for or fatal."""
         self.queue.start()
         try:
-            await self._in_recording(self.store.check)
+            await self._stored(self.store.check())
         except AuditUnavailable:
             logger.error("no answer is given until the audit store can be written")
+        self._housekeeping = asyncio.create_task(self._housekeep())
 
     async def stop(self) -> bool:
         """Finish what waits and close. Returns False where the engine did not stop in the time allowed."""
         stopped = await asyncio.to_thread(self.queue.close, self.settings.drain_s)
         self._decoding.shutdown()
-        self._recording.shutdown()
-        self.store.close()
+        if self._housekeeping:
+            self._housekeeping.cancel()
+        await asyncio.to_thread(self.store.close)
         return stopped
 
     async def decode(self, work: Callable[[], Result]) -> Result:
@@ -97,29 +122,78 @@ class InspectionService:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, work)
 
     async def inspect(self, submission: Submission) -> InspectResponse:
-        """Return the decision on a scan, which then is on record. Raises Problem `audit_unavailable`."""
+        """Return the decision on a scan, which then is on record; the one that it has, where it was sent before.
+
+        Raises Problem `audit_unavailable`, `scan_in_flight` or `scan_id_taken`.
+        """
         with suppress(AuditUnavailable):  # what this process knows of the switches holds
             await asyncio.to_thread(self.stops.look)
+        origin = self._origin(submission)
+        try:
+            before = await self._claim(submission, origin)
+            if before is not None:
+                self.metrics.replayed.inc()
+                return _given_again(before)
+            return await self._inspect(submission, origin)
+        finally:
+            self.store.release(origin.audit_id)
+
+    async def _inspect(self, submission: Submission, origin: Origin) -> InspectResponse:
         remaining_s = self.settings.timeout_s - submission.elapsed_s()
-        inspection = await self.queue.inspect(submission.scan, remaining_s)
+        inspection = await self.queue.inspect(
+            submission.scan, remaining_s, on_late=lambda late: self._record_late(origin, late)
+        )
         if inspection.decision.action is Action.CLEAR and self.stops.is_on(submission.scan.lane):
             inspection = self.inspector.degraded(submission.scan, "stopped")  # thrown since it was decided
-        origin = self._origin(submission)
-        answer = inspect_response(
-            inspection, audit_id=origin.audit_id, processing_time_ms=submission.elapsed_s() * 1000
-        )
-        record = InspectionRecord(
-            origin=origin,
-            policy_version=answer.policy_version,
-            risk_level=answer.risk_level.value,
-            action=answer.action.value,
-            degraded=answer.degraded,
-            answer=answer.model_dump(mode="json"),
-            scores=scores_body(inspection),
-        )
-        await self._record(record)
+        record = _record_of(inspection, origin, processing_time_ms=submission.elapsed_s() * 1000)
+        stored = await self.on_record(self.store.conclude(record))
+        if (
+            stored.record.answer != record.answer
+        ):  # its intent was given up meanwhile, and somebody may have that answer
+            self._record_late(origin, inspection)
+            return _given_again(stored)
         self.metrics.count_inspection(inspection)
-        return answer
+        return InspectResponse.model_validate(record.answer)
+
+    async def _claim(self, submission: Submission, origin: Origin) -> Stored | None:
+        """Put the scan on record, or return the answer that it has."""
+        policy, declared = self.inspector.policy, submission.scan.declared_items
+        limit = timedelta(seconds=self.settings.timeout_s)
+        intent = Intent(
+            origin=origin,
+            policy_version=policy.label,
+            declared_items=declared,
+            deadline=submission.received_at + limit + _GRACE,
+            owner=self.store.owner,
+        )
+        try:
+            return await self.on_record(self.store.claim(intent))
+        except ScanInFlight as error:
+            raise Problem(
+                "scan_in_flight", "this scan_id was sent before and is not answered yet", headers={"Retry-After": "1"}
+            ) from error
+        except OtherPayload as error:
+            raise Problem("scan_id_taken", "this scan_id was sent before with another image or declaration") from error
+
+    def _interrupted(self, intent: Intent) -> InspectionRecord:
+        """Return the record of a scan that nobody answered: a person inspects the bag."""
+        inspection = self.inspector.interrupted(intent.origin.scan_id, intent.declared_items)
+        record = _record_of(inspection, intent.origin, processing_time_ms=0)
+        return record.model_copy(update={"closed": "interrupted"})
+
+    def _record_late(self, origin: Origin, inspection: Inspection) -> None:
+        """Put on record what came too late to be given; from any thread."""
+        record = _record_of(inspection, origin, processing_time_ms=inspection.processing_time_ms)
+        self.store.add_late(record).add_done_callback(_log_failure)
+
+    async def _housekeep(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            with suppress(AuditUnavailable, TimeoutError):
+                for stored in await asyncio.to_thread(self.store.housekeep):
+                    logger.warning(
+                        "request %s was not answered; the bag goes to a person", stored.record.origin.request_id
+                    )
 
     async def ask(self, submission: Submission, question: str) -> AskResponse:
         """Return the model's answer to a free question, which then is on record. Raises Problem."""
@@ -146,40 +220,47 @@ class InspectionService:
             prompt_version=origin.prompt_version,
             audit_id=origin.audit_id,
         )
-        await self._record(QuestionRecord(origin, question, answer.model_dump(mode="json")))
+        record = QuestionRecord(origin=origin, question=question, answer=answer.model_dump(mode="json"))
+        await self.on_record(self.store.add_question(record))
         return answer
 
-    async def newest(self, scan_id: str) -> InspectionRecord:
-        """Return the newest inspection of a scan. Raises Problem `no_such_inspection` or `audit_unavailable`."""
-        try:
-            record = await self._in_recording(lambda: self.store.newest(scan_id))
-        except AuditUnavailable as error:
-            raise Problem("audit_unavailable", "the audit store cannot be read now") from error
-        if record is None:
-            raise Problem("no_such_inspection", "the audit store has no inspection under this scan_id")
-        return record
+    async def newest(self, scan_id: str, lanes: Collection[str] | None) -> Stored:
+        """Return the newest inspection of a scan, on some lanes or on any.
 
-    async def newest_record(self, scan_id: str) -> RecordBody:
+        Raises Problem `no_such_inspection` or `audit_unavailable`.
+        """
+        try:
+            stored = await asyncio.wait_for(asyncio.to_thread(self.store.newest, scan_id, lanes), _STORE_TIMEOUT_S)
+        except (AuditUnavailable, TimeoutError) as error:
+            raise Problem("audit_unavailable", "the audit store cannot be read now") from error
+        if stored is None:
+            raise Problem("no_such_inspection", "the audit store has no inspection under this scan_id")
+        return stored
+
+    async def newest_record(self, scan_id: str, lanes: Collection[str] | None) -> RecordBody:
         """Return the newest record of a scan as it goes out. Raises Problem as `newest`."""
-        record = await self.newest(scan_id)
-        origin = record.origin
+        stored = await self.newest(scan_id, lanes)
+        record, origin = stored.record, stored.record.origin
         return RecordBody.model_validate(
             {
                 "inspection": record.answer,
                 "request_id": origin.request_id,
                 "received_at": origin.received_at,
-                "recorded_at": origin.recorded_at,
+                "recorded_at": record.first_recorded_at or stored.recorded_at,
                 "fingerprint": origin.fingerprint,
                 "scores": record.scores,
                 "device": origin.device,
                 "software_version": origin.software_version,
+                "closed": record.closed,
+                "sequence": stored.sequence,
+                "record_hash": stored.row_hash,
             }
         )
 
     async def readiness(self) -> ReadyBody:
         """Return whether inspections can be answered now, and by what."""
         try:
-            await self._in_recording(self.store.check)
+            await self._stored(self.store.check())
             writable = True
         except AuditUnavailable:
             writable = False
@@ -208,25 +289,54 @@ class InspectionService:
         return Origin(
             audit_id=uuid.uuid4().hex,
             scan_id=submission.scan.scan_id,
+            principal=submission.principal,
+            lane=submission.lane,
             request_id=submission.request_id,
             fingerprint=submission.fingerprint,
+            image_hash=submission.image_hash,
             received_at=submission.received_at,
-            recorded_at=datetime.now(UTC),
             model_version=info.model_version if info else "none",
             prompt_version=PROMPT_VERSION,
             software_version=package_version(),
             device=info.device if info else "none",
         )
 
-    async def _record(self, record: InspectionRecord | QuestionRecord) -> None:
+    async def on_record(self, written: "Future[Result]") -> Result:
+        """Return what the store has written. Raises Problem `audit_unavailable` where it has not."""
         try:
-            await self._in_recording(lambda: self.store.write(record))
+            return await self._stored(written)
         except AuditUnavailable as error:
             self.metrics.audit_failures.inc()
             raise Problem("audit_unavailable", "the audit store cannot be written now") from error
 
-    async def _in_recording(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._recording, work)
+    async def _stored(self, written: "Future[Result]") -> Result:
+        """Return what the store says. Raises AuditUnavailable, also where it says nothing."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(written), _STORE_TIMEOUT_S)
+        except TimeoutError as error:
+            raise AuditUnavailable("the audit store does not answer") from error
+
+
+def _record_of(inspection: Inspection, origin: Origin, *, processing_time_ms: float) -> InspectionRecord:
+    answer = inspect_response(inspection, audit_id=origin.audit_id, processing_time_ms=processing_time_ms)
+    return InspectionRecord(
+        origin=origin.model_copy(update={"model_version": answer.model_version}),
+        policy_version=answer.policy_version,
+        risk_level=answer.risk_level.value,
+        action=answer.action.value,
+        degraded=answer.degraded,
+        answer=answer.model_dump(mode="json"),
+        scores=scores_body(inspection),
+    )
+
+
+def _given_again(stored: Stored) -> InspectResponse:
+    return InspectResponse.model_validate({**stored.record.answer, "replayed": True})
+
+
+def _log_failure(written: "Future[Row]") -> None:
+    if error := written.exception():
+        logger.error("a result that came too late is not on record: %s", error)
 
 
 def _message(state: EngineState, failure: str | None, writable: bool) -> str | None:

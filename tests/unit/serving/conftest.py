@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from service_kit import CLEAN, GatedEngine, service_of, wait_until
+from store_kit import OpenStore, give_to_a_person
 
 from xray_vqa.config.loading import load_policy
 from xray_vqa.config.serve import ServeSettings
@@ -14,6 +15,7 @@ from xray_vqa.inference.engines.scripted import ScriptedEngine
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.serving.app import create_app
 from xray_vqa.serving.queue import EngineState
+from xray_vqa.serving.store.audit import AuditStore
 
 
 @pytest.fixture
@@ -33,3 +35,24 @@ def open_client(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
             return client
 
         yield make
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Callable[..., AuditStore]]:
+    """Opens stores, several of one address too: `open_store(url, key_path=..., anchors=...)`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(url: str, **settings) -> AuditStore:
+            values = {"key_path": tmp_path / "audit.key", "anchors": f"{tmp_path}/anchors.jsonl", **settings}
+            store = AuditStore(url, give_to_a_person, **values)
+            stack.callback(store.close)
+            store.check().result(20)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+def store(store_url: str, open_store: Callable[..., AuditStore]) -> OpenStore:
+    """An empty store, on SQLite and on PostgreSQL."""
+    return OpenStore(store_url, open_store(store_url))

@@ -1,33 +1,20 @@
 """An answer that was not written down is not given."""
 
+import itertools
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from service_kit import CLEAN, KNIFE_AND_SCISSORS, SCAN, make_request, metric, service_of
+from store_kit import OpenStore, make_question, records_in
 
 from xray_vqa.errors import ConfigError
 from xray_vqa.inference.engines.scripted import ScriptedEngine
-from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable, InspectionRecord, Origin
+from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable
 
 
-def rows(path, table="inspections"):
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
-    try:
-        return connection.execute(f"SELECT * FROM {table} ORDER BY sequence").fetchall()
-    finally:
-        connection.close()
-
-
-def make_record(scan_id: str = "S", **changes) -> InspectionRecord:
-    now = datetime.now(UTC)
-    origin = {
-        "audit_id": "a1", "scan_id": scan_id, "request_id": "r", "fingerprint": "f", "received_at": now,
-        "recorded_at": now, "model_version": "m", "prompt_version": "2", "software_version": "0", "device": "cpu",
-        **changes,
-    }  # fmt: skip
-    return InspectionRecord(Origin(**origin), "p@1", "high", "manual_inspection", False, {"k": [1]}, {"Gun": {}})
+def kinds(path) -> list[str]:
+    return [row.kind for row in records_in(f"sqlite:///{path}")]
 
 
 def test_the_record_holds_the_answer_as_it_was_given_and_what_it_came_from(open_client, tmp_path):
@@ -42,9 +29,13 @@ def test_the_record_holds_the_answer_as_it_was_given_and_what_it_came_from(open_
     assert len(record["fingerprint"]) == 64
     assert record["received_at"] <= record["recorded_at"]
     assert datetime.fromisoformat(record["recorded_at"]).utcoffset() == timedelta(0)
-    (row,) = rows(tmp_path / "audit.sqlite3")
-    assert (row["action"], row["risk_level"], row["degraded"]) == ("manual_inspection", "high", 0)
-    assert row["audit_id"] == answer["audit_id"]
+    service_of(client).store.close()
+    rows = {row.kind: row for row in records_in(f"sqlite:///{tmp_path}/audit.sqlite3")}
+    assert list(rows) == ["key", "opened", "intent", "result", "checkpoint"]
+    assert rows["intent"].audit_id == rows["result"].audit_id == answer["audit_id"]
+    assert rows["intent"].record()["declared_items"] == ["clothing"]
+    assert rows["result"].record()["answer"] == answer
+    assert (record["sequence"], record["record_hash"]) == (rows["result"].sequence, rows["result"].row_hash)
 
 
 def test_no_byte_of_the_image_is_kept(open_client, tmp_path):
@@ -55,19 +46,13 @@ def test_no_byte_of_the_image_is_kept(open_client, tmp_path):
         assert SCAN[:48].encode() not in file.read_bytes()
 
 
-def test_the_same_scan_id_again_is_a_new_record_and_the_newest_is_shown(open_client, tmp_path):
-    client = open_client(ScriptedEngine([CLEAN, KNIFE_AND_SCISSORS]))
-    first, second = (client.post("/api/v1/inspect", json=make_request()).json() for _ in range(2))
-    assert client.get("/api/v1/inspections/TEST-001").json()["inspection"] == second
-    assert [row["audit_id"] for row in rows(tmp_path / "audit.sqlite3")] == [first["audit_id"], second["audit_id"]]
-
-
 def test_equal_requests_have_equal_fingerprints_and_others_others(open_client):
-    client = open_client()
+    client, numbers = open_client(), itertools.count()
 
     def fingerprint(**changes) -> str:
-        client.post("/api/v1/inspect", json=make_request(**changes))
-        return client.get("/api/v1/inspections/TEST-001").json()["fingerprint"]
+        scan_id = f"S{next(numbers)}"
+        client.post("/api/v1/inspect", json=make_request(scan_id=scan_id, **changes))
+        return client.get(f"/api/v1/inspections/{scan_id}").json()["fingerprint"]
 
     plain = fingerprint()
     assert fingerprint() == plain
@@ -80,8 +65,8 @@ def test_a_question_is_on_record_too(open_client, tmp_path):
     client = open_client(ScriptedEngine([CLEAN], answer="A bag."))
     asked = {"scan_id": "Q", "image_base64": SCAN, "question": "What is it?"}
     answer = client.post("/api/v1/ask", json=asked).json()
-    (row,) = rows(tmp_path / "audit.sqlite3", "questions")
-    assert (row["question"], row["audit_id"]) == ("What is it?", answer["audit_id"])
+    row = next(row for row in records_in(f"sqlite:///{tmp_path}/audit.sqlite3") if row.kind == "question")
+    assert (row.record()["question"], row.audit_id) == ("What is it?", answer["audit_id"])
 
 
 def assert_withheld(client) -> None:
@@ -118,9 +103,9 @@ def test_a_store_that_cannot_be_opened_makes_the_service_not_ready_until_it_can(
     assert client.get("/ready").status_code == 200
 
 
-def test_a_store_that_may_only_be_read_is_noticed(open_client, tmp_path):
+def test_a_store_that_may_only_be_read_is_noticed(open_client, open_store, tmp_path):
     path = tmp_path / "ro.sqlite3"
-    AuditStore(f"sqlite:///{path}").check()
+    open_store(f"sqlite:///{path}").close()
     client = open_client(database_url=f"sqlite:///file:{path}?mode=ro&uri=true")
     assert_withheld(client)
     assert client.get("/ready").status_code == 503
@@ -133,55 +118,50 @@ def test_a_store_that_is_no_database_is_noticed(open_client, tmp_path, caplog):
     assert "file is not a database" in caplog.text
 
 
-def test_a_store_that_someone_else_has_locked_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+def test_a_store_that_someone_else_has_locked_is_not_waited_for_for_ever(open_store, tmp_path, monkeypatch):
     monkeypatch.setattr("xray_vqa.serving.store.database.BUSY_TIMEOUT_MS", 20)
-    store = AuditStore(f"sqlite:///{tmp_path}/a.sqlite3")
-    store.check()
+    store = open_store(f"sqlite:///{tmp_path}/a.sqlite3")
     other = sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(AuditUnavailable):
-        store.write(make_record())
+        store.add_question(make_question()).result(10)
     other.execute("ROLLBACK")
-    store.write(make_record())
-    assert len(rows(tmp_path / "a.sqlite3")) == 1
     other.close()
+    store.add_question(make_question()).result(10)
+    assert kinds(tmp_path / "a.sqlite3").count("question") == 1
 
 
-def test_a_store_that_was_deleted_in_use_is_begun_anew_and_not_written_into_the_void(tmp_path, caplog):
+def test_a_store_that_was_deleted_in_use_is_begun_anew_and_not_written_into_the_void(open_store, tmp_path, caplog):
     path = tmp_path / "a.sqlite3"
-    store = AuditStore(f"sqlite:///{path}")
-    store.write(make_record())
+    store = open_store(f"sqlite:///{path}")
+    store.add_question(make_question()).result(10)
     path.unlink()
-    store.write(make_record("after"))
-    assert [row["scan_id"] for row in rows(path)] == ["after"]
+    store.add_question(make_question("after")).result(10)
+    assert [row.scan_id for row in records_in(f"sqlite:///{path}") if row.kind == "question"] == ["after"]
     assert "was removed or replaced while in use" in caplog.text
 
 
-def test_records_are_durable_wal_and_full(tmp_path):
-    store = AuditStore(f"sqlite:///{tmp_path}/a.sqlite3")
-    store.check()
+def test_records_are_durable_wal_and_full(open_store, tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/a.sqlite3")
     with store._opened().connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 
-def test_times_come_back_in_utc(tmp_path):
-    store = AuditStore(f"sqlite:///{tmp_path}/a.sqlite3")
+def test_times_come_back_as_the_moments_that_they_are(store: OpenStore):
     noon_in_delhi = datetime(2026, 11, 24, 12, tzinfo=timezone(timedelta(hours=5.5)))
-    store.write(make_record(received_at=noon_in_delhi))
-    assert store.newest("S").origin.received_at == datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
+    store.answer("S", received_at=noon_in_delhi)
+    assert store.audit.newest("S").record.origin.received_at == datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
 
 
-def test_a_failed_write_logs_its_cause_and_none_of_the_record(tmp_path, caplog):
-    store = AuditStore(f"sqlite:///{tmp_path}/a.sqlite3")
-    store.write(make_record())
+def test_a_failed_write_logs_its_cause_and_none_of_the_record(open_store, tmp_path, caplog):
+    store = open_store(f"sqlite:///{tmp_path}/a.sqlite3")
+    with store._opened().begin() as connection:
+        connection.exec_driver_sql("DROP TABLE records")
     with pytest.raises(AuditUnavailable):
-        store.write(make_record("CANARY"))  # the audit_id is there already
-    assert "UNIQUE" in caplog.text
+        store.add_question(make_question("CANARY")).result(10)
+    assert "no such table" in caplog.text
     assert "CANARY" not in caplog.text
-    store.write(make_record("next", audit_id="a2"))
-    assert store.newest("next") is not None
-    assert store.newest("CANARY") is None
 
 
 @pytest.mark.parametrize(
@@ -195,4 +175,4 @@ def test_a_failed_write_logs_its_cause_and_none_of_the_record(tmp_path, caplog):
 )
 def test_a_url_that_names_no_durable_store_is_refused(url, message):
     with pytest.raises(ConfigError, match=message):
-        AuditStore(url)
+        AuditStore(url, interrupted=None)

@@ -17,6 +17,7 @@ from xray_vqa.serving.access.rates import Rates
 from xray_vqa.serving.access.roles import ANONYMOUS, LANE_NAME, ROUTES, Permission, Principal, Refused
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.metrics import Metrics
+from xray_vqa.serving.store.records import DEFAULT_LANE
 
 logger = logging.getLogger(__name__)
 
@@ -128,17 +129,17 @@ def _permission_for(method: str, path: str) -> Permission:
     raise Problem("not_found", "no route has this path")
 
 
-def _lane_of(headers: Headers, principal: Principal, needed: Permission) -> str | None:
+def _lane_of(headers: Headers, principal: Principal, needed: Permission) -> str:
     """Return the lane that a request speaks for. Raises Problem where it may not, or has to say which."""
     named = headers.getlist("x-lane")
     if not named:
         if principal.lanes is None:
-            return None
+            return DEFAULT_LANE
         if len(principal.lanes) == 1:
             return next(iter(principal.lanes))
         if needed is Permission.INSPECT:
             raise Problem("invalid_request", "these credentials are for several lanes; name one in the header X-Lane")
-        return None
+        return DEFAULT_LANE
     if len(named) > 1 or not LANE_NAME.fullmatch(named[0]):
         raise Problem("invalid_request", "the header X-Lane is no name of a lane")
     if principal.lanes is not None and named[0] not in principal.lanes:

@@ -11,9 +11,10 @@ from xray_vqa.serving.access.keys import ApiKey, KeyEnds, KeyEvent, KeyMade, dig
 from xray_vqa.serving.access.roles import MAY, Permission, Role
 from xray_vqa.serving.store.audit import AuditStore
 
-KIND = "key"
+KIND = "api_key"
 """Of the records in which the store holds what happened to keys."""
 
+_TIMEOUT_S = 30.0
 _EVENT: TypeAdapter[Any] = TypeAdapter(KeyEvent)
 
 
@@ -25,7 +26,7 @@ class KeyStore:
 
     def keys(self) -> dict[str, ApiKey]:
         """Return all keys by id, in the order in which they were made; those that no longer open anything too."""
-        return keys_after(_EVENT.validate_python(event.record) for event in self._store.read(KIND))
+        return keys_after(_EVENT.validate_python(row.record()) for row in self._store.read(KIND))
 
     def make(
         self,
@@ -88,4 +89,4 @@ class KeyStore:
         return key
 
     def _add(self, event: KeyMade | KeyEnds) -> None:
-        self._store.add(KIND, event)
+        self._store.add(KIND, event).result(_TIMEOUT_S)

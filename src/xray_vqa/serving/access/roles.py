@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from xray_vqa.serving.store.records import OPEN
+
 LANE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -84,7 +86,7 @@ class Principal:
     """Who sent a request, and what it may do."""
 
     name: str
-    """`key:` with the key's id, `oidc:` with the token's subject, or `anonymous`. Stands in records; no secret."""
+    """`key:` with the key's id, `oidc:` with the token's subject, or `open`. Stands in records; no secret."""
     permissions: frozenset[Permission]
     lanes: frozenset[str] | None = None
     """The lanes that it may speak for; None: every one."""
@@ -99,5 +101,5 @@ class Refused(Exception):
         """Whether there were any."""
 
 
-ANONYMOUS = Principal("anonymous", frozenset(Permission))
+ANONYMOUS = Principal(OPEN, frozenset(Permission))
 """Whoever asks a server that runs open, which one on this machine alone can."""

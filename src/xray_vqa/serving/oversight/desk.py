@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 
 from xray_vqa.core.policy import CLEAR_CONDITIONS
@@ -24,7 +25,9 @@ from xray_vqa.serving.oversight.schemas import (
 )
 from xray_vqa.serving.oversight.stops import READ_AGAIN_AFTER_S
 from xray_vqa.serving.service import InspectionService
-from xray_vqa.serving.store.audit import AuditUnavailable, Event, InspectionRecord
+from xray_vqa.serving.store.audit import AuditUnavailable
+from xray_vqa.serving.store.chain import FoundBy, Row
+from xray_vqa.serving.store.records import Stored
 
 Result = TypeVar("Result")
 
@@ -56,26 +59,27 @@ class OversightDesk:
         if not is_on and all(stop.lane != request.lane for stop in (await self.stops_on()).stops):
             raise Problem("not_stopped", "this switch is not on")
         record = StopRecord(is_on=is_on, lane=request.lane, reason=request.reason, by=by.name)
-        await self._add("stop", record)
+        found_by = FoundBy(principal=by.name, lane=request.lane)
+        await self._service.on_record(self._service.store.add("stop", record, found_by=found_by))
         return await self.stops_on(not_older_than_s=0)
 
     async def override(self, scan_id: str, request: OverrideRequest, by: Principal) -> OverrideBody:
         """Put a person's decision beside the answer to a scan. Raises Problem."""
-        given = await self._given(scan_id, request.audit_id)
+        given = await self._given(scan_id, request.audit_id, by)
         record = OverrideRecord(
             scan_id=scan_id,
-            given_action=given.action,
-            given_risk_level=given.risk_level,
+            given_action=given.record.action,
+            given_risk_level=given.record.risk_level,
             action=request.action,
             reason=request.reason,
             by=by.name,
         )
-        return _override_body(await self._add("override", record, request.audit_id))
+        return _override_body(await self._put_beside(given, "override", record, by))
 
     async def feedback(self, scan_id: str, request: FeedbackRequest, by: Principal) -> FeedbackBody:
         """Put what an officer found beside the answer to a scan. Raises Problem."""
-        given = await self._given(scan_id, request.audit_id)
-        found = {finding["category"] for finding in given.answer["findings"]}
+        given = await self._given(scan_id, request.audit_id, by)
+        found = {finding["category"] for finding in given.record.answer["findings"]}
         strange = [item.category for item in request.findings if item.verdict != "added" and item.category not in found]
         if strange:
             detail = f"the answer has no finding of {', '.join(sorted(set(strange)))}; what it lacks is `added`"
@@ -87,7 +91,7 @@ class OversightDesk:
             note=request.note,
             by=by.name,
         )
-        return _feedback_body(await self._add("feedback", record, request.audit_id))
+        return _feedback_body(await self._put_beside(given, "feedback", record, by))
 
     def policies(self) -> list[PolicyBody]:
         """Return the rules by which bags are decided."""
@@ -126,40 +130,41 @@ class OversightDesk:
             )
         ]
 
-    async def beside(self, scan_id: str) -> OversightBody:
+    async def beside(self, scan_id: str, by: Principal) -> OversightBody:
         """Return what people have said of the newest answer to a scan, oldest first. Raises Problem."""
-        audit_id = (await self._service.newest(scan_id)).origin.audit_id
+        audit_id = (await self._service.newest(scan_id, by.lanes)).record.origin.audit_id
         store = self._service.store
         overrides = await self._from_store(lambda: store.read("override", audit_id=audit_id))
         feedback = await self._from_store(lambda: store.read("feedback", audit_id=audit_id))
         return OversightBody(
             audit_id=audit_id,
-            overrides=[_override_body(event) for event in overrides],
-            feedback=[_feedback_body(event) for event in feedback],
+            overrides=[_override_body(row) for row in overrides],
+            feedback=[_feedback_body(row) for row in feedback],
         )
 
-    async def _given(self, scan_id: str, audit_id: str) -> InspectionRecord:
+    async def _given(self, scan_id: str, audit_id: str, by: Principal) -> Stored:
         """Return the answer that is meant. Raises Problem where there is none, or the scan has another one now."""
-        given = await self._service.newest(scan_id)
-        if given.origin.audit_id != audit_id:
+        given = await self._service.newest(scan_id, by.lanes)
+        if given.record.origin.audit_id != audit_id:
             raise Problem("another_answer", "the newest answer to this scan has another audit_id")
         return given
 
-    async def _add(self, kind: str, record: Strict, audit_id: str | None = None) -> Event:
-        return await self._from_store(lambda: self._service.store.add(kind, record, audit_id=audit_id))
+    async def _put_beside(self, given: Stored, kind: str, record: Strict, by: Principal) -> Row:
+        origin = given.record.origin
+        found_by = FoundBy(scan_id=origin.scan_id, principal=by.name, lane=origin.lane)
+        store = self._service.store
+        return await self._service.on_record(store.add(kind, record, audit_id=origin.audit_id, found_by=found_by))
 
     async def _from_store(self, work: Callable[[], Result]) -> Result:
         try:
             return await asyncio.to_thread(work)
         except AuditUnavailable as error:
-            raise Problem("audit_unavailable", "the audit store cannot be used now") from error
+            raise Problem("audit_unavailable", "the audit store cannot be read now") from error
 
 
-def _override_body(event: Event) -> OverrideBody:
-    record = OverrideRecord.model_validate(event.record)
-    return OverrideBody(audit_id=event.audit_id or "", recorded_at=event.recorded_at, **record.model_dump())
+def _override_body(row: Row) -> OverrideBody:
+    return OverrideBody(audit_id=row.audit_id, recorded_at=datetime.fromisoformat(row.recorded_at), **row.record())
 
 
-def _feedback_body(event: Event) -> FeedbackBody:
-    record = FeedbackRecord.model_validate(event.record)
-    return FeedbackBody(audit_id=event.audit_id or "", recorded_at=event.recorded_at, **record.model_dump())
+def _feedback_body(row: Row) -> FeedbackBody:
+    return FeedbackBody(audit_id=row.audit_id, recorded_at=datetime.fromisoformat(row.recorded_at), **row.record())

@@ -83,9 +83,9 @@ async def feedback(
     summary="What people said of an answer",
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
-async def oversight(scan_id: ScanId, desk: Desk) -> OversightBody:
+async def oversight(scan_id: ScanId, request: Request, desk: Desk) -> OversightBody:
     """Overrides and feedback on the newest answer to a scan."""
-    return await desk.beside(scan_id)
+    return await desk.beside(scan_id, request.state.principal)
 
 
 @router.get("/policies", summary="The rules by which bags are decided")

@@ -38,7 +38,9 @@ def stops_after(records: Iterable[tuple[StopRecord, datetime]]) -> dict[str | No
 
 def read_stops(store: AuditStore) -> dict[str | None, Stop]:
     """Return the switches that are on by the store's records. Blocking. Raises AuditUnavailable."""
-    return stops_after((StopRecord.model_validate(event.record), event.recorded_at) for event in store.read("stop"))
+    return stops_after(
+        (StopRecord.model_validate(row.record()), datetime.fromisoformat(row.recorded_at)) for row in store.read("stop")
+    )
 
 
 class StopBook:

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from xray_vqa.errors import ConfigError
+from xray_vqa.serving.store.keys import SigningKey
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,16 @@ def writing(engine: Engine) -> Generator[Connection]:
         yield connection
 
 
-def prepare(engine: Engine, *, upgrade: bool = False) -> None:
+def beside(url: URL, ending: str) -> Path:
+    """Return where a store's own file stands by default: beside its SQLite file, for a server's in `outputs/`."""
+    path = sqlite_path(url) or Path("outputs/audit")
+    return path.with_name(f"{path.name}{ending}")
+
+
+def prepare(engine: Engine, key: SigningKey, *, upgrade: bool = False) -> None:
     """Bring the tables up to date: those of a new database or of an SQLite file, others where `upgrade` says so.
+
+    The key seals the first rows of the chain.
 
     Raises:
         ConfigError: The database is of a newer version, or of an older one and has to be upgraded by hand.
@@ -116,7 +125,7 @@ def prepare(engine: Engine, *, upgrade: bool = False) -> None:
                 f"the audit store is of revision {revision} and this version needs {head}; stop the other servers, "
                 "back it up and run: xray-vqa audit upgrade"
             )
-        config.attributes["connection"] = connection
+        config.attributes["connection"], config.attributes["key"] = connection, key
         if revision == _BEFORE_ALEMBIC and not inspect(connection).has_table("alembic_version"):
             command.stamp(config, revision)
         command.upgrade(config, "head")
