@@ -10,6 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 API_URL="${API_URL:-http://localhost:8080}"
 IMAGE="${1:-data/stcray/test/images/000000.jpg}"
 WAIT_S="${WAIT_S:-60}"
+SCAN_ID="TEST-$(date +%s)-$$" # a name stands for one scan: another image under it would be refused
 failed=0
 
 expect() { # expect WHAT FOUND WANTED
@@ -57,7 +58,7 @@ expect "/health" "$status" 200
 
 # The body goes through a file: an argument of a command may have no more than 128 KiB on Linux.
 {
-    printf '{"scan_id": "TEST-001", "declared_items": ["clothing", "electronics"], "image_base64": "'
+    printf '{"scan_id": "%s", "declared_items": ["clothing", "electronics"], "image_base64": "' "$SCAN_ID"
     base64 <"$IMAGE" | tr -d '\n'
     printf '"}'
 } >"$work_dir/request.json"
@@ -65,10 +66,10 @@ status="$(ask -o "$work_dir/answer.json" -w '%{http_code}' -X POST "$API_URL/api
     -H "Content-Type: application/json" --data-binary "@$work_dir/request.json")"
 python -m json.tool "$work_dir/answer.json"
 expect "/api/v1/inspect" "$status" 200
-expect "its scan_id" "$(field "$work_dir/answer.json" scan_id)" '"TEST-001"'
+expect "its scan_id" "$(field "$work_dir/answer.json" scan_id)" "\"$SCAN_ID\""
 expect "its degraded" "$(field "$work_dir/answer.json" degraded)" false
 
-status="$(ask -o "$work_dir/record.json" -w '%{http_code}' "$API_URL/api/v1/inspections/TEST-001")"
+status="$(ask -o "$work_dir/record.json" -w '%{http_code}' "$API_URL/api/v1/inspections/$SCAN_ID")"
 expect "its record" "$status" 200
 
 status="$(ask -o "$work_dir/problem.json" -w '%{http_code}' -X POST "$API_URL/api/v1/inspect" \

@@ -64,7 +64,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database of each kind that an audit store can be in."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/audit.sqlite3"
-    return request.getfixturevalue("postgres").new_database()
+    return request.getfixturevalue("postgres").emptied()
 
 
 @pytest.fixture

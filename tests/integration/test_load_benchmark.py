@@ -56,7 +56,7 @@ def test_a_light_load_is_stationary_and_no_scan_id_comes_twice(serve, scans, tmp
     assert closed.num_sent == 25  # what --max-requests left
     assert "limit of 40 requests" in results.notes[0]
     connection = sqlite3.connect(tmp_path / "outputs/audit.sqlite3")
-    ids = [row[0] for row in connection.execute("SELECT scan_id FROM inspections").fetchall()]
+    ids = [row[0] for row in connection.execute("SELECT scan_id FROM records WHERE kind = 'result'").fetchall()]
     connection.close()
     assert len(set(ids)) == len(ids) == 40 + results.num_warm_up
     assert all(name.startswith(f"bench-{results.run_id}-") for name in ids)

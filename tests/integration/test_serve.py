@@ -105,9 +105,9 @@ def test_the_guides_request_over_the_wire_is_on_record_and_sigterm_ends_it_with_
     assert answer.json()["reasoning"].startswith("Two prohibited sharp items detected: knife (center-left), scissors")
     assert server.client.get("/docs").status_code == 200
     connection = sqlite3.connect(tmp_path / "outputs/audit.sqlite3")
-    rows = connection.execute("SELECT scan_id, action, audit_id FROM inspections").fetchall()
+    rows = connection.execute("SELECT scan_id, audit_id FROM records WHERE kind = 'result'").fetchall()
     connection.close()
-    assert rows == [("TEST-001", "manual_inspection", answer.json()["audit_id"])]
+    assert rows == [("TEST-001", answer.json()["audit_id"])]
     assert server.stop() == 0
     assert "RUNNING OPEN" in "".join(server.log)
     assert "TEST-001" not in "".join(server.log)
@@ -117,7 +117,8 @@ def test_sigterm_lets_what_is_in_work_finish(serve, request_body):
     server = serve([{"delay_s": 1.0}])
     until(lambda: server.client.get("/ready").status_code == 200)
     with ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(httpx.post, f"{server.url}/api/v1/inspect", json=request_body, timeout=20) for _ in "ab"]
+        bodies = [{**request_body, "scan_id": scan_id} for scan_id in "ab"]
+        answers = [pool.submit(httpx.post, f"{server.url}/api/v1/inspect", json=body, timeout=20) for body in bodies]
         until(lambda: "xray_vqa_queue_depth 1.0" in server.client.get("/metrics").text)
         assert server.stop() == 0
         assert [answer.result().json()["action"] for answer in answers] == ["clear", "clear"]
@@ -136,10 +137,12 @@ def test_sigterm_while_the_engine_hangs_ends_all_the_same(serve, request_body):
 def test_a_killed_server_loses_no_answer_that_it_gave(serve, request_body, tmp_path):
     server = serve([{}])
     until(lambda: server.client.get("/ready").status_code == 200)
-    given = [server.client.post("/api/v1/inspect", json=request_body).json()["audit_id"] for _ in range(5)]
+    bodies = [{**request_body, "scan_id": f"S{number}"} for number in range(5)]
+    given = [server.client.post("/api/v1/inspect", json=body).json()["audit_id"] for body in bodies]
     assert server.stop(signal.SIGKILL) == -signal.SIGKILL
     connection = sqlite3.connect(tmp_path / "outputs/audit.sqlite3")
-    assert [row[0] for row in connection.execute("SELECT audit_id FROM inspections ORDER BY sequence")] == given
+    query = "SELECT audit_id FROM records WHERE kind = 'result' ORDER BY sequence"
+    assert [row[0] for row in connection.execute(query)] == given
     connection.close()
 
 

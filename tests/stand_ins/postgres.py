@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psycopg
+
 
 class Lacking(Exception):
     """No server can be started here; the message says what is missing."""
@@ -26,7 +28,6 @@ class Postgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self._databases = 0
         self._run("initdb", "-D", f"{self.folder}/data", "-U", "audit", "-A", "trust", "-E", "UTF8", "--locale=C")
         self.start()
 
@@ -45,12 +46,12 @@ class Postgres:
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
-        self._databases += 1
-        name = f"audit{self._databases}"
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "audit", name)
-        return f"postgresql://audit@127.0.0.1:{self.port}/{name}"
+    def emptied(self) -> str:
+        """The URL of its database, with nothing in it. One for all tests: making and removing each takes seconds."""
+        with psycopg.connect(f"postgresql://audit@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return f"postgresql://audit@127.0.0.1:{self.port}/postgres"
 
     def close(self) -> None:
         self.stop()

@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "inspect scans from files and print the decisions",
     "serve": "start the inspection API",
     "keys": "make, list, rotate and revoke the keys of the inspection API",
+    "audit": "verify, export and thin out what the inspection API has put on record",
     "demo": "run the whole pipeline: scans, pairs, training, evaluation, inspection",
     "doctor": "say what this machine has and what is missing",
 }

@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from xray_vqa.core.manifest import hide_credentials
 from xray_vqa.errors import ConfigError
 
 EPILOG = """\
@@ -22,8 +24,8 @@ examples:
 Each option has a variable, XRAY_VQA_HOST for --host; the option wins. The page /docs describes the API and works
 without internet. /health answers at once; /ready says 503 until the model is loaded, and meanwhile every scan is
 answered with manual_inspection. Each answer is in the audit store (XRAY_VQA_DATABASE_URL, by default
-outputs/audit.sqlite3) before it goes out; the same scan_id again makes a new record. On SIGTERM what is in work is
-finished first.
+outputs/audit.sqlite3) before it goes out; the same scan_id again gets the same answer. `xray-vqa audit` looks after
+the store. On SIGTERM what is in work is finished first.
 
 Without a key it runs open, for the programs of this machine alone. The first `xray-vqa keys create` closes it: from
 then on every address but /health and /ready asks for `Authorization: Bearer KEY`. On another address than this
@@ -60,8 +62,17 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.config.serve import load_settings
 
     _refuse_tensor_parallel(os.environ.get("TENSOR_PARALLEL_SIZE", ""))
-    packages = ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic", "fastapi_offline", "jwt", "limits")
-    for package in packages:
+    for package in (
+        "fastapi",
+        "uvicorn",
+        "prometheus_client",
+        "sqlalchemy",
+        "alembic",
+        "cryptography",
+        "fastapi_offline",
+        "jwt",
+        "limits",
+    ):
         require(package, extra="serve")
     options = ("model", "adapter", "engine", "device", "policy", "host", "port", "database_url", "timeout_s",
                "queue_size", "max_batch", "profile")  # fmt: skip
@@ -74,10 +85,13 @@ def run(args: argparse.Namespace) -> int:
     from xray_vqa.inference.engines import open_engine
     from xray_vqa.inference.inspector import Inspector
     from xray_vqa.serving.app import create_app
+    from xray_vqa.serving.store.audit import AuditUnavailable
 
     listener = _listen(settings.host, settings.port)
     engine = open_engine(settings.engine, settings.model, adapter=settings.adapter, device=settings.device)
     app = create_app(settings, Inspector(engine, policy, stop=StopSwitch(settings.stop_file)))
+    with suppress(AuditUnavailable):  # then /ready says so until it can be reached
+        app.state.service.store.open()
     app.state.identity.check_start()
     config = uvicorn.Config(
         app,
@@ -89,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
         timeout_graceful_shutdown=round(settings.drain_s),
     )
     address = _address_of(listener)
-    logger.info("listening on %s (API page: %s/docs), audit store %s", address, address, settings.database_url)
+    logger.info(
+        "listening on %s (API page: %s/docs), audit store %s", address, address, hide_credentials(settings.database_url)
+    )
     # uvicorn drains on SIGTERM and then raises the signal again, which this turns into exit code 0.
     signal.signal(signal.SIGTERM, _exit_done)
     try:

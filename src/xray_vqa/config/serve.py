@@ -53,6 +53,12 @@ class ServeSettings(BaseSettings):
     """The key that seals the audit chain. Unset: beside the database; made at the first start."""
     audit_anchors: str | None = None
     """A file or an address that gets a copy of each signed checkpoint. Unset: a file beside the database."""
+    retention_days: int = Field(default=365, ge=183)
+    """How long records are kept; `xray-vqa audit retain` erases older ones. Six months are the least that is due."""
+    image_store: str | None = None
+    """A folder or an address that keeps the images, under the hash of their bytes. Unset: no image is kept."""
+    image_retention_days: int = Field(default=30, ge=1)
+    """How long images are kept; `xray-vqa audit retain` deletes older ones."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
     """From the last byte of a request to its answer. After it the bag goes to a person."""
     drain_s: float = Field(default=30.0, ge=0, le=3600)

@@ -75,6 +75,7 @@ class Understood(Generic[Body]):
     """SHA-256 of the image's bytes and of what was declared or asked; the same for the same request."""
     image_hash: str
     """SHA-256 of the image's bytes."""
+    file_bytes: bytes
 
 
 async def read_bytes(request: Request) -> bytes:
@@ -116,7 +117,7 @@ def understand(data: bytes, kind: type[Body], limits: ImageLimits) -> Understood
     digest = hashlib.sha256(file_bytes)
     image_hash = digest.hexdigest()
     digest.update(b"\0" + json.dumps(said).encode())
-    return Understood(body, image, digest.hexdigest(), image_hash)
+    return Understood(body, image, digest.hexdigest(), image_hash, file_bytes)
 
 
 def _decode_base64(text: str) -> bytes:

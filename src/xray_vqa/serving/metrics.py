@@ -55,6 +55,7 @@ class Metrics:
         self.replayed = Counter(
             "xray_vqa_replayed_total", "Answers given again to a scan that was sent before", registry=registry
         )
+        self.images_lost = Counter("xray_vqa_images_lost_total", "Images that could not be kept", registry=registry)
         self._model = Gauge(
             "xray_vqa_model_info",
             "1 for the model that runs",

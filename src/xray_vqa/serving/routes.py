@@ -133,6 +133,7 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
         principal=request.state.principal.name,
         lane=request.state.lane,
         image_hash=understood.image_hash,
+        file_bytes=understood.file_bytes if service.images else None,
         received_at=received_at,
         started=started,
     )

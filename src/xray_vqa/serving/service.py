@@ -15,7 +15,7 @@ from xray_vqa.config.serve import ServeSettings
 from xray_vqa.core.inspection import Action, Inspection, Scan
 from xray_vqa.core.manifest import package_version
 from xray_vqa.core.prompts import PROMPT_VERSION
-from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded
+from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded, XrayVqaError
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.metrics import Metrics
@@ -31,6 +31,7 @@ from xray_vqa.serving.schemas import (
 )
 from xray_vqa.serving.store.audit import AuditStore, AuditUnavailable, OtherPayload, ScanInFlight
 from xray_vqa.serving.store.chain import Row
+from xray_vqa.serving.store.images import ImageStore
 from xray_vqa.serving.store.records import (
     DEFAULT_LANE,
     OPEN,
@@ -65,6 +66,8 @@ class Submission:
     """Whose key asked."""
     lane: str = DEFAULT_LANE
     image_hash: str | None = None
+    file_bytes: bytes | None = field(default=None, repr=False)
+    """The image's file, where images are kept."""
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
     """When its last byte was there; the clock of its deadline."""
@@ -86,6 +89,7 @@ class InspectionService:
             key_path=settings.audit_key,
             anchors=settings.audit_anchors,
         )
+        self.images = ImageStore(settings.image_store) if settings.image_store else None
         self.queue = EngineQueue(
             inspector,
             self.metrics,
@@ -97,6 +101,7 @@ class InspectionService:
         inspector.lane_is_stopped = self.stops.is_on
         self.metrics.watch("xray_vqa_stop_switches", "Stop switches that are on", lambda: self.stops.num_on)
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._keeping = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -112,6 +117,7 @@ class InspectionService:
         """Finish what waits and close. Returns False where the engine did not stop in the time allowed."""
         stopped = await asyncio.to_thread(self.queue.close, self.settings.drain_s)
         self._decoding.shutdown()
+        await asyncio.to_thread(self._keeping.shutdown)
         if self._housekeeping:
             self._housekeeping.cancel()
         await asyncio.to_thread(self.store.close)
@@ -126,14 +132,17 @@ class InspectionService:
 
         Raises Problem `audit_unavailable`, `scan_in_flight` or `scan_id_taken`.
         """
-        with suppress(AuditUnavailable):  # what this process knows of the switches holds
-            await asyncio.to_thread(self.stops.look)
+        if not self.stops.is_fresh:
+            with suppress(AuditUnavailable):  # what this process knows of the switches holds
+                await asyncio.to_thread(self.stops.look)
         origin = self._origin(submission)
         try:
             before = await self._claim(submission, origin)
             if before is not None:
                 self.metrics.replayed.inc()
                 return _given_again(before)
+            if self.images and submission.file_bytes:
+                self._keeping.submit(self._keep_image, self.images, origin, submission.file_bytes)
             return await self._inspect(submission, origin)
         finally:
             self.store.release(origin.audit_id)
@@ -175,6 +184,14 @@ class InspectionService:
         except OtherPayload as error:
             raise Problem("scan_id_taken", "this scan_id was sent before with another image or declaration") from error
 
+    def _keep_image(self, images: ImageStore, origin: Origin, file_bytes: bytes) -> None:
+        """Keep a scan's image. Its record names it either way; one that could not be kept is counted and logged."""
+        try:
+            images.put(origin.image_hash or "", file_bytes)
+        except (XrayVqaError, OSError) as error:
+            self.metrics.images_lost.inc()
+            logger.error("the image of request %s is not kept in %s: %s", origin.request_id, images.shown, error)
+
     def _interrupted(self, intent: Intent) -> InspectionRecord:
         """Return the record of a scan that nobody answered: a person inspects the bag."""
         inspection = self.inspector.interrupted(intent.origin.scan_id, intent.declared_items)
@@ -189,11 +206,16 @@ class InspectionService:
     async def _housekeep(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
-            with suppress(AuditUnavailable, TimeoutError):
-                for stored in await asyncio.to_thread(self.store.housekeep):
-                    logger.warning(
-                        "request %s was not answered; the bag goes to a person", stored.record.origin.request_id
-                    )
+            try:
+                given_up = await asyncio.to_thread(self.store.housekeep)
+            except (AuditUnavailable, TimeoutError):
+                continue  # the store has said so in the log
+            except Exception:  # whatever it is, the next round has to come
+                logger.exception("the audit store could not be looked after")
+                continue
+            for stored in given_up:
+                request_id = stored.record.origin.request_id
+                logger.warning("request %s was not answered; its bag goes to a person", request_id)
 
     async def ask(self, submission: Submission, question: str) -> AskResponse:
         """Return the model's answer to a free question, which then is on record. Raises Problem."""

@@ -444,7 +444,7 @@ def test_what_happened_to_keys_is_on_record(open_client, tmp_path):
     client = open_client()
     KeyStore(service_of(client).store).revoke(key_id, "laptop lost")
     connection = sqlite3.connect(tmp_path / "audit.sqlite3")
-    bodies = [body for (body,) in connection.execute("SELECT body FROM events WHERE kind = 'key' ORDER BY sequence")]
+    bodies = [body for (body,) in connection.execute("SELECT body FROM records WHERE kind = 'api_key'")]
     connection.close()
     assert len(bodies) == 2
     assert key_id in bodies[0]

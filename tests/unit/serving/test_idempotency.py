@@ -187,7 +187,7 @@ def test_over_http_an_error_of_ours_leaves_a_scan_that_goes_to_a_person(open_cli
 
 def test_over_http_a_late_answer_is_on_record_and_not_given(open_client, tmp_path):
     engine = GatedEngine([CLEAN])
-    client = open_client(engine, timeout_s=0.05)
+    client = open_client(engine, timeout_s=0.4)
     given = client.post("/api/v1/inspect", json=make_request()).json()
     assert (given["action"], given["reasons"][0]) == ("manual_inspection", "timeout")
     engine.gate.set()

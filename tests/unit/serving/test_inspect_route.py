@@ -136,13 +136,13 @@ def test_an_engine_that_fails_sends_the_bag_to_a_person_and_the_next_one_is_serv
     assert response.status_code == 200
     assert_degraded(response.json(), fault)
     assert str(error) not in response.text
-    assert client.post("/api/v1/inspect", json=make_request()).json()["action"] == "clear"
+    assert client.post("/api/v1/inspect", json=make_request(scan_id="next")).json()["action"] == "clear"
     assert metric(client, f'xray_vqa_degraded_total{{reason="{fault}"}}') == 1
 
 
 def test_an_engine_that_is_too_slow_is_not_waited_for_and_its_late_result_is_discarded(open_client):
     engine = GatedEngine([CLEAN])
-    client = open_client(engine, timeout_s=0.05)
+    client = open_client(engine, timeout_s=0.4)
     response = client.post("/api/v1/inspect", json=make_request())
     assert_degraded(response.json(), "timeout")
     assert service_of(client).queue.state is EngineState.READY
@@ -153,9 +153,9 @@ def test_an_engine_that_is_too_slow_is_not_waited_for_and_its_late_result_is_dis
 
 def test_a_scan_whose_time_is_up_before_the_engine_comes_to_it_is_not_computed(open_client):
     engine = GatedEngine([CLEAN])
-    client = open_client(engine, timeout_s=0.05)
-    for _ in range(3):
-        assert_degraded(client.post("/api/v1/inspect", json=make_request()).json(), "timeout")
+    client = open_client(engine, timeout_s=0.4)
+    for number in range(3):
+        assert_degraded(client.post("/api/v1/inspect", json=make_request(scan_id=f"S{number}")).json(), "timeout")
     engine.gate.set()
     wait_until(lambda: metric(client, "xray_vqa_late_results_total") == 1)
     client.post("/api/v1/inspect", json=make_request(scan_id="later"))
@@ -165,7 +165,7 @@ def test_a_scan_whose_time_is_up_before_the_engine_comes_to_it_is_not_computed(o
 
 def test_a_call_that_does_not_end_makes_the_service_not_ready(open_client):
     engine = GatedEngine([CLEAN])
-    client = open_client(engine, timeout_s=0.01)
+    client = open_client(engine, timeout_s=0.3)
     client.post("/api/v1/inspect", json=make_request())
     wait_until(lambda: client.get("/ready").status_code == 503)
     assert client.get("/ready").json()["engine"] == "stalled"
@@ -225,7 +225,7 @@ def test_before_the_model_is_loaded_every_scan_goes_to_a_person(open_client):
     assert body["model_version"] == "none"
     engine.gate.set()
     wait_until(lambda: client.get("/ready").status_code == 200)
-    assert client.post("/api/v1/inspect", json=make_request()).json()["action"] == "clear"
+    assert client.post("/api/v1/inspect", json=make_request(scan_id="next")).json()["action"] == "clear"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_when_the_model_does_not_start_the_service_says_why_and_keeps_answering(
 def test_an_absent_and_an_empty_declaration_are_told_apart(open_client):
     client = open_client(ScriptedEngine([ScriptedReading({"Lighter": 0.9})]))
     absent = client.post("/api/v1/inspect", json=make_request(declared_items=None)).json()
-    empty = client.post("/api/v1/inspect", json=make_request(declared_items=[])).json()
+    empty = client.post("/api/v1/inspect", json=make_request(scan_id="empty", declared_items=[])).json()
     assert absent["declaration"] == empty["declaration"] == []
     assert (absent["match_declaration"], empty["match_declaration"]) == (False, False)
 
@@ -284,8 +284,8 @@ def test_each_known_format_is_read(open_client, kind):
 
 def test_requests_and_inspections_are_counted(open_client):
     client = open_client(ScriptedEngine([KNIFE_AND_SCISSORS, CLEAN]))
-    for _ in range(3):
-        client.post("/api/v1/inspect", json=make_request())
+    for number in range(3):
+        client.post("/api/v1/inspect", json=make_request(scan_id=f"S{number}"))
     client.post("/api/v1/inspect", json={})
     client.get("/nothing/here")
     route = 'method="POST",route="/api/v1/inspect"'
@@ -344,7 +344,7 @@ def test_a_question_waits_no_longer_than_the_limit(open_client):
             assert self.gate.wait(20)
             return [[Answer("late")]]
 
-    client = open_client(Slow([CLEAN]), timeout_s=0.05)
+    client = open_client(Slow([CLEAN]), timeout_s=0.4)
     response = client.post("/api/v1/ask", json={"scan_id": "Q", "image_base64": SCAN, "question": "What?"})
     assert (response.status_code, response.json()["code"]) == (504, "timeout")
 

@@ -76,7 +76,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(open_store, tmp
 
 
 def test_an_older_postgresql_is_refused_until_it_is_upgraded_by_hand(postgres, tmp_path):
-    url = postgres.new_database()
+    url = postgres.emptied()
     key = SigningKey.load_or_make(tmp_path / "k")
     engine = database.connect(database.store_url(url))
     with engine.begin() as connection:

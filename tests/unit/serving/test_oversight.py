@@ -37,7 +37,7 @@ def test_while_all_lanes_are_stopped_no_bag_is_cleared(open_client):
     answer = throw(client)
     assert answer.status_code == 200
     (on,) = answer.json()["stops"]
-    assert (on["lane"], on["reason"], on["by"]) == (None, "fire drill", "anonymous")
+    assert (on["lane"], on["reason"], on["by"]) == (None, "fire drill", "open")
     assert inspect(client) == inspect(client, "L1") == STOPPED
     assert client.get("/api/v1/stop").json() == answer.json()
     assert metric(client, "xray_vqa_stop_switches") == 1
@@ -191,7 +191,7 @@ def test_an_override_stands_beside_the_answer_and_leaves_it_as_it_was(answered):
     assert said.status_code == 200
     body = said.json()
     assert (body["given_action"], body["given_risk_level"]) == (answer["action"], answer["risk_level"])
-    assert (body["action"], body["by"], body["audit_id"]) == ("clear", "anonymous", answer["audit_id"])
+    assert (body["action"], body["by"], body["audit_id"]) == ("clear", "open", answer["audit_id"])
     assert client.get("/api/v1/inspections/TEST-001").json()["inspection"] == answer
     override(client, answer, action="detain", reason="second thoughts")
     beside = client.get("/api/v1/inspections/TEST-001/oversight").json()

@@ -49,8 +49,8 @@ class StopBook:
     def __init__(self, read: Callable[[], Mapping[str | None, Stop]]) -> None:
         self._read = read
         self._stops: Mapping[str | None, Stop] | None = None
-        self._read_at = float("-inf")
-        self._reading = threading.Lock()
+        self._looked_at = float("-inf")
+        self._looking = threading.Lock()
 
     def is_on(self, lane: str | None) -> bool:
         """Return whether bags of a lane may not be cleared now, as far as this process knows."""
@@ -62,15 +62,22 @@ class StopBook:
         """How many are on, as far as this process knows."""
         return len(self._stops or {})
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `look` would read nothing."""
+        return self._stops is not None and time.monotonic() - self._looked_at <= READ_AGAIN_AFTER_S
+
     def look(self, not_older_than_s: float = READ_AGAIN_AFTER_S) -> Mapping[str | None, Stop]:
         """Return the switches that are on, read again where that was too long ago.
 
-        Blocking. Raises AuditUnavailable where they cannot be read; then those that were on stay on.
+        Blocking. Raises AuditUnavailable where they cannot be read now; then what this process knows holds.
         """
         asked_at = time.monotonic()
-        if self._stops is None or asked_at - self._read_at > not_older_than_s:
-            with self._reading:
-                if self._read_at < asked_at:
-                    self._stops = self._read()
-                    self._read_at = time.monotonic()
-        return self._stops or {}
+        if self._stops is None or asked_at - self._looked_at > not_older_than_s:
+            with self._looking:
+                if self._stops is None or self._looked_at < asked_at:  # else somebody has looked while we waited
+                    try:
+                        self._stops = self._read()
+                    finally:
+                        self._looked_at = time.monotonic()
+        return self._stops

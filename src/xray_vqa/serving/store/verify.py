@@ -44,6 +44,13 @@ class Verification:
         if len(self.faults) < _SHOWN_FAULTS:
             self.faults.append(ChainFault(sequence, message))
 
+    def add_before(self, sequence: int, last: int, when: str) -> None:
+        """Count a signature that does not fit, which says no more than between which rows the first bad one lies."""
+        if any(fault.sequence > self.signed_up_to for fault in self.faults):
+            self.add(sequence, f"is not as it was when {when}, nor are those before it")
+        else:
+            self.add(self.signed_up_to + 1, f"or one behind it, up to {last}, is not as it was when {when}")
+
 
 class Erased:
     """The rows that tombstones name, as ranges of numbers with both ends."""
@@ -77,9 +84,13 @@ def verify(
     """
     found = Verification(signed_up_to=follows.sequence, head=follows)
     erased = erased or Erased()
-    held = {anchor.sequence: anchor for anchor in anchors if anchor.sequence > follows.sequence}
+    held: dict[int, set[Checkpoint]] = {}
+    for anchor in anchors:
+        if anchor.sequence > follows.sequence:
+            held.setdefault(anchor.sequence, set()).add(anchor)  # two of one row: an older copy went on
     seal = key.seal if isinstance(key, SigningKey) else None
     last = follows
+    furthest = 0  # where the last checkpoint that is kept elsewhere stands: right behind the row that it signs
     for row in rows:
         _check_place(row, last, found)
         covered = hash_of_header(
@@ -92,26 +103,27 @@ def verify(
         _check_body(row, erased, found)
         if row.kind == "checkpoint":
             _check_checkpoint(row, last, key, found)
-        anchor = held.get(row.sequence)
-        if anchor:
+        for anchor in held.pop(row.sequence, ()):
             found.anchors += 1
             if anchor.row_hash != row.row_hash:
-                told = "is not the row of which a checkpoint was kept elsewhere: an older copy of the store went on"
-                found.add(row.sequence, told if key.signed(anchor) else _FORGED_ANCHOR)
+                if key.signed(anchor):
+                    found.add_before(row.sequence, row.sequence, "a checkpoint was kept elsewhere")
+                else:
+                    found.add(row.sequence, _FORGED_ANCHOR)
+            furthest = max(furthest, row.sequence + 1)
         found.rows += 1
         last = head_of(row)
     found.head = last
-    # The row that holds a checkpoint stands right behind the one that it signs.
-    beyond = [anchor for anchor in held.values() if anchor.sequence + 1 > last.sequence]
-    for anchor in beyond:
-        if not key.signed(anchor):
+    for anchor in (anchor for of_a_row in held.values() for anchor in of_a_row):
+        if key.signed(anchor):
+            furthest = max(furthest, anchor.sequence + 1)
+        else:
             found.add(anchor.sequence, _FORGED_ANCHOR)
-    furthest = max((anchor.sequence + 1 for anchor in beyond), default=0)
-    if furthest:
+    if furthest > last.sequence:
         found.add(
             last.sequence + 1,
-            f"is missing, and all up to {furthest} at least: checkpoints of them were kept elsewhere, so the end of "
-            "the chain was cut off, or this is an old backup",
+            f"is missing, and all up to {furthest}: checkpoints of them were kept elsewhere, so the end of the chain "
+            "was cut off, or this is an old backup",
         )
     found.faults.sort(key=lambda fault: fault.sequence)
     return found
@@ -150,10 +162,7 @@ def _check_checkpoint(row: Row, last: Head, key: PublicKey, found: Verification)
     if checkpoint is None or not key.signed(checkpoint):
         found.add(row.sequence, "is a checkpoint that is not signed with this key")
     elif (checkpoint.sequence, checkpoint.row_hash) != (last.sequence, last.row_hash):
-        found.add(
-            found.signed_up_to + 1,
-            f"or a row after it, up to {last.sequence}, is another one than when checkpoint {row.sequence} was signed",
-        )
+        found.add_before(row.sequence, last.sequence, f"checkpoint {row.sequence} was signed")
     else:
         found.checkpoints += 1
         found.signed_up_to = last.sequence
