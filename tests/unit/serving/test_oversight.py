@@ -1,5 +1,6 @@
 """What people do about the machine's answers is on record before it counts, and changes no answer."""
 
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,13 @@ from xray_vqa.serving.oversight.stops import stops_after
 STOPPED = ("manual_inspection", ["not_stopped"])
 
 
+NUMBERS = itertools.count()
+
+
 def inspect(client, lane: str | None = None, **changes):
     headers = {"X-Lane": lane} if lane else {}
-    answer = client.post("/api/v1/inspect", json=make_request(**changes), headers=headers)
+    scan = make_request(**{"scan_id": f"BAG-{next(NUMBERS)}", **changes})
+    answer = client.post("/api/v1/inspect", json=scan, headers=headers)
     assert answer.status_code == 200
     return answer.json()["action"], answer.json()["reasons"]
 
@@ -87,6 +92,22 @@ def test_a_bag_that_waits_while_the_switch_is_thrown_is_not_cleared(open_client)
         throw(client)
         engine.gate.set()
         assert waiting.result() == STOPPED
+
+
+def test_a_clear_is_not_given_again_once_a_switch_was_thrown_or_it_was_overruled(open_client):
+    client = open_client()
+    for number, doubt in enumerate(("stop", "override")):
+        first = client.post("/api/v1/inspect", json=make_request(scan_id=f"S-{number}")).json()
+        again = client.post("/api/v1/inspect", json=make_request(scan_id=f"S-{number}")).json()
+        assert (first["action"], again["audit_id"], again["replayed"]) == ("clear", first["audit_id"], True)
+        if doubt == "stop":
+            throw(client)
+            assert inspect(client, scan_id="S-0") == STOPPED
+            throw(client, "resume")
+        else:
+            override(client, first, action="detain")
+        after = client.post("/api/v1/inspect", json=make_request(scan_id=f"S-{number}")).json()
+        assert after["audit_id"] != first["audit_id"]
 
 
 def test_where_the_switches_were_never_read_everything_counts_as_stopped(open_client, tmp_path):
