@@ -14,16 +14,15 @@ import copy
 import importlib
 import os
 import sys
-import tempfile
 import time
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import hypothesis.strategies  # noqa: F401
 import numpy.random  # noqa: F401  (loaded before the fork, for its time)
 import pytest
+from hypothesis import settings
 from measuring import conditions, publish
 
 import xray_vqa.core.calibration
@@ -33,7 +32,9 @@ from xray_vqa.core.lexicon import LANGUAGES, load_lexicon
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("ontology", "rules", "decision", "stop")
 """Of `xray_vqa.core.policy`, in the order in which they import each other."""
-TESTS = ("core/test_stop_switch.py", "core/test_policy.py", "core/test_declared_lines.py")
+TESTS = ("core/test_stop_switch.py", "core/test_declared_lines.py", "core/test_policy.py")
+NUM_EXAMPLES = 30
+"""Of each property test; by default they have a hundred."""
 BESIDE_CLEAR = {"RISK_RULES", "RiskRule", "outcome_of", "label", "unsure_risk_of", "risk_of_declaring"}
 """Functions, classes and constants that speak of risk or words and on which no `clear` depends."""
 TIMEOUT_S = 240
@@ -179,7 +180,8 @@ def _run_tests(mutant: Mutant | None) -> int:
         if mutant is not None:
             _load_policy_with(mutant)
         paths = [str(ROOT / "tests/unit" / test) for test in TESTS]
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *paths]))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", f"--rootdir={ROOT}"]
+        return int(pytest.main([*options, *paths]))
     except BaseException:  # noqa: BLE001  (a mutant that cannot even be loaded, or that ends the process, is noticed)
         return 1
 
@@ -212,7 +214,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="mutants tried at once (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp()
+    settings.register_profile("mutants", max_examples=NUM_EXAMPLES, database=None, deadline=None)
     for language in LANGUAGES:
         load_lexicon(language)
     if (fate := fates_of([Mutant("stop", 0, "unchanged", "", _source("stop"))], 1)) != ["alive"]:
