@@ -4,21 +4,23 @@
 
 Each mutant is the policy's source with one change: a comparison turned or shifted, `and` for `or`, a `not` left out, a
 constant altered, `any` for `all`, a filter or a branch dropped, a result thrown away. Its tests run in a process of its
-own, forked from one that has everything else loaded. A mutant that no test refuses is alive and is named. Those of the
+own, forked from one that has collected them. A mutant that no test refuses is alive and is named. Those of the
 code that `clear` depends on are counted by themselves; that is all of the modules but the names in `BESIDE_CLEAR`.
 """
 
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import os
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy.random  # noqa: F401  (loaded before the fork, for its time)
 import pytest
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("ontology", "rules", "decision", "stop")
 """Of `xray_vqa.core.policy`, in the order in which they import each other."""
 TESTS = ("core/test_stop_switch.py", "core/test_declared_lines.py", "core/test_policy.py")
-NUM_EXAMPLES = 30
+NUM_EXAMPLES = 15
 """Of each property test; by default they have a hundred."""
 BESIDE_CLEAR = {"RISK_RULES", "RiskRule", "outcome_of", "label", "unsure_risk_of", "risk_of_declaring"}
 """Functions, classes and constants that speak of risk or words and on which no `clear` depends."""
@@ -58,8 +60,12 @@ class Mutant:
     line: int
     what: str
     inside: str
-    """The outermost function, class or constant that it lies in, and the innermost."""
-    source: str
+    """The outermost function, class or constant that it lies in, down to the innermost."""
+    kind: Literal["function", "constant", "class"]
+    tree: ast.Module
+
+    def __str__(self) -> str:
+        return f"{self.module}.py:{self.line} {self.inside}: {self.what}"
 
     @property
     def is_on_clear_path(self) -> bool:
@@ -75,7 +81,18 @@ def mutants_of(module: str) -> Iterator[Mutant]:
             twin = next(there for at, (there, _) in enumerate(_walk(changed, ())) if at == index)
             _apply(twin, number)
             ast.fix_missing_locations(changed)
-            yield Mutant(module, getattr(node, "lineno", 0), what, ".".join(inside), ast.unparse(changed))
+            line, kind = getattr(node, "lineno", 0), _kind_of(tree, inside)
+            yield Mutant(module, line, what, ".".join(inside), kind, changed)
+
+
+def _kind_of(tree: ast.Module, inside: tuple[str, ...]) -> Literal["function", "constant", "class"]:
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            if isinstance(statement.targets[0], ast.Name) and (statement.targets[0].id,) == inside[:1]:
+                return "constant"
+        elif isinstance(statement, ast.ClassDef) and (statement.name,) == inside[:1]:
+            return "function" if len(inside) > 1 else "class"
+    return "function"
 
 
 def _walk(node: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
@@ -145,53 +162,92 @@ def _apply(node: ast.AST, number: int) -> None:
             node.value = f"{value}x" if isinstance(value, str) else value + 1  # pyright: ignore[reportOperatorIssue]
 
 
-def fates_of(mutants: list[Mutant], processes: int) -> list[str]:
-    """Return for each mutant `killed`, `alive` or `timeout`, trying some at once."""
-    fates = [""] * len(mutants)
-    waiting, running = list(enumerate(mutants)), dict[int, tuple[int, float]]()
-    while waiting or running:
-        while waiting and len(running) < processes:
-            at, mutant = waiting.pop(0)
-            child = os.fork()
-            if child == 0:
-                os._exit(_run_tests(mutant))
-            running[child] = (at, time.monotonic())
-        ended, status = os.waitpid(-1, os.WNOHANG)
-        if ended:
-            at, _ = running.pop(ended)
-            fates[at] = fates[at] or ("alive" if status == 0 else "killed")
-            print(f"{at}/{len(mutants)} {fates[at]} {mutants[at].module}:{mutants[at].line} {mutants[at].what}",
-                  file=sys.stderr, flush=True)  # fmt: skip
-            continue
-        for child, (at, started) in running.items():
-            if time.monotonic() - started > TIMEOUT_S and not fates[at]:
-                fates[at] = "timeout"
-                os.kill(child, 9)
-        time.sleep(0.02)
-    return fates
+class MutantRunner:
+    """A pytest plugin that collects the tests once and then runs them for each mutant in a fork of that process."""
+
+    def __init__(self, mutants: list[Mutant], processes: int) -> None:
+        self.mutants = mutants
+        self.processes = processes
+        self.fates: list[str] = []
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if (fate := self._run(session, [None])) != ["alive"]:
+            raise SystemExit(f"the tests do not pass on the unchanged policy: {fate}")
+        self.fates = self._run(session, self.mutants)
+        return True
+
+    def _run(self, session: pytest.Session, mutants: Sequence[Mutant | None]) -> list[str]:
+        fates = [""] * len(mutants)
+        waiting, running = list(enumerate(mutants)), dict[int, tuple[int, float]]()
+        while waiting or running:
+            while waiting and len(running) < self.processes:
+                at, mutant = waiting.pop(0)
+                child = os.fork()
+                if child == 0:
+                    os._exit(_run_tests(session, mutant))
+                running[child] = (at, time.monotonic())
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended:
+                at, _ = running.pop(ended)
+                fates[at] = fates[at] or ("alive" if status == 0 else "killed")
+                print(f"{at + 1}/{len(mutants)} {fates[at]} {mutants[at]}", file=sys.stderr, flush=True)
+                continue
+            for child, (at, started) in running.items():
+                if time.monotonic() - started > TIMEOUT_S and not fates[at]:
+                    fates[at] = "timeout"
+                    os.kill(child, 9)
+            time.sleep(0.01)
+        return fates
 
 
-def _run_tests(mutant: Mutant | None) -> int:
-    """Load the policy with the mutant in it, then run its tests. Returns 0 where they all pass."""
+def _run_tests(session: pytest.Session, mutant: Mutant | None) -> int:
+    """Put the mutant in place and run the tests up to the first that fails. Returns 0 where they all pass."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     try:
         if mutant is not None:
-            _load_policy_with(mutant)
-        paths = [str(ROOT / "tests/unit" / test) for test in TESTS]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", f"--rootdir={ROOT}"]
-        return int(pytest.main([*options, *paths]))
+            if mutant.kind == "class":  # a model's fields: everything that uses it has to be made anew
+                return _run_anew(mutant)
+            _put_in_place(mutant)
+        for item in session.items:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            if session.testsfailed:
+                return 1
     except BaseException:  # noqa: BLE001  (a mutant that cannot even be loaded, or that ends the process, is noticed)
         return 1
+    return 0
 
 
-def _load_policy_with(mutant: Mutant) -> None:
-    """Import the package anew with one of its modules changed; no module but these has bound a name of it yet."""
+def _put_in_place(mutant: Mutant) -> None:
+    module = sys.modules[f"xray_vqa.core.policy.{mutant.module}"]
+    code = compile(mutant.tree, str(module.__file__), "exec")
+    if mutant.kind == "constant":
+        scratch = {**vars(module)}
+        exec(code, scratch)
+        name = mutant.inside.split(".")[0]
+        vars(module)[name] = scratch[name]
+        return
+    changed = {(inner.co_qualname, inner.co_firstlineno): inner for inner in _codes_in(code)}
+    for function in [there for there in gc.get_objects() if isinstance(there, types.FunctionType)]:
+        key = (function.__code__.co_qualname, function.__code__.co_firstlineno)
+        if function.__module__ == module.__name__ and key in changed:
+            function.__code__ = changed[key]
+
+
+def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _codes_in(constant)
+
+
+def _run_anew(mutant: Mutant) -> int:
+    """Import package and tests again, with one of the modules changed, in a pytest of their own."""
     import xray_vqa.core
 
     folder = ROOT / "src/xray_vqa/core/policy"
-    for name in [name for name in sys.modules if name.startswith("xray_vqa.core.policy")]:
+    for name in [name for name in sys.modules if name.startswith(("xray_vqa.core.policy", "xray_vqa.config", "test_"))]:
         del sys.modules[name]
     package = types.ModuleType("xray_vqa.core.policy")
     package.__path__ = [str(folder)]
@@ -205,8 +261,14 @@ def _load_policy_with(mutant: Mutant) -> None:
         module.__file__ = str(folder / f"{name}.py")
         sys.modules[module.__name__] = module
         vars(package)[name] = module
-        exec(compile(mutant.source, module.__file__, "exec"), vars(module))
+        exec(compile(mutant.tree, module.__file__, "exec"), vars(module))
     exec(compile((folder / "__init__.py").read_text(encoding="utf-8"), "__init__.py", "exec"), vars(package))
+    return int(pytest.main(_options()))
+
+
+def _options() -> list[str]:
+    paths = [str(ROOT / "tests/unit" / test) for test in TESTS]
+    return ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", f"--rootdir={ROOT}", *paths]
 
 
 def main() -> None:
@@ -217,11 +279,10 @@ def main() -> None:
     settings.register_profile("mutants", max_examples=NUM_EXAMPLES, database=None, deadline=None)
     for language in LANGUAGES:
         load_lexicon(language)
-    if (fate := fates_of([Mutant("stop", 0, "unchanged", "", _source("stop"))], 1)) != ["alive"]:
-        raise SystemExit(f"the tests do not pass on the unchanged policy: {fate}")
     mutants = [mutant for module in MODULES for mutant in mutants_of(module)]
-    fates = fates_of(mutants, args.processes)
-    alive = [mutant for mutant, fate in zip(mutants, fates, strict=True) if fate == "alive"]
+    runner = MutantRunner(mutants, args.processes)
+    pytest.main(_options(), plugins=[runner])
+    alive = [mutant for mutant, fate in zip(mutants, runner.fates, strict=True) if fate == "alive"]
     on_path = [mutant for mutant in mutants if mutant.is_on_clear_path]
     publish(
         {
@@ -229,7 +290,7 @@ def main() -> None:
             "mutants": len(mutants),
             "killed": len(mutants) - len(alive),
             "killed_share": round(1 - len(alive) / len(mutants), 4),
-            "timeouts": fates.count("timeout"),
+            "timeouts": runner.fates.count("timeout"),
             "by_module": {
                 module: {
                     "mutants": sum(mutant.module == module for mutant in mutants),
@@ -238,7 +299,7 @@ def main() -> None:
                 for module in MODULES
             },
             "on_clear_path": {"mutants": len(on_path), "alive": sum(mutant.is_on_clear_path for mutant in alive)},
-            "alive": [f"{m.module}.py:{m.line} {m.inside}: {m.what}" for m in alive],
+            "alive": list(map(str, alive)),
         },
         args.json,
     )

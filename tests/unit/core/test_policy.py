@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 from hypothesis import given
@@ -218,8 +219,36 @@ def test_a_decision_names_the_rules_that_made_it_and_the_policy_in_full():
         ("undeclared", "medium", ("Knife", "Lighter")),
     ]
     assert [rule.rule for rule in decide(POLICY, CLEAN).rules] == ["every_condition_holds"]
-    assert POLICY.label.startswith("general@2026.11+")
+    assert re.fullmatch(r"general@2026\.11\+[0-9a-f]{8}", POLICY.label)
     assert changed(clear_share=0.9).label != POLICY.label
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "rule", "about"),
+    [
+        ({"findings": (finding("Gun"), finding("Gun"))}, {}, "finding", ("Gun",)),
+        ({"stopped": True}, {}, "stopped", ()),
+        ({"engine_faults": ("timeout",)}, {}, "degraded", ("timeout",)),
+        ({"input_faults": ("too_dark",)}, {}, "input", ("too_dark",)),
+        ({"scores": {**CLEAN.scores, "Gun": UNSURE}}, {}, "unsure", ("Gun",)),
+        ({"scores": {**CLEAN.scores, "Gun": Score.of(0.7)}}, {}, "between_thresholds", ("Gun",)),
+        ({"covered_categories": frozenset(CATEGORIES) - {"Gun"}}, {}, "not_covered", ("Gun",)),
+        ({"calibrated": False}, {}, "not_calibrated", ()),
+        ({"declared_items": ("knife",)}, {}, "declared_prohibited", ("knife",)),
+        ({"declared_items": ("gun oil",)}, {}, "declared_unclear", ("gun oil",)),
+        ({"declared_items": ("xyz",)}, {"unknown_declared": "manual_inspection"}, "declared_unknown", ("xyz",)),
+        ({"declared_items": ("wrench",)}, {"missing_declared": "manual_inspection"}, "declared_missing", ("Wrench",)),
+        ({"declared_items": ()}, {"empty_declaration": "manual_inspection"}, "declaration_not_accepted", ()),
+    ],
+)
+def test_each_rule_goes_by_its_name_and_says_what_it_speaks_of(changes, policy, rule, about):
+    decision = decide(changed(**policy), evidence(**changes))
+    assert [(applied.rule, applied.about) for applied in decision.rules] == [(rule, about)]
+
+
+def test_what_is_reported_is_not_called_doubtful_as_well():
+    seen = evidence(scores={**CLEAN.scores, "Knife": Score.of(0.9)}, findings=(finding("Knife"),))
+    assert decide(POLICY, seen).reasons == ("no_findings", "declaration_matches")
 
 
 def test_a_bag_that_no_rule_speaks_of_is_of_high_risk(monkeypatch):
