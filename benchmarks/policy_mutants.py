@@ -34,7 +34,8 @@ from xray_vqa.core.lexicon import LANGUAGES, load_lexicon
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("ontology", "rules", "decision", "stop")
 """Of `xray_vqa.core.policy`, in the order in which they import each other."""
-TESTS = ("core/test_stop_switch.py", "core/test_declared_lines.py", "core/test_policy.py")
+TESTS = ("test_stop_switch.py", "test_declared_lines.py", "test_policy.py")
+FIRST_TEST = {"stop": "test_stop_switch.py", "ontology": "test_declared_lines.py"}
 NUM_EXAMPLES = 15
 """Of each property test; by default they have a hundred."""
 BESIDE_CLEAR = {"RISK_RULES", "RiskRule", "outcome_of", "label", "unsure_risk_of", "risk_of_declaring"}
@@ -205,12 +206,13 @@ def _run_tests(session: pytest.Session, mutant: Mutant | None) -> int:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
+    module = mutant.module if mutant else ""
     try:
         if mutant is not None:
             if mutant.kind == "class":  # a model's fields: everything that uses it has to be made anew
                 return _run_anew(mutant)
             _put_in_place(mutant)
-        for item in session.items:
+        for item in sorted(session.items, key=lambda item: item.path.name != FIRST_TEST.get(module, TESTS[-1])):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             if session.testsfailed:
                 return 1
@@ -222,6 +224,9 @@ def _run_tests(session: pytest.Session, mutant: Mutant | None) -> int:
 def _put_in_place(mutant: Mutant) -> None:
     module = sys.modules[f"xray_vqa.core.policy.{mutant.module}"]
     code = compile(mutant.tree, str(module.__file__), "exec")
+    for there in list(vars(module).values()):  # what was read while the tests were collected
+        if hasattr(there, "cache_clear"):
+            there.cache_clear()
     if mutant.kind == "constant":
         scratch = {**vars(module)}
         exec(code, scratch)
@@ -267,7 +272,7 @@ def _run_anew(mutant: Mutant) -> int:
 
 
 def _options() -> list[str]:
-    paths = [str(ROOT / "tests/unit" / test) for test in TESTS]
+    paths = [str(ROOT / "tests/unit/core" / test) for test in TESTS]
     return ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", f"--rootdir={ROOT}", *paths]
 
 
@@ -279,7 +284,7 @@ def main() -> None:
     settings.register_profile("mutants", max_examples=NUM_EXAMPLES, database=None, deadline=None)
     for language in LANGUAGES:
         load_lexicon(language)
-    mutants = [mutant for module in MODULES for mutant in mutants_of(module)]
+    mutants = [mutant for module in reversed(MODULES) for mutant in mutants_of(module)]
     runner = MutantRunner(mutants, args.processes)
     pytest.main(_options(), plugins=[runner])
     alive = [mutant for mutant, fate in zip(mutants, runner.fates, strict=True) if fate == "alive"]

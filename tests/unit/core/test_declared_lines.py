@@ -34,6 +34,8 @@ from xray_vqa.core.taxonomy import CATEGORIES, names_of
         ("power bank 2 pcs", {"Powerbank": 2}),
         ("an umbrella", {"umbrella": 1}),
         ("the laptop", {"laptop": 1}),
+        ("8211.10 2 knives", {"Knife": 2}),
+        ("knife!", {"Knife": None}),
         ("make-up", {"cosmetics": None}),
         ("no batteries", {}),
         ("without batteries", {}),

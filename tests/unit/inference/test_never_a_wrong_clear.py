@@ -29,6 +29,8 @@ from xray_vqa.inference.inspector import Inspector
 
 LOOKED_FOR = ("Gun", "Knife", "Powerbank", "Lighter")
 TIMEOUT_S = 10.0
+TIE = 1e-9
+"""Logarithms there and back move a number that equals a threshold by less."""
 
 
 def bag() -> Image.Image:
@@ -188,7 +190,8 @@ def inspect(put: Put, stop_path: Path):
     return inspection
 
 
-def may_be_cleared(put: Put) -> bool:
+def may_be_cleared(put: Put) -> bool | None:
+    """Return whether a case may be cleared; None where a score equals its limit but for the last digits."""
     policy = put.policy.model_dump(mode="json")
     if put.stop_file is not None:
         named = [lane for lane in ("all", "cabin", "hold") if put.stop_file.startswith(f"{lane}:")]
@@ -202,6 +205,7 @@ def may_be_cleared(put: Put) -> bool:
     if calibration.simulated and not policy["clear_on_simulated_calibration"]:
         return False
     absent: set[str] = set()
+    is_tied = False
     for name in policy["required_categories"]:
         rule, raw = policy["categories"][name], put.probabilities[name]
         if name not in put.covered or name in put.missing or not 0 <= raw <= 1:
@@ -212,11 +216,12 @@ def may_be_cleared(put: Put) -> bool:
         limit = min(rule["clear_below"] or threshold * policy["clear_share"], threshold)
         odds = (raw / (1 - raw)) if raw < 1 else math.inf
         corrected = odds**calibration.scale * math.exp(calibration.offset)
-        if math.isinf(corrected) or corrected / (1 + corrected) >= limit:
+        if math.isinf(corrected) or corrected / (1 + corrected) >= limit + TIE:
             return False
+        is_tied = is_tied or corrected / (1 + corrected) > limit - TIE
         absent.add(name)
     if put.declared is None:
-        return policy["absent_declaration"] == "accept"
+        return policy["absent_declaration"] == "accept" and (None if is_tied else True)
     if not put.declared and policy["empty_declaration"] != "accept":
         return False
     for text in put.declared:
@@ -231,13 +236,15 @@ def may_be_cleared(put: Put) -> bool:
                 allowed = "fireworks" not in policy["prohibited_goods"]
             if not allowed or (name in names & absent and policy["missing_declared"] != "accept"):
                 return False
-    return True
+    return None if is_tied else True
 
 
 def check(put: Put, stop_path: Path) -> None:
     inspection = inspect(put, stop_path)
     decision = inspection.decision
     may = may_be_cleared(put)
+    if may is None:
+        return
     assert (decision.action is Action.CLEAR) == may, (put, decision)
     if not may:
         assert decision.reasons
@@ -281,7 +288,7 @@ def test_the_generated_bags_are_not_all_of_one_kind(tmp_path):
     @given(put=cases)
     @settings(fast, max_examples=300, database=None, derandomize=True)
     def look(put):
-        seen.append(may_be_cleared(put))
+        seen.append(may_be_cleared(put) is True)
 
     look()
     assert 0.05 < sum(seen) / len(seen) < 0.95
