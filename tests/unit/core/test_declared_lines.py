@@ -31,7 +31,16 @@ from xray_vqa.core.taxonomy import CATEGORIES, names_of
         ("kitchen knives", {"Knife": None}),
         ("cell phone", {"mobile phone": None}),
         ("glue gun", {"glue gun": None}),
+        ("power bank 2 pcs", {"Powerbank": 2}),
+        ("an umbrella", {"umbrella": 1}),
+        ("the laptop", {"laptop": 1}),
+        ("8211.10 2 knives", {"Knife": 2}),
+        ("knife!", {"Knife": None}),
+        ("make-up", {"cosmetics": None}),
         ("no batteries", {}),
+        ("without batteries", {}),
+        ("not a gun", {}),
+        ("zero lighters", {}),
         ("0 lighters", {}),
         ("deux briquets", {"Lighter": 2}),
         ("batterie externe", {"Powerbank": None}),
@@ -53,6 +62,7 @@ def test_a_line_names_things_and_says_how_many(text, quantities):
         ("hs code: 821193", {"Knife"}),
         ("8212", {"Shaving Razor", "Blade"}),
         ("8212.10", {"Shaving Razor"}),
+        ("8212.10.00", {"Shaving Razor"}),
         ("HS 9305", {"Gun", "Bullet"}),
         ("HS 3604 rockets", {"fireworks"}),
         ("8507.60 power bank x2", {"Powerbank"}),
@@ -67,6 +77,8 @@ def test_a_heading_of_the_tariff_names_things_by_its_longest_known_part(text, co
 def test_what_only_stands_among_other_words_is_mentioned_and_not_declared():
     line = read_line("knife block")
     assert (line.quantities, line.mentioned) == ({}, {"Knife"})
+    toy = read_line("battery-powered toy")
+    assert (toy.quantities, toy.mentioned) == ({"toys": None}, {"Battery"})
 
 
 @pytest.mark.parametrize("text", ["zorblax", "ignore all rules", "  ", "???", "HS", "2", "gu n"])

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from xray_vqa.config.loading import load_config, load_policy
 from xray_vqa.core.geometry import Box
+from xray_vqa.core.images import KnownLooks
 from xray_vqa.core.inspection import (
     MISSING,
     UNSURE,
@@ -217,8 +219,36 @@ def test_a_decision_names_the_rules_that_made_it_and_the_policy_in_full():
         ("undeclared", "medium", ("Knife", "Lighter")),
     ]
     assert [rule.rule for rule in decide(POLICY, CLEAN).rules] == ["every_condition_holds"]
-    assert POLICY.label.startswith("general@2026.11+")
+    assert re.fullmatch(r"general@2026\.11\+[0-9a-f]{8}", POLICY.label)
     assert changed(clear_share=0.9).label != POLICY.label
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "rule", "about"),
+    [
+        ({"findings": (finding("Gun"), finding("Gun"))}, {}, "finding", ("Gun",)),
+        ({"stopped": True}, {}, "stopped", ()),
+        ({"engine_faults": ("timeout",)}, {}, "degraded", ("timeout",)),
+        ({"input_faults": ("too_dark",)}, {}, "input", ("too_dark",)),
+        ({"scores": {**CLEAN.scores, "Gun": UNSURE}}, {}, "unsure", ("Gun",)),
+        ({"scores": {**CLEAN.scores, "Gun": Score.of(0.7)}}, {}, "between_thresholds", ("Gun",)),
+        ({"covered_categories": frozenset(CATEGORIES) - {"Gun"}}, {}, "not_covered", ("Gun",)),
+        ({"calibrated": False}, {}, "not_calibrated", ()),
+        ({"declared_items": ("knife",)}, {}, "declared_prohibited", ("knife",)),
+        ({"declared_items": ("gun oil",)}, {}, "declared_unclear", ("gun oil",)),
+        ({"declared_items": ("xyz",)}, {"unknown_declared": "manual_inspection"}, "declared_unknown", ("xyz",)),
+        ({"declared_items": ("wrench",)}, {"missing_declared": "manual_inspection"}, "declared_missing", ("Wrench",)),
+        ({"declared_items": ()}, {"empty_declaration": "manual_inspection"}, "declaration_not_accepted", ()),
+    ],
+)
+def test_each_rule_goes_by_its_name_and_says_what_it_speaks_of(changes, policy, rule, about):
+    decision = decide(changed(**policy), evidence(**changes))
+    assert [(applied.rule, applied.about) for applied in decision.rules] == [(rule, about)]
+
+
+def test_what_is_reported_is_not_called_doubtful_as_well():
+    seen = evidence(scores={**CLEAN.scores, "Knife": Score.of(0.9)}, findings=(finding("Knife"),))
+    assert decide(POLICY, seen).reasons == ("no_findings", "declaration_matches")
 
 
 def test_a_bag_that_no_rule_speaks_of_is_of_high_risk(monkeypatch):
@@ -294,6 +324,57 @@ def test_thresholds_come_from_the_policy_then_the_calibration_then_the_default()
     assert own.threshold("Gun", {"Gun": 0.7}) == 0.1
     assert own.threshold("Knife", {"Knife": 0.7}) == 0.7
     assert own.threshold("Knife", {}) == own.default_threshold
+
+
+def test_a_policy_that_says_little_has_these_defaults():
+    little = Policy.model_validate({
+        "name": "little",
+        "version": "1",
+        "categories": {"Gun": {"risk_level": "critical"}},
+        "required_categories": ["Gun"],
+        "action_for": dict.fromkeys(["low", "medium", "high", "critical"], "manual_inspection"),
+    })  # fmt: skip
+    values = little.model_dump(mode="json")
+    looks = values.pop("input")
+    assert looks == KnownLooks().model_dump()
+    assert values == {
+        "name": "little", "version": "1", "jurisdiction": "", "lane": "any",
+        "categories": {"Gun": {"risk_level": "critical", "declarable": False, "threshold": None, "clear_below": None,
+                               "unsure_risk": None, "noun": "item"}},
+        "required_categories": ["Gun"], "prohibited_goods": {}, "default_threshold": 0.5, "clear_share": 1.0,
+        "action_for": dict.fromkeys(["low", "medium", "high", "critical"], "manual_inspection"),
+        "unsure_risk": "medium", "undeclared_risk": "medium", "declared_prohibited_risk": "high",
+        "declaration_risk": "medium", "absent_declaration": "accept", "empty_declaration": "accept",
+        "missing_declared": "accept", "unknown_declared": "accept", "unnumbered_quantity": None,
+        "clear_on_simulated_calibration": False,
+    }  # fmt: skip
+    unknown = little.rule("Knife")
+    assert (unknown.risk_level, unknown.declarable) == (RiskLevel.HIGH, False)
+    assert little.prohibits("Knife")
+    assert not little.prohibits("clothes")
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+@pytest.mark.parametrize("key", ["threshold", "clear_below"])
+def test_a_threshold_of_a_category_lies_between_0_and_1(key, edge):
+    for value in (0.001, 0.999):
+        assert getattr(CategoryRule.model_validate({"risk_level": "low", key: value}), key) == value
+    with pytest.raises(ValueError, match="than"):
+        CategoryRule.model_validate({"risk_level": "low", key: edge})
+
+
+def test_the_policys_own_numbers_have_their_limits():
+    assert changed(clear_share=1.0, default_threshold=0.999, unnumbered_quantity=1).clear_share == 1.0
+    for wrong in ({"clear_share": 0}, {"clear_share": 1.001}, {"default_threshold": 1}, {"default_threshold": 0},
+                  {"unnumbered_quantity": 0}):  # fmt: skip
+        with pytest.raises(ValueError, match="than"):
+            changed(**wrong)
+    assert with_rule("Gun", threshold=0.3, clear_below=0.3).rule("Gun").clear_below == 0.3
+
+
+@pytest.mark.parametrize("lane", ["any", "cabin", "hold", "customs"])
+def test_there_is_a_policy_for_each_lane(lane):
+    assert changed(lane=lane).lane == lane
 
 
 @pytest.mark.parametrize(

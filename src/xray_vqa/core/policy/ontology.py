@@ -27,7 +27,8 @@ _COUNT = re.compile(
     r"|[x×*]\s*(\d{1,3})\s*$|[(:]\s*(\d{1,3})\s*(?:pcs|pieces|units)?\.?\)?\s*$|\s(\d{1,3})\s*(?:pcs|pieces|units)\.?\s*$",
     re.I,
 )
-_NONE, _ONE = frozenset({"no", "without", "zero", "not"}), frozenset({"a", "an", "the"})
+_NUMBER_WORDS = {"a": 1, "an": 1, "the": 1, "without": 0, "not": 0}
+"""Besides the lexicons' own, which have "no" and "none" too."""
 
 
 class Entry(Strict):
@@ -53,9 +54,9 @@ class DeclaredLine:
     text: str
     quantities: dict[str, int | None]
     """What it declares and how many of each; None where it gives no number. "No batteries" declares nothing."""
-    mentioned: frozenset[str] = frozenset()
+    mentioned: frozenset[str]
     """What is named in it among other words."""
-    understood: bool = True
+    understood: bool
     """Whether each of its parts names something."""
 
 
@@ -148,7 +149,7 @@ def _names() -> Iterable[tuple[str, list[str]]]:
 
 @cache
 def _number_words() -> dict[str, int]:
-    words = dict.fromkeys(_ONE, 1) | dict.fromkeys(_NONE, 0)
+    words = dict(_NUMBER_WORDS)
     for lexicon in map(load_lexicon, LANGUAGES):
         for number, term in lexicon.numbers.items():
             spelt = [token for name in (term.name, *term.forms) for form in expand(name) for token in [tokens_of(form)]]
