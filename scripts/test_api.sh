@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Ask a running inspection API what it should answer: its health, one scan, and a request that it must refuse.
 #   bash scripts/test_api.sh [IMAGE]        API_URL (default http://localhost:8080) names the API
+# A closed server wants a key of the role officer or supervisor in API_KEY.
 # Exit code 0 when every answer is as expected, 1 when one is not, 2 when there is no API or no image.
 set -euo pipefail
 if [[ $# -gt 0 ]]; then set -- "$(realpath "$1")"; fi # before the script changes its folder
@@ -31,11 +32,17 @@ if [[ ! -f "$IMAGE" ]]; then
 fi
 work_dir="$(mktemp -d)"
 trap 'rm -rf "$work_dir"' EXIT
+# In a file that nobody else can read: the arguments of a command are seen by every user of the machine.
+printf 'silent\n' >"$work_dir/curl.conf"
+if [[ -n "${API_KEY:-}" ]]; then
+    printf 'header = "Authorization: Bearer %s"\n' "$API_KEY" >>"$work_dir/curl.conf"
+fi
+ask() { curl -K "$work_dir/curl.conf" "$@"; }
 
 echo "waiting for $API_URL/ready (up to $WAIT_S s)"
 status=000
 for ((waited = 0; waited < WAIT_S; waited++)); do
-    status="$(curl -s -o "$work_dir/ready.json" -w '%{http_code}' --max-time 5 "$API_URL/ready" || true)"
+    status="$(ask -o "$work_dir/ready.json" -w '%{http_code}' --max-time 5 "$API_URL/ready" || true)"
     if [[ "$status" == 200 ]]; then break; fi
     sleep 1
 done
@@ -46,7 +53,7 @@ fi
 python -m json.tool "$work_dir/ready.json"
 expect "/ready" "$status" 200
 
-status="$(curl -s -o "$work_dir/health.json" -w '%{http_code}' "$API_URL/health")"
+status="$(ask -o "$work_dir/health.json" -w '%{http_code}' "$API_URL/health")"
 expect "/health" "$status" 200
 
 # The body goes through a file: an argument of a command may have no more than 128 KiB on Linux.
@@ -55,17 +62,17 @@ expect "/health" "$status" 200
     base64 <"$IMAGE" | tr -d '\n'
     printf '"}'
 } >"$work_dir/request.json"
-status="$(curl -s -o "$work_dir/answer.json" -w '%{http_code}' -X POST "$API_URL/api/v1/inspect" \
+status="$(ask -o "$work_dir/answer.json" -w '%{http_code}' -X POST "$API_URL/api/v1/inspect" \
     -H "Content-Type: application/json" --data-binary "@$work_dir/request.json")"
 python -m json.tool "$work_dir/answer.json"
 expect "/api/v1/inspect" "$status" 200
 expect "its scan_id" "$(field "$work_dir/answer.json" scan_id)" "\"$SCAN_ID\""
 expect "its degraded" "$(field "$work_dir/answer.json" degraded)" false
 
-status="$(curl -s -o "$work_dir/record.json" -w '%{http_code}' "$API_URL/api/v1/inspections/$SCAN_ID")"
+status="$(ask -o "$work_dir/record.json" -w '%{http_code}' "$API_URL/api/v1/inspections/$SCAN_ID")"
 expect "its record" "$status" 200
 
-status="$(curl -s -o "$work_dir/problem.json" -w '%{http_code}' -X POST "$API_URL/api/v1/inspect" \
+status="$(ask -o "$work_dir/problem.json" -w '%{http_code}' -X POST "$API_URL/api/v1/inspect" \
     -H "Content-Type: application/json" --data '{"scan_id": "TEST-002", "image_base64": "bm8gaW1hZ2U="}')"
 python -m json.tool "$work_dir/problem.json"
 expect "a scan that is no image" "$status" 422

@@ -109,7 +109,7 @@ def test_the_guides_request_over_the_wire_is_on_record_and_sigterm_ends_it_with_
     connection.close()
     assert rows == [("TEST-001", answer.json()["audit_id"])]
     assert server.stop() == 0
-    assert "NO AUTHENTICATION" not in "".join(server.log)
+    assert "RUNNING OPEN" in "".join(server.log)
     assert "TEST-001" not in "".join(server.log)
 
 
@@ -161,9 +161,12 @@ def test_a_model_that_does_not_load_leaves_a_service_that_sends_every_bag_to_a_p
         server.process.wait()
 
 
-def test_an_address_for_others_is_warned_about(serve):
+def test_on_an_address_for_others_nobody_gets_in_without_a_key(serve, request_body):
     server = serve([{}], "--host", "0.0.0.0")
-    server.wait_for("NO AUTHENTICATION")
+    server.wait_for("NOBODY GETS IN")
+    answer = server.client.post("/api/v1/inspect", json=request_body)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert server.client.get("/health").status_code == 200
     assert server.stop() == 0
 
 

@@ -14,11 +14,10 @@ import yaml
 
 from xray_vqa.cli.main import COMMANDS
 from xray_vqa.config.llm import LlmConfig
-from xray_vqa.config.loading import load_config
+from xray_vqa.config.loading import load_config, load_policy
 from xray_vqa.config.quality import PairGates
 from xray_vqa.config.serve import ServeSettings
 from xray_vqa.config.train import PretrainConfig, TrainConfig
-from xray_vqa.core.policy import Policy
 from xray_vqa.simulation.profile import load_profile
 
 ROOT = Path(__file__).parents[2]
@@ -187,10 +186,11 @@ def test_every_configuration_loads_as_what_its_stage_uses(name):
     if path.parent.name == "scanners":
         assert load_profile(path).name == path.stem
         return
+    if path.stem.startswith("policy"):
+        assert load_policy(path).lane in (path.stem.removeprefix("policy_"), "any")
+        return
     values = yaml.safe_load(path.read_text())
-    if "required_categories" in values:
-        kind = Policy
-    elif path.stem == "llm":
+    if path.stem == "llm":
         kind = LlmConfig
     elif path.stem == "pair_quality":
         kind = PairGates

@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         device=settings.device,
         engine_settings=settings,
         policy=settings.policy,
+        stop_file=settings.stop_file,
         limits=settings.image_limits,
         language=args.language,
         batch_size=args.batch_size,

@@ -1,7 +1,6 @@
 """Start the inspection API: `xray-vqa serve`."""
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
@@ -29,7 +28,10 @@ answered with manual_inspection. Each answer is in the audit store (XRAY_VQA_DAT
 outputs/audit.sqlite3) before it goes out; the same scan_id again gets the same answer. `xray-vqa audit` looks after
 the store. On SIGTERM what is in work is finished first.
 
-There is no authentication in this version: keep it on 127.0.0.1, or behind a proxy that asks who is there.
+Without a key it runs open, for the programs of this machine alone. The first `xray-vqa keys create` closes it: from
+then on every address but /health and /ready asks for `Authorization: Bearer KEY`. On another address than this
+machine's own nobody gets in without a key, and --profile production does not start without one. docs/SECURITY.md
+tells more.
 """
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database-url", metavar="URL", help="the audit store (default: sqlite:///outputs/audit.sqlite3)"
     )
+    parser.add_argument(
+        "--profile", metavar="NAME", help="trial (default), or production, which never runs open (docs/SECURITY.md)"
+    )
     parser.add_argument("--timeout-s", metavar="SECONDS", help="after it a scan goes to a person (default: 10)")
     parser.add_argument("--queue-size", metavar="COUNT", help="scans that may wait for the model (default: 32)")
     parser.add_argument("--max-batch", metavar="COUNT", help="waiting scans that the model gets at once (default: 1)")
@@ -72,15 +77,18 @@ def run(args: argparse.Namespace) -> int:
         "alembic",
         "cryptography",
         "fastapi_offline",
+        "jwt",
+        "limits",
     ):
         require(package, extra="serve")
     options = ("model", "adapter", "engine", "server_url", "server_model", "device", "policy", "host", "port",
-               "database_url", "timeout_s", "queue_size", "max_batch")  # fmt: skip
+               "database_url", "timeout_s", "queue_size", "max_batch", "profile")  # fmt: skip
     settings = load_settings(**{name: getattr(args, name) for name in options})
     policy = load_policy(settings.policy)
 
     import uvicorn
 
+    from xray_vqa.core.policy.stop import StopSwitch
     from xray_vqa.inference.engines import open_engine
     from xray_vqa.inference.inspector import Inspector
     from xray_vqa.serving.app import create_app
@@ -90,14 +98,16 @@ def run(args: argparse.Namespace) -> int:
         settings.engine, settings.model, adapter=settings.adapter, device=settings.device, settings=settings
     )
     listener = _listen(settings.host, settings.port)
-    app = create_app(settings, Inspector(engine, policy))
+    app = create_app(settings, Inspector(engine, policy, stop=StopSwitch(settings.stop_file)))
     with suppress(AuditUnavailable):  # then /ready says so until it can be reached
         app.state.service.store.open()
+    app.state.identity.check_start()
     config = uvicorn.Config(
         app,
         log_config=None,  # ours is set up by cli.main
         access_log=False,  # serving.middleware writes a line a request, without scan ids
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         timeout_graceful_shutdown=round(settings.drain_s),
     )
@@ -105,11 +115,6 @@ def run(args: argparse.Namespace) -> int:
     logger.info(
         "listening on %s (API page: %s/docs), audit store %s", address, address, hide_credentials(settings.database_url)
     )
-    if not _is_loopback(settings.host):
-        logger.warning(
-            "NO AUTHENTICATION: anyone who reaches %s can use this API; put a proxy before it that asks who is there",
-            address,
-        )
     # uvicorn drains on SIGTERM and then raises the signal again, which this turns into exit code 0.
     signal.signal(signal.SIGTERM, _exit_done)
     try:
@@ -144,10 +149,3 @@ def _listen(host: str, port: int) -> socket.socket:
 def _address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

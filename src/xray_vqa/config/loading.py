@@ -28,6 +28,10 @@ def load_config(kind: type[Config], path: Path | None = None, overrides: Sequenc
     values = _read_yaml(path) if path else {}
     for word in overrides:
         _apply(values, word)
+    return _validated(kind, values, path)
+
+
+def _validated(kind: type[Config], values: dict[str, Any], path: Path | None) -> Config:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -50,8 +54,29 @@ def find_config(name: str) -> Path:
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Return the policy in a file, by default `configs/policy.yaml`. Raises ConfigError."""
-    return load_config(Policy, path or find_config("policy.yaml"))
+    """Return the policy in a file, by default `configs/policy.yaml`, laid over the one that its `extends` names.
+
+    Sections are merged key by key; any other value takes the place of the base's.
+
+    Raises:
+        ConfigError: As for `load_config`; also where the base itself extends a file.
+    """
+    path = path or find_config("policy.yaml")
+    values = _read_yaml(path)
+    if base_name := values.pop("extends", None):
+        base = _read_yaml(path.parent / str(base_name))
+        if "extends" in base:
+            raise ConfigError(f"{path}: extends {base_name}, which extends another file; one base is all there is")
+        values = _laid_over(base, values)
+    return _validated(Policy, values, path)
+
+
+def _laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

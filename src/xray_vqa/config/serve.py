@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits
 from xray_vqa.errors import ConfigError
@@ -17,6 +17,9 @@ PARALLEL_VARIABLE = "TENSOR_PARALLEL_SIZE"
 """Without our prefix, as the guide has it."""
 TRAINED_MODEL = "outputs/qwen25vl_stcray_lora"
 """Where `scripts/train.sh` leaves its adapter."""
+
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Those with a public key. A shared secret would let this service sign people in itself."""
 
 
 def default_model() -> str:
@@ -51,7 +54,7 @@ class ServeSettings(EngineSettings):
     """Settings of `xray-vqa serve` and `xray-vqa inspect`; `XRAY_VQA_PORT=8081` sets `port`."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Nothing asks for a password yet: anything but this machine needs a network that does."""
+    """Address to listen on. Without a key only this machine's own programs are answered."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 takes a free one, which the log names."""
     model: str = Field(default_factory=default_model)
@@ -64,6 +67,8 @@ class ServeSettings(EngineSettings):
     """`cpu`, `cuda`, `cuda:1`. Unset: the first GPU where there is one."""
     policy: Path | None = None
     """The rules. Unset: `configs/policy.yaml`."""
+    stop_file: Path = Path("outputs/stop.yaml")
+    """The stop switch: while this file is there, no bag is cleared, on all lanes or on those that it names."""
     database_url: str = "sqlite:///outputs/audit.sqlite3"
     """The audit store, SQLite or PostgreSQL. An answer that cannot be written there is not given."""
     audit_key: Path | None = None
@@ -90,6 +95,43 @@ class ServeSettings(EngineSettings):
     """Of an image file, after base64."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
     """Width times height, checked before anything is decoded."""
+    profile: Literal["trial", "production"] = "trial"
+    """`production` refuses to start where nobody would be asked who they are, or where answers come from a script."""
+    trusted_proxies: str = ""
+    """Addresses or networks of the proxies before this service, with commas between. Their `X-Forwarded-For` is
+    believed; without them a service on loopback refuses whatever came through a proxy."""
+    rate_limit_key: str = "1200/minute"
+    """Requests of one key or person. More are refused with 429."""
+    rate_limit_address: str = "300/minute"
+    """Requests without valid credentials from one address, those for /health and /ready too."""
+    rate_limit_url: str = "memory://"
+    """Where requests are counted: this process, or `redis://...` for all replicas together."""
+    oidc_issuer: str | None = None
+    """The identity provider that signs people in, as its tokens name it. Unset: keys alone."""
+    oidc_audience: str | None = None
+    """What its tokens for this service have as `aud`."""
+    oidc_jwks_url: str | None = None
+    """Where its public keys are. Unset: as its discovery document says."""
+    oidc_algorithms: tuple[SigningAlgorithm, ...] = ("RS256", "ES256")
+    """The signatures that are accepted, as JSON: `["RS256"]`."""
+    oidc_role_claim: str = "roles"
+    """The claim that holds the roles; dots go deeper: `realm_access.roles`."""
+    oidc_roles: dict[str, str] = {}
+    """From the provider's names to ours, as JSON: `{"customs-shift-lead": "supervisor"}`. Empty: it uses ours."""
+    oidc_lane_claim: str = "lanes"
+    """The claim that binds a person to lanes. A token without it speaks for every lane."""
+
+    @model_validator(mode="after")
+    def _check_access(self) -> "ServeSettings":
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("oidc_issuer needs oidc_audience, or tokens made for other services would be accepted")
+        if not self.oidc_issuer and (self.oidc_audience or self.oidc_jwks_url):
+            raise ValueError("oidc_audience and oidc_jwks_url need oidc_issuer, or nobody is signed in")
+        if "*" in self.trusted_proxies:
+            raise ValueError("trusted_proxies is a list of addresses; `*` would let anyone say where they come from")
+        if self.profile == "production" and self.engine == "scripted":
+            raise ValueError("the production profile does not serve readings from a script; name a model")
+        return self
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -122,11 +164,15 @@ def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
     try:
         return kind(**values)
     except ValidationError as error:
+        if not error.errors()[0]["loc"]:  # several settings that do not go together
+            raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         name = str(error.errors()[0]["loc"][0])
         origin = f"--{name.replace('_', '-')}" if overrides.get(name) is not None else PREFIX + name.upper()
         if name.upper() == PARALLEL_VARIABLE and plain:
             origin = f"{PARALLEL_VARIABLE}={plain}"
         raise ConfigError(f"{origin}: {error.errors()[0]['msg']}") from error
+    except SettingsError as error:  # a list or a mapping in the environment that is no JSON
+        raise ConfigError(f"{error}; such a setting is JSON") from error
 
 
 def _refuse_misspelt(variables: Iterable[str]) -> None:

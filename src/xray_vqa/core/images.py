@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
+from xray_vqa.core.records import Strict
 from xray_vqa.errors import ImageUnreadable
 
 FORMATS = ("JPEG", "PNG", "BMP")
@@ -167,13 +168,66 @@ def jpeg_encoding(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> JpegEnco
     return JpegEncoding(dict(image.quantization), subsampling) if subsampling else None
 
 
-def input_faults(image: Image.Image) -> tuple[str, ...]:
+class KnownLooks(Strict):
+    """What a scan of a bag looks like on the scanners that the model knows, in figures of a 64 x 64 thumbnail.
+
+    The defaults hold all that nano was trained on, with room to spare (docs/POLICY.md has the measured ranges). A site
+    whose scanner shows bags otherwise sets its own in its policy.
+    """
+
+    min_contrast: float = 4.0
+    """Standard deviation of luminance, in grey levels. An empty belt or a black frame has less: `blank`."""
+    min_brightness: float = 110.0
+    """Mean luminance, 0 to 255. Less is `too_dark`."""
+    min_border: float = 150.0
+    """Mean luminance of the outermost rows and columns: a bag lies in bright air. Less is `no_air_around`, as of a
+    photograph or of an inverted scan."""
+    min_colour: float = 4.0
+    """Mean difference between a pixel's largest and smallest colour. Less is `no_colour`; 0 where scans are grey."""
+    max_foreign_share: float = 0.06
+    """Of pixels from red to violet, which stand for no material: more is `unknown_colours`."""
+    max_blue_excess: float = 0.2
+    """Share of blue pixels less that of orange ones. More is `unknown_colours`, as where red and blue are swapped."""
+    max_blue_brightness: float = 30.0
+    """Of blue pixels over orange ones, in grey levels: metal is darker than cloth. More is `unknown_colours`."""
+
+
+_COLOURED = 30.0
+_FEW = 0.02
+"""Share of pixels below which their mean says nothing."""
+
+
+def input_faults(image: Image.Image, looks: KnownLooks) -> tuple[str, ...]:
     """Return why an image that could be decoded still does not look like a scan of a bag; empty when it does.
 
-    `blank`: hardly any contrast, as of an empty belt or a black frame. It is a floor, not a test of quality.
+    `blank`, `too_dark`, `no_air_around`, `no_colour`, `unknown_colours`: see `KnownLooks`. It is a floor for all three
+    of a broken scanner, a wrong export and a picture of something else, and no test of quality.
     """
-    thumbnail = np.asarray(image.resize((64, 64), Image.Resampling.BOX).convert("L"), dtype=np.float32)
-    return ("blank",) if float(thumbnail.std()) < 4.0 else ()
+    pixels = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.float32)
+    luminance = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    colour = pixels.max(axis=2) - pixels.min(axis=2)
+    border = np.concatenate([luminance[0], luminance[-1], luminance[:, 0], luminance[:, -1]])
+    faults = {
+        "blank": luminance.std() < looks.min_contrast,
+        "too_dark": luminance.mean() < looks.min_brightness,
+        "no_air_around": border.mean() < looks.min_border,
+        "no_colour": colour.mean() < looks.min_colour,
+        "unknown_colours": _has_unknown_colours(pixels, colour > _COLOURED, looks),
+    }
+    return ("blank",) if faults["blank"] else tuple(name for name, is_there in faults.items() if is_there)
+
+
+def _has_unknown_colours(pixels: NDArray[np.float32], coloured: NDArray[np.bool_], looks: KnownLooks) -> bool:
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    # From red over magenta to violet, green is the smallest of the three and well below both of the others.
+    foreign = coloured & (np.minimum(red, blue) - green > _COLOURED / 3)
+    orange, bluish = coloured & (red - blue > _COLOURED), coloured & (blue - red > _COLOURED) & ~foreign
+    if foreign.mean() > looks.max_foreign_share or bluish.mean() - orange.mean() > looks.max_blue_excess:
+        return True
+    if min(orange.mean(), bluish.mean()) < _FEW:
+        return False
+    brightness = pixels.max(axis=2)
+    return float(brightness[bluish].mean() - brightness[orange].mean()) > looks.max_blue_brightness
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:

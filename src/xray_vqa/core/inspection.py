@@ -84,8 +84,14 @@ class DeclaredItem(Strict):
 
     item: str
     status: str
-    """`found` (the model sees it), `prohibited` (it may not be carried, declared or not) or `not_verified`."""
+    """`prohibited` (it may not be carried, declared or not), `unclear` (something prohibited is named among other
+    words), `over_count` (the model sees more of it), `missing` (it looks for it and does not see it), `found`,
+    `unknown` (words that mean nothing to us) or `not_verified` (goods that the model does not look for)."""
     category: str | None = None
+    quantity: int | None = None
+    """How many were declared; null where the line gives no number."""
+    num_found: int | None = None
+    """How many of the category the model sees; null for goods that it does not look for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ class Scan:
     image: Image.Image
     """RGB, as `core.images` returns it."""
     declared_items: tuple[str, ...] | None = None
+    lane: str | None = None
+    """The lane that it stands on, by the site's own name; None where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,21 @@ class Evidence:
     """What the model's manifest says that it was trained and evaluated on."""
     calibrated: bool = False
     """Whether the calibration file matches the model, adapter, engine, dtype, processor and prompt in use."""
+    thresholds: dict[str, float] = field(default_factory=dict[str, float])
+    """The calibration's, by category; empty where none matches."""
+    stopped: bool = False
+    """Whether the stop switch is on for this lane."""
+
+
+class AppliedRule(Strict):
+    """A rule of the policy that had a word in a decision."""
+
+    rule: str
+    """Its name in `core.policy.decision`: `finding`, `undeclared`, `not_calibrated`, ..."""
+    risk_level: RiskLevel
+    """What it calls for; the strictest of all counts."""
+    about: tuple[str, ...] = ()
+    """The categories or declared lines that it speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +151,7 @@ class Decision:
     """Names of the conditions for `clear` that do not hold; empty for a cleared bag."""
     declaration: tuple[DeclaredItem, ...]
     policy_version: str
+    rules: tuple[AppliedRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +171,5 @@ class Inspection:
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     engine_faults: tuple[str, ...] = ()
     """Why the inspection is degraded, as in `Evidence`; empty when it is not."""
+    thresholds: dict[str, float] = field(default_factory=dict[str, float])
+    """The calibration's, as in `Evidence`."""

@@ -239,7 +239,7 @@ def fold(text: str) -> str:
 
 
 @lru_cache(maxsize=_KEPT_TEXTS)
-def _tokens(text: str) -> tuple[str, ...]:
+def tokens_of(text: str) -> tuple[str, ...]:
     return tuple(_TOKEN.findall(fold(text)))
 
 
@@ -248,7 +248,7 @@ def _name_of(letter: str) -> str:
     return unicodedata.name(letter, "")
 
 
-class _Phrases(Generic[Meaning]):
+class Phrases(Generic[Meaning]):
     """Phrases as words, each with a meaning. Of two that begin at one word the longer one is found."""
 
     def __init__(self, entries: Iterable[tuple[tuple[str, ...], Meaning]]) -> None:
@@ -275,7 +275,7 @@ class _Phrases(Generic[Meaning]):
         return found
 
 
-def _blanked(words: Sequence[str], phrases: _Phrases[Any]) -> tuple[str, ...]:
+def _blanked(words: Sequence[str], phrases: Phrases[Any]) -> tuple[str, ...]:
     rest = list(words)
     for start, end, _ in phrases.find(words):
         rest[start:end] = ["_"] * (end - start)
@@ -335,8 +335,8 @@ class Reader:
             for word in _TOKEN.findall(fold(spelled)):
                 yield word.removeprefix(article) if article and len(word) > len(article) + 2 else word
 
-    def _phrases(self, forms: "dict[Meaning, list[str]]") -> "_Phrases[Meaning]":
-        return _Phrases(
+    def _phrases(self, forms: "dict[Meaning, list[str]]") -> "Phrases[Meaning]":
+        return Phrases(
             (words, meaning)
             for meaning, several in forms.items()
             for form in several
@@ -356,7 +356,7 @@ class Reader:
         return re.compile(f"{edge}(?:{'|'.join(alternatives)}){edge}")
 
     def _split(self, text: str) -> tuple[str, ...]:
-        return tuple(map(self._reduced, _tokens(text)))
+        return tuple(map(self._reduced, tokens_of(text)))
 
     def _reduce(self, word: str) -> str:
         if word in self._vocabulary:

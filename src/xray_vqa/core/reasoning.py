@@ -4,12 +4,13 @@ In any of the lexicons' six languages. What was declared is quoted as it was wri
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import yaml
 
-from xray_vqa.core.inspection import Action, Decision, Evidence, Finding
+from xray_vqa.core.inspection import Action, Decision, DeclaredItem, Evidence, Finding
 from xray_vqa.core.lexicon import load_lexicon
 from xray_vqa.core.policy import Policy
 from xray_vqa.core.records import Strict
@@ -30,6 +31,14 @@ class Sentences(Strict):
     mismatch: str
     match: str
     unverified: str
+    unclear: str
+    over_count: str
+    counted: str
+    """One line of `over_count`."""
+    missing: str
+    unknown: str
+    between: str
+    """Categories between their two thresholds."""
     not_clear: dict[str, str]
     """By condition of `clear` that does not hold, in the order in which they are told."""
     cleared: str
@@ -62,10 +71,26 @@ def write_reasoning(policy: Policy, evidence: Evidence, decision: Decision, lang
     elif not evidence.engine_faults:
         sentences.append(say.nothing)
     sentences.extend(_describe_declaration(evidence, decision, say))
+    if between := _about(decision, "between_thresholds"):
+        sentences.append(say.between.format(items=_joined(_called(between, language), language)))
     sentences.extend(text for reason, text in say.not_clear.items() if reason in decision.reasons)
     if decision.action is Action.CLEAR:
         sentences.append(say.cleared)
     return ("" if language == "zh" else " ").join(sentences)
+
+
+def _about(decision: Decision, rule: str) -> tuple[str, ...]:
+    return next((applied.about for applied in decision.rules if applied.rule == rule), ())
+
+
+def _called(categories: Iterable[str], language: str) -> list[str]:
+    if language == "en":
+        return [category.lower() for category in categories]
+    return [load_lexicon(language).categories[category].one for category in categories]
+
+
+def _joined(items: Iterable[str], language: str) -> str:
+    return load_lexicon(language).joins[0].join(items)
 
 
 def _findings_in_english(policy: Policy, findings: tuple[Finding, ...]) -> str:
@@ -80,26 +105,45 @@ def _findings_in_english(policy: Policy, findings: tuple[Finding, ...]) -> str:
 def _findings_by_lexicon(findings: tuple[Finding, ...], language: str) -> str:
     say, lexicon = load_sentences()[language], load_lexicon(language)
     opening, closing = ("（", "）") if language == "zh" else (" (", ")")
-    items = lexicon.joins[0].join(
-        f"{lexicon.categories[finding.category].one}{opening}"
-        f"{lexicon.regions[finding.region].name if finding.region else say.no_place}{closing}"
-        for finding in findings
+    items = _joined(
+        (
+            f"{lexicon.categories[finding.category].one}{opening}"
+            f"{lexicon.regions[finding.region].name if finding.region else say.no_place}{closing}"
+            for finding in findings
+        ),
+        language,
     )
     return say.findings.format(count=len(findings), items=items)
 
 
 def _describe_declaration(evidence: Evidence, decision: Decision, say: Sentences) -> list[str]:
+    """What is wrong with the declaration first, each under the rule that says so."""
     if not evidence.declared_items:
         return []
+
+    def lines(*statuses: str) -> list[DeclaredItem]:
+        return [line for line in decision.declaration if line.status in statuses]
+
+    def listed(items: Iterable[str]) -> str:
+        return ", ".join(items)
+
     sentences: list[str] = []
-    listed = ", ".join(evidence.declared_items)
-    prohibited = [line.item for line in decision.declaration if line.status == "prohibited"]
-    if prohibited:
-        sentences.append(say.declared_prohibited.format(items=", ".join(prohibited)))
-    if evidence.findings and not decision.match_declaration:
-        sentences.append(say.mismatch.format(declared=listed))
-    elif evidence.findings:
-        sentences.append(say.match.format(declared=listed))
-    elif not prohibited and not evidence.engine_faults:
-        sentences.append(say.unverified.format(declared=listed))
+    if prohibited := lines("prohibited"):
+        sentences.append(say.declared_prohibited.format(items=listed(line.item for line in prohibited)))
+    if unclear := lines("unclear"):
+        sentences.append(say.unclear.format(items=listed(line.item for line in unclear)))
+    if evidence.findings:
+        outside = _about(decision, "undeclared") or _about(decision, "over_count")
+        told = say.mismatch if outside else say.match
+        sentences.append(told.format(declared=listed(evidence.declared_items)))
+    if over_count := lines("over_count"):
+        counted = (say.counted.format(item=line.item, num_found=line.num_found) for line in over_count)
+        sentences.append(say.over_count.format(items=listed(counted)))
+    if missing := lines("missing"):
+        sentences.append(say.missing.format(items=listed(line.item for line in missing)))
+    if unknown := _about(decision, "declared_unknown"):
+        sentences.append(say.unknown.format(items=listed(unknown)))
+    unverified = [line.item for line in lines("not_verified", "unknown") if line.item not in unknown]
+    if unverified and not evidence.findings and not evidence.engine_faults:
+        sentences.append(say.unverified.format(declared=listed(unverified)))
     return sentences

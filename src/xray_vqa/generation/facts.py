@@ -214,7 +214,7 @@ def declared_item(facts: Facts, policy: Policy, category: str) -> Truth | None:
     if category not in facts.decidable:
         return None
     (line,) = decide(policy, _evidence(facts, policy, [category])).declaration
-    answer = {"found": MATCH, "prohibited": MISMATCH, "not_verified": NOT_VERIFIED}[line.status]
+    answer = {"found": MATCH, "prohibited": MISMATCH}.get(line.status, NOT_VERIFIED)
     return answer, facts.instances.get(category, ())
 
 

@@ -22,6 +22,7 @@ from xray_vqa.core.images import DEFAULT_LIMITS, ImageLimits, decode_image
 from xray_vqa.core.inspection import Inspection, Scan
 from xray_vqa.core.jsonl import append_jsonl, read_jsonl, replacing
 from xray_vqa.core.manifest import sha256_bytes
+from xray_vqa.core.policy.stop import StopSwitch
 from xray_vqa.core.records import Strict
 from xray_vqa.dataset.importers.dicom import single_picture
 from xray_vqa.errors import AnswerUnreadable, ConfigError, ImageUnreadable
@@ -82,6 +83,7 @@ class BulkSettings:
     engine_settings: EngineSettings | None = None
     """None: what the environment says where the worker runs."""
     policy: Path | None = None
+    stop_file: Path | None = None
     limits: ImageLimits = DEFAULT_LIMITS
     language: str = "en"
     batch_size: int = 1
@@ -102,14 +104,16 @@ class FileInspector:
             device=settings.device,
             settings=settings.engine_settings,
         )
-        self._inspector = Inspector(self._engine, load_policy(settings.policy), settings.language)
+        policy, stop = load_policy(settings.policy), StopSwitch(settings.stop_file) if settings.stop_file else None
+        self._inspector = Inspector(self._engine, policy, settings.language, stop)
         info = self._inspector.start()
         if settings.heat_maps and self._engine.loaded is None:
             raise ConfigError(f"--heat-maps needs the transformers engine, which {settings.engine} is not")
         said = (
             info.identity.model_dump_json(),
             info.calibration.model_dump_json() if info.calibration else "",
-            self._inspector.policy.model_dump_json(),
+            policy.label,
+            str(stop and stop.is_on(policy.lane)),  # or a line from before would clear a bag while it is on
             settings.language,
             str(settings.limits),
             str(settings.in_words),

@@ -2,13 +2,15 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
 from xray_vqa.core.images import input_faults
 from xray_vqa.core.inspection import MISSING, UNSURE, Evidence, Finding, Inspection, Scan, Score
 from xray_vqa.core.policy import Policy, decide
+from xray_vqa.core.policy.ontology import read_line
+from xray_vqa.core.policy.stop import StopSwitch
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.core.reasoning import write_reasoning
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
@@ -18,16 +20,24 @@ logger = logging.getLogger(__name__)
 
 
 class Inspector:
-    """Inspects scans with one engine under one policy. `language` is that of the reasoning, one of the lexicons'."""
+    """Inspects scans with one engine under one policy.
 
-    def __init__(self, engine: Engine, policy: Policy, language: str = "en") -> None:
+    `language` is that of the reasoning, one of the lexicons'. `stop` is the switch that is asked for each decision;
+    None where there is none, as in an evaluation.
+    """
+
+    def __init__(self, engine: Engine, policy: Policy, language: str = "en", stop: StopSwitch | None = None) -> None:
         self.engine = engine
         self.language = language
         self.policy = policy
+        self.stop = stop
         self.info: EngineInfo | None = None
+        self.lane_is_stopped: Callable[[str | None], bool] = lambda lane: False
+        """Asked for each decision, with the scan's lane: whether a person has stopped it. A service sets it."""
 
     def start(self) -> EngineInfo:
         """Start the engine and say aloud what keeps it from clearing bags. Raises ModelUnavailable."""
+        read_line("")  # loads the ontology, which would cost the first declaration half a second
         self.info = info = self.engine.start()
         if not self.may_clear_by_scores(info):
             found = "has a calibration of something else: no bag can be cleared; run `xray-vqa evaluate --calibrate`"
@@ -130,7 +140,7 @@ class Inspector:
         return {name: calibration.uncorrect(threshold) for name, threshold in thresholds.items()}
 
     def _thresholds(self, info: EngineInfo) -> dict[str, float]:
-        calibrated = info.calibration.thresholds if info.is_calibrated and info.calibration else {}
+        calibrated = _calibrated_thresholds(info)
         return {name: self.policy.threshold(name, calibrated) for name in self.policy.required_categories}
 
     def _conclude(self, scan: Scan, reading: Reading, started: float) -> Inspection:
@@ -160,6 +170,9 @@ class Inspector:
             return score
         return Score.of(calibration.correct(score.probability))
 
+    def _is_stopped(self, scan: Scan) -> bool:
+        return self.lane_is_stopped(scan.lane) or (self.stop is not None and self.stop.is_on(self.policy.lane))
+
     def _answer(
         self,
         scan: Scan,
@@ -173,11 +186,13 @@ class Inspector:
         evidence = Evidence(
             scores=scores,
             findings=findings,
-            input_faults=input_faults(scan.image),
+            input_faults=input_faults(scan.image, self.policy.input),
             engine_faults=engine_faults,
             declared_items=scan.declared_items,
             covered_categories=covered,
             calibrated=bool(self.info and self.may_clear_by_scores(self.info)),
+            thresholds=_calibrated_thresholds(self.info) if self.info else {},
+            stopped=self._is_stopped(scan),
         )
         return self._inspection(scan.scan_id, evidence, timings_ms, started)
 
@@ -197,4 +212,9 @@ class Inspector:
             prompt_version=PROMPT_VERSION,
             timings_ms=timings_ms,
             engine_faults=evidence.engine_faults,
+            thresholds=evidence.thresholds,
         )
+
+
+def _calibrated_thresholds(info: EngineInfo) -> dict[str, float]:
+    return info.calibration.thresholds if info.is_calibrated and info.calibration else {}

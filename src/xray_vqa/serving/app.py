@@ -1,5 +1,6 @@
 """The application: routes, refusals and middleware around one inspection service."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +12,16 @@ from starlette.exceptions import HTTPException
 from xray_vqa.config.serve import ServeSettings
 from xray_vqa.core.manifest import package_version
 from xray_vqa.inference.inspector import Inspector
+from xray_vqa.serving.access.gate import AccessGate
+from xray_vqa.serving.access.identity import Identity
+from xray_vqa.serving.access.key_store import KeyStore
+from xray_vqa.serving.access.rates import Rates
 from xray_vqa.serving.body import BodyLimit, problem_of_validation
 from xray_vqa.serving.docs import add_docs
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.middleware import RequestContext
+from xray_vqa.serving.oversight.desk import OversightDesk
+from xray_vqa.serving.oversight.routes import router as oversight_router
 from xray_vqa.serving.routes import router
 from xray_vqa.serving.service import InspectionService
 
@@ -29,13 +36,16 @@ def create_app(settings: ServeSettings, inspector: Inspector) -> FastAPI:
     """Return the API around an inspector that is not started yet; it is loaded in the background when the app starts.
 
     Raises:
-        ConfigError: The database URL cannot be used, or a package of the `serve` extra is missing.
+        ConfigError: The database URL, a rate or the sign-in cannot be used, or a package of the `serve` extra is
+            missing.
     """
     service = InspectionService(settings, inspector)
+    identity = Identity(settings, KeyStore(service.store).keys)
+    rates = Rates(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        await asyncio.gather(service.start(), identity.look())
         yield
         app.state.stopped_cleanly = await service.stop()
 
@@ -50,14 +60,19 @@ def create_app(settings: ServeSettings, inspector: Inspector) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.identity = identity
     app.state.stopped_cleanly = True
+    app.state.oversight = OversightDesk(service)
     app.include_router(router)
+    app.include_router(oversight_router)
     add_docs(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    # The last one that is added is the outermost: a request that may not pass meets nothing but the gate.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestContext, metrics=service.metrics)  # added last, so it is the outermost
+    app.add_middleware(AccessGate, identity=identity, rates=rates, metrics=service.metrics)
+    app.add_middleware(RequestContext, metrics=service.metrics)
     return app
 
 

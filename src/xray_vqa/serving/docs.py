@@ -10,12 +10,13 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 
 from xray_vqa.config.loading import require
+from xray_vqa.serving.access.roles import MAY, ROUTES, Role
 from xray_vqa.serving.errors import MEDIA_TYPE
 from xray_vqa.serving.schemas import EXAMPLES, AskRequest, InspectRequest, ProblemBody
 
 _CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>xray-vqa API</title>
@@ -91,4 +92,26 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas[body.__name__] = schema
     for name, example in EXAMPLES.items():
         schemas[name]["examples"] = [example]
+    _tell_access(document)
     return document
+
+
+def _tell_access(document: dict[str, Any]) -> None:
+    """Say of each address which permission it needs, and how it refuses."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key (`xvqa_...`), or a token of the site."}
+    }
+    refusals = refuses(
+        s401="No credentials, or none that are valid",
+        s403="These credentials do not allow it, or it came from elsewhere than this machine",
+        s429="Too many requests; Retry-After says how long to wait",
+    )
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            needed = ROUTES[method.upper(), path]
+            if needed:
+                roles = ", ".join(role for role in Role if role in MAY[needed])
+                said = operation.get("description", "")
+                operation["description"] = f"{said}\n\nNeeds the permission `{needed}` ({roles})."
+                operation["security"] = [{"bearer": []}]
+                operation["responses"].update({str(status): response for status, response in refusals.items()})

@@ -48,6 +48,22 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "too_many_pixels": ProblemKind(422, "The image has too many pixels", "Send it at the scanner's own size."),
     "too_small": ProblemKind(422, "The image is too small", "Send the scan itself and no thumbnail."),
     "too_narrow": ProblemKind(422, "The image is too narrow", "Send the picture of one bag."),
+    "unauthenticated": ProblemKind(
+        401, "Credentials are missing", "Send `Authorization: Bearer KEY`; `xray-vqa keys create` makes a key."
+    ),
+    "invalid_credentials": ProblemKind(401, "The credentials are not valid", "Ask who runs the service for a new key."),
+    "forbidden": ProblemKind(403, "The credentials do not allow this", "Ask who runs this service for another role."),
+    "foreign_request": ProblemKind(
+        403,
+        "The request does not come from this machine",
+        "Make a key (`xray-vqa keys create`), and name the proxy in XRAY_VQA_TRUSTED_PROXIES where there is one.",
+    ),
+    "too_often": ProblemKind(429, "Too many requests", "Wait as Retry-After says. Inspect the bag by hand meanwhile."),
+    "keys_unavailable": ProblemKind(503, "Who asks cannot be checked now", _TRY_LATER),
+    "not_stopped": ProblemKind(409, "This stop switch is not on", "GET /api/v1/stop names those that are."),
+    "another_answer": ProblemKind(
+        409, "The scan has another answer now", "Look at the newest one, and say again what you decide about it."
+    ),
     "not_found": ProblemKind(404, "There is nothing at this address", "See /docs for the addresses."),
     "no_such_inspection": ProblemKind(404, "No inspection has this scan_id", "Check the scan_id."),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here", "See /docs, and the Allow header."),

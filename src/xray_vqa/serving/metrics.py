@@ -49,6 +49,9 @@ class Metrics:
         self.audit_failures = Counter(
             "xray_vqa_audit_write_failures_total", "Answers withheld: they could not be recorded", registry=registry
         )
+        self.refused = Counter(
+            "xray_vqa_access_refused_total", "Requests that the gate let reach no handler", ("code",), registry=registry
+        )
         self.replayed = Counter(
             "xray_vqa_replayed_total", "Answers given again to a scan that was sent before", registry=registry
         )

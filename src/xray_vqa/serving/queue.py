@@ -182,7 +182,7 @@ class EngineQueue:
             self._state = EngineState.FAILED
             return False
         policy = self._inspector.policy
-        self._metrics.show_model(info, f"{policy.name}@{policy.version}")
+        self._metrics.show_model(info, policy.label)
         logger.info("ready: %s on %s", info.model_version, info.device)
         self._state = EngineState.READY
         return True

@@ -110,9 +110,11 @@ async def ask(request: Request, service: Service) -> AskResponse:
     summary="The newest record of a scan",
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
-async def inspection(scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], service: Service) -> RecordBody:
+async def inspection(
+    scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], request: Request, service: Service
+) -> RecordBody:
     """A scan that was inspected more than once has a record for each time; this is the last one."""
-    return await service.newest_record(scan_id)
+    return await service.newest_record(scan_id, request.state.principal.lanes)
 
 
 async def _submission_of(request: Request, kind: type[Body], service: InspectionService) -> tuple[Submission, str]:
@@ -123,11 +125,13 @@ async def _submission_of(request: Request, kind: type[Body], service: Inspection
     understood = await service.decode(lambda: understand(data, kind, service.settings.image_limits))
     body = understood.body
     declared = body.declared_items if isinstance(body, InspectRequest) else None
-    scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None)
+    scan = Scan(body.scan_id, understood.image, tuple(declared) if declared is not None else None, request.state.lane)
     submission = Submission(
         scan,
         understood.fingerprint,
         request.state.request_id,
+        principal=request.state.principal.name,
+        lane=request.state.lane,
         image_hash=understood.image_hash,
         file_bytes=understood.file_bytes if service.images else None,
         received_at=received_at,

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
-from xray_vqa.core.inspection import Action, DeclaredItem, Inspection, RiskLevel
+from xray_vqa.core.inspection import Action, AppliedRule, DeclaredItem, Inspection, RiskLevel
 from xray_vqa.core.records import Strict
 
 SCAN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_DECLARED_ITEMS = 64
 MAX_DECLARED_LENGTH = 120
 MAX_QUESTION_LENGTH = 500
+MAX_REASON_LENGTH = 500
 
 _NOT_IN_A_SCAN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -27,6 +28,7 @@ def _check_printable(text: str) -> str:
 ScanId = Annotated[str, Field(pattern=SCAN_ID_PATTERN)]
 DeclaredName = Annotated[str, StringConstraints(max_length=MAX_DECLARED_LENGTH), AfterValidator(_check_printable)]
 Question = Annotated[str, StringConstraints(max_length=MAX_QUESTION_LENGTH), AfterValidator(_check_printable)]
+Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH), AfterValidator(_check_printable)]
 Category = Annotated[str, Field(examples=["Knife"])]
 
 _TINY_PNG = (  # 48x32, an orange block and a blue bar: a body that can be sent as it stands
@@ -88,7 +90,9 @@ class InspectResponse(Strict):
     `interrupted`), then the names of the policy's conditions that do not hold."""
     findings: list[FindingBody]
     declaration: list[DeclaredItem]
-    """What became of each declared item: `found`, `prohibited` or `not_verified`."""
+    """What became of each declared item: `found`, `prohibited`, `over_count`, `missing`, `not_verified`, ..."""
+    rules: list[AppliedRule] = []
+    """The policy's rules that had a word in it; the strictest of them made the risk level."""
     screened_for: list[Category]
     """The categories that were looked for and that the model was trained on."""
     model_version: str
@@ -117,6 +121,8 @@ class ScoreBody(Strict):
     state: str
     """`value`, `unsure` or `missing`."""
     probability: float | None
+    calibrated_threshold: float | None = None
+    """The calibration's, where one was in force; a policy's own comes before it."""
 
 
 class RecordBody(Strict):
@@ -221,12 +227,16 @@ ANSWER_EXAMPLE: dict[str, JsonValue] = {
         {"category": "Scissors", "probability": 0.81, "region": "upper-right", "box": [380.0, 20.0, 96.0, 70.0]},
     ],
     "declaration": [
-        {"item": "clothing", "status": "not_verified", "category": None},
-        {"item": "electronics", "status": "not_verified", "category": None},
+        {"item": "clothing", "status": "not_verified", "category": None, "quantity": None, "num_found": None},
+        {"item": "electronics", "status": "not_verified", "category": None, "quantity": None, "num_found": None},
+    ],
+    "rules": [
+        {"rule": "finding", "risk_level": "high", "about": ["Knife", "Scissors"]},
+        {"rule": "undeclared", "risk_level": "medium", "about": ["Knife", "Scissors"]},
     ],
     "screened_for": ["Knife", "Scissors"],
     "model_version": "nano@5f2c0a9d1b7e",
-    "policy_version": "general@2026.11",
+    "policy_version": "general@2026.11+4b1d9e07",
     "prompt_version": "2",
     "audit_id": "0b9f6c1e5a4d4e0f9a51d3f6a7c8e901",
     "replayed": False,
@@ -263,6 +273,7 @@ def inspect_response(inspection: Inspection, *, audit_id: str | None, processing
             for finding in inspection.findings
         ],
         declaration=list(decision.declaration),
+        rules=list(decision.rules),
         screened_for=list(inspection.screened_for),
         model_version=inspection.model_version,
         policy_version=decision.policy_version,
@@ -279,7 +290,11 @@ def _rounded(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:
 def scores_body(inspection: Inspection) -> dict[str, Any]:
     """Return the scores of an inspection as JSON values."""
     return {
-        name: {"state": score.state.value, "probability": score.probability}
+        name: {
+            "state": score.state.value,
+            "probability": score.probability,
+            "calibrated_threshold": inspection.thresholds.get(name),
+        }
         for name, score in inspection.scores.items()
     }
 

@@ -4,20 +4,22 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from xray_vqa.config.serve import ServeSettings
-from xray_vqa.core.inspection import Inspection, Scan
+from xray_vqa.core.inspection import Action, Inspection, Scan
 from xray_vqa.core.manifest import package_version
 from xray_vqa.core.prompts import PROMPT_VERSION
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable, Overloaded, XrayVqaError
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.metrics import Metrics
+from xray_vqa.serving.oversight.stops import StopBook, read_stops
 from xray_vqa.serving.queue import EngineQueue, EngineState
 from xray_vqa.serving.schemas import (
     AskResponse,
@@ -95,6 +97,9 @@ class InspectionService:
             max_batch=settings.max_batch,
             stall_after_s=_STALLED_AFTER_TIMEOUTS * settings.timeout_s,
         )
+        self.stops = StopBook(lambda: read_stops(self.store))
+        inspector.lane_is_stopped = self.stops.is_on
+        self.metrics.watch("xray_vqa_stop_switches", "Stop switches that are on", lambda: self.stops.num_on)
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._keeping = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._housekeeping: asyncio.Task[None] | None = None
@@ -127,6 +132,9 @@ class InspectionService:
 
         Raises Problem `audit_unavailable`, `scan_in_flight` or `scan_id_taken`.
         """
+        if not self.stops.is_fresh:
+            with suppress(AuditUnavailable):  # what this process knows of the switches holds
+                await asyncio.to_thread(self.stops.look)
         origin = self._origin(submission)
         try:
             before = await self._claim(submission, origin)
@@ -144,8 +152,10 @@ class InspectionService:
         inspection = await self.queue.inspect(
             submission.scan, remaining_s, on_late=lambda late: self._record_late(origin, late)
         )
+        if inspection.decision.action is Action.CLEAR and self.stops.is_on(submission.scan.lane):
+            inspection = self.inspector.degraded(submission.scan, "stopped")  # thrown since it was decided
         record = _record_of(inspection, origin, processing_time_ms=submission.elapsed_s() * 1000)
-        stored = await self._on_record(self.store.conclude(record))
+        stored = await self.on_record(self.store.conclude(record))
         if (
             stored.record.answer != record.answer
         ):  # its intent was given up meanwhile, and somebody may have that answer
@@ -160,13 +170,13 @@ class InspectionService:
         limit = timedelta(seconds=self.settings.timeout_s)
         intent = Intent(
             origin=origin,
-            policy_version=f"{policy.name}@{policy.version}",
+            policy_version=policy.label,
             declared_items=declared,
             deadline=submission.received_at + limit + _GRACE,
             owner=self.store.owner,
         )
         try:
-            return await self._on_record(self.store.claim(intent))
+            return await self.on_record(self.store.claim(intent))
         except ScanInFlight as error:
             raise Problem(
                 "scan_in_flight", "this scan_id was sent before and is not answered yet", headers={"Retry-After": "1"}
@@ -233,17 +243,25 @@ class InspectionService:
             audit_id=origin.audit_id,
         )
         record = QuestionRecord(origin=origin, question=question, answer=answer.model_dump(mode="json"))
-        await self._on_record(self.store.add_question(record))
+        await self.on_record(self.store.add_question(record))
         return answer
 
-    async def newest_record(self, scan_id: str) -> RecordBody:
-        """Return the newest record of a scan. Raises Problem `no_such_inspection` or `audit_unavailable`."""
+    async def newest(self, scan_id: str, lanes: Collection[str] | None) -> Stored:
+        """Return the newest inspection of a scan, on some lanes or on any.
+
+        Raises Problem `no_such_inspection` or `audit_unavailable`.
+        """
         try:
-            stored = await asyncio.wait_for(asyncio.to_thread(self.store.newest, scan_id), _STORE_TIMEOUT_S)
+            stored = await asyncio.wait_for(asyncio.to_thread(self.store.newest, scan_id, lanes), _STORE_TIMEOUT_S)
         except (AuditUnavailable, TimeoutError) as error:
             raise Problem("audit_unavailable", "the audit store cannot be read now") from error
         if stored is None:
             raise Problem("no_such_inspection", "the audit store has no inspection under this scan_id")
+        return stored
+
+    async def newest_record(self, scan_id: str, lanes: Collection[str] | None) -> RecordBody:
+        """Return the newest record of a scan as it goes out. Raises Problem as `newest`."""
+        stored = await self.newest(scan_id, lanes)
         record, origin = stored.record, stored.record.origin
         return RecordBody.model_validate(
             {
@@ -284,7 +302,7 @@ class InspectionService:
             can_clear=calibrated and not uncovered,
             covered_categories=[name for name in required if name in covered],
             uncovered_categories=uncovered,
-            policy_version=f"{policy.name}@{policy.version}",
+            policy_version=policy.label,
             prompt_version=PROMPT_VERSION,
         )
 
@@ -305,7 +323,8 @@ class InspectionService:
             device=info.device if info else "none",
         )
 
-    async def _on_record(self, written: "Future[Result]") -> Result:
+    async def on_record(self, written: "Future[Result]") -> Result:
+        """Return what the store has written. Raises Problem `audit_unavailable` where it has not."""
         try:
             return await self._stored(written)
         except AuditUnavailable as error:

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xray_vqa.core.images import ImageLimits, check_image, decode_image, image_header, input_faults, read_image
+from xray_vqa.core.images import (
+    ImageLimits,
+    KnownLooks,
+    check_image,
+    decode_image,
+    image_header,
+    input_faults,
+    read_image,
+)
 from xray_vqa.errors import ImageUnreadable
 
 
@@ -145,10 +153,65 @@ def test_a_file_is_named_in_the_error(tmp_path):
 
 
 def test_an_empty_belt_is_a_fault_of_the_input_and_a_bag_is_not():
-    assert input_faults(Image.new("RGB", (200, 200), (255, 255, 255))) == ("blank",)
+    assert input_faults(Image.new("RGB", (200, 200), (255, 255, 255)), KnownLooks()) == ("blank",)
     bag = Image.new("RGB", (200, 200), (255, 255, 255))
     bag.paste((200, 120, 40), (60, 60, 140, 140))
-    assert input_faults(bag) == ()
+    assert input_faults(bag, KnownLooks()) == ()
+
+
+def bag_picture() -> Image.Image:
+    """An orange bag with something blue and something green in it, on white."""
+    image = Image.new("RGB", (320, 240), "white")
+    image.paste((236, 160, 70), (30, 30, 290, 210))
+    image.paste((40, 70, 170), (90, 90, 230, 130))
+    image.paste((80, 150, 90), (100, 150, 160, 190))
+    return image
+
+
+def framed() -> Image.Image:
+    """Bright within and dim around, as many a photograph is."""
+    image = Image.new("RGB", (320, 240), (190, 120, 50))
+    image.paste("white", (60, 60, 260, 180))
+    return image
+
+
+def swapped(image: Image.Image) -> Image.Image:
+    return Image.merge("RGB", image.split()[::-1])
+
+
+@pytest.mark.parametrize(
+    ("picture", "faults"),
+    [
+        (bag_picture(), ()),
+        (Image.new("RGB", (320, 240), "black"), ("blank",)),
+        (bag_picture().point(lambda value: value // 3), ("too_dark", "no_air_around")),
+        (bag_picture().point(lambda value: 255 - value), ("too_dark", "no_air_around", "unknown_colours")),
+        (bag_picture().convert("L").convert("RGB"), ("no_colour",)),
+        (swapped(bag_picture()), ("unknown_colours",)),
+        (framed(), ("no_air_around",)),
+    ],
+)
+def test_a_picture_that_is_no_scan_of_a_known_look_says_why(picture, faults):
+    found = input_faults(picture, KnownLooks())
+    assert found == faults
+
+
+def test_orange_with_violet_in_it_is_no_known_look():
+    violet = bag_picture()
+    violet.paste((150, 40, 200), (90, 90, 230, 130))
+    assert input_faults(violet, KnownLooks()) == ("unknown_colours",)
+
+
+def test_a_site_with_grey_scans_can_say_so():
+    grey = bag_picture().convert("L").convert("RGB")
+    assert input_faults(grey, KnownLooks(min_colour=0)) == ()
+
+
+def test_colours_are_not_judged_by_a_few_pixels():
+    speck = Image.new("RGB", (320, 240), "white")
+    speck.paste((236, 160, 70), (30, 30, 290, 210))
+    speck.paste((200, 210, 255), (100, 100, 116, 116))
+    assert input_faults(speck, KnownLooks()) == ()
 
 
 @pytest.mark.parametrize("options", [

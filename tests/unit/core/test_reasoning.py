@@ -76,7 +76,8 @@ def test_declared_items_that_are_found_and_allowed_are_said_to_match():
 
 def test_a_declared_item_that_may_not_be_carried_is_named():
     assert reasoning(declared_items=("knife", "shirts")) == (
-        "No prohibited item detected. Declared items that may not be carried: knife."
+        "No prohibited item detected. Declared items that may not be carried: knife. "
+        "Items declared (shirts) were not verified by the model."
     )
 
 
@@ -125,7 +126,8 @@ def test_all_languages_have_the_same_sentences_and_blanks():
     for other in others:
         assert list(other.degraded) == list(english.degraded)
         assert list(other.not_clear) == list(english.not_clear)
-        for name in ("not_assessed", "declared_prohibited", "mismatch", "match", "unverified"):
+        for name in ("not_assessed", "declared_prohibited", "mismatch", "match", "unverified", "unclear", "over_count",
+                     "counted", "missing", "unknown", "between"):  # fmt: skip
             assert blanks(getattr(other, name)) == blanks(getattr(english, name))
         assert blanks(other.findings) == {"count", "items"}
 

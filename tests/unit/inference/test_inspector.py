@@ -9,6 +9,7 @@ from xray_vqa.config.loading import load_policy
 from xray_vqa.core.calibration import Calibration
 from xray_vqa.core.geometry import Box
 from xray_vqa.core.inspection import Action, Finding, RiskLevel, Scan, ScoreState
+from xray_vqa.core.policy.stop import StopSwitch
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ConfigError, DatasetError, ModelUnavailable
 from xray_vqa.inference.drawing import draw_findings
@@ -21,9 +22,10 @@ POLICY = load_policy()
 
 
 def make_scan(scan_id: str = "S", declared=None, size_wh=(300, 200)) -> Scan:
-    pixels = np.random.default_rng(0).integers(0, 255, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
-    pixels[: size_wh[1] // 2] //= 4
-    return Scan(scan_id, Image.fromarray(pixels), declared)
+    image = Image.new("RGB", size_wh, "white")
+    image.paste((240, 160, 64), (30, 20, size_wh[0] - 30, size_wh[1] - 20))
+    image.paste((48, 96, 192), (90, 80, 180, 100))
+    return Scan(scan_id, image, declared)
 
 
 def started(*script, policy=POLICY, **options) -> Inspector:
@@ -322,3 +324,24 @@ def test_a_category_that_was_in_too_few_bags_clears_nothing():
                                           unsure_from=limits))  # fmt: skip
     assert answer.decision.action is Action.MANUAL_INSPECTION
     assert answer.decision.reasons == ("calibration_matches",)
+
+
+def test_while_the_stop_switch_is_on_no_bag_is_cleared_and_findings_are_still_told(tmp_path):
+    path = tmp_path / "stop.yaml"
+    engine = ScriptedEngine([ScriptedReading(), ScriptedReading({"Gun": 0.9}), ScriptedReading()])
+    inspector = Inspector(engine, POLICY, stop=StopSwitch(path))
+    inspector.start()
+    path.touch()
+    stopped, gun = inspector.inspect([make_scan("a"), make_scan("b")])
+    assert (stopped.decision.action.value, stopped.decision.reasons) == ("manual_inspection", ("not_stopped",))
+    assert "The stop switch is on" in stopped.reasoning
+    assert (gun.decision.action.value, gun.findings[0].category) == ("detain", "Gun")
+    path.unlink()
+    assert inspector.inspect([make_scan()])[0].decision.action is Action.CLEAR
+
+
+def test_a_picture_that_is_no_scan_goes_to_a_person():
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8))
+    decision = started().inspect([Scan("S", photograph)])[0].decision
+    assert (decision.action.value, decision.reasons) == ("manual_inspection", ("input_is_a_scan",))
+    assert decision.rules[0].about == ("no_air_around", "unknown_colours")

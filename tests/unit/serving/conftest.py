@@ -27,7 +27,7 @@ def open_client(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
             values = {"database_url": f"sqlite:///{tmp_path}/audit.sqlite3", "drain_s": 5.0, **settings}
             inspector = Inspector(engine or ScriptedEngine([CLEAN]), load_policy())
             app = create_app(ServeSettings(**values), inspector)
-            client = stack.enter_context(TestClient(app))
+            client = stack.enter_context(TestClient(app, base_url="http://127.0.0.1"))
             if isinstance(engine, GatedEngine):
                 stack.callback(engine.gate.set)  # runs before the app is closed, which waits for the engine
             if wait:

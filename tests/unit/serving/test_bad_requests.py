@@ -26,7 +26,7 @@ def client(tmp_path_factory):
     url = f"sqlite:///{tmp_path_factory.mktemp('audit')}/audit.sqlite3"
     inspector = Inspector(ScriptedEngine([CLEAN]), load_policy())
     app = create_app(ServeSettings(database_url=url, max_body_bytes=200_000, max_image_bytes=100_000), inspector)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         yield client
 
 

@@ -22,6 +22,7 @@ from service_kit import (
     wait_until,
 )
 
+from xray_vqa.config.loading import load_policy
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.errors import AnswerUnreadable, ModelUnavailable
 from xray_vqa.inference.engine import Answer
@@ -297,7 +298,8 @@ def test_requests_and_inspections_are_counted(open_client):
     assert metric(client, 'xray_vqa_inspections_total{action="manual_inspection",risk_level="high"}') == 1
     assert metric(client, 'xray_vqa_findings_total{category="Knife"}') == 1
     assert metric(client, "xray_vqa_requests_in_flight") == 1  # the one that reads this
-    info = 'calibrated="true",device="none",model_version="scripted@scripted",policy_version="general@2026.11"'
+    policy = f'policy_version="{load_policy().label}"'
+    info = f'calibrated="true",device="none",model_version="scripted@scripted",{policy}'
     assert metric(client, f"xray_vqa_model_info{{{info}}}") == 1
 
 
@@ -387,6 +389,7 @@ def test_the_documentation_page_loads_nothing_from_elsewhere(open_client):
         if not reference.startswith("data:"):
             assert client.get(f"/{reference}").status_code == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
     assert "http" not in client.get("/docs/start.js").text
 
 
@@ -407,7 +410,21 @@ def test_openapi_names_every_route_of_the_api(open_client):
     document = open_client().get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/health", "/ready", "/metrics", "/api/v1/inspect", "/api/v1/ask", "/api/v1/inspections/{scan_id}",
+        "/api/v1/inspections/{scan_id}/oversight", "/api/v1/inspections/{scan_id}/override",
+        "/api/v1/inspections/{scan_id}/feedback", "/api/v1/stop", "/api/v1/resume", "/api/v1/policies",
+        "/api/v1/models",
     }  # fmt: skip
+
+
+def test_openapi_says_what_each_address_needs_and_how_it_refuses(open_client):
+    document = open_client().get("/openapi.json").json()
+    stop = document["paths"]["/api/v1/stop"]["post"]
+    assert "Needs the permission `stop` (supervisor)." in stop["description"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            public = path in ("/health", "/ready")
+            assert ("security" in operation) != public
+            assert ({"401", "403", "429"} <= set(operation["responses"])) != public
 
 
 def test_importing_the_wire_needs_no_web_framework():

@@ -43,6 +43,13 @@ def test_the_environment_sets_and_an_option_wins(monkeypatch):
         ("XRAY_VQA_ENGINE", "tensorrt", "XRAY_VQA_ENGINE: .*transformers"),
         ("XRAY_VQA_TIMOUT_S", "5", "did you mean XRAY_VQA_TIMEOUT_S"),
         ("XRAY_VQA_QUEUESIZE", "5", "did you mean XRAY_VQA_QUEUE_SIZE"),
+        ("XRAY_VQA_PROFILE", "prod", "XRAY_VQA_PROFILE: .*production"),
+        ("XRAY_VQA_OIDC_ISSUER", "https://id.example", "oidc_issuer needs oidc_audience"),
+        ("XRAY_VQA_OIDC_AUDIENCE", "x", "need oidc_issuer"),
+        ("XRAY_VQA_OIDC_ALGORITHMS", '["HS256"]', "XRAY_VQA_OIDC_ALGORITHMS: .*RS256"),
+        ("XRAY_VQA_OIDC_ALGORITHMS", '["none"]', "XRAY_VQA_OIDC_ALGORITHMS: .*RS256"),
+        ("XRAY_VQA_OIDC_ROLES", "officer", "oidc_roles.*JSON"),
+        ("XRAY_VQA_TRUSTED_PROXIES", "*", "would let anyone say where they come from"),
     ],
 )
 def test_a_value_or_a_name_that_does_not_fit_stops_the_start(monkeypatch, name, value, message):
@@ -60,3 +67,8 @@ def test_variables_of_others_are_left_alone(monkeypatch):
     for name in ("XRAY_VQA_LOG_LEVEL", "XRAY_VQA_REAL_DIR", "XRAY_VQA_API_SERVICE_PORT", "XRAY_VQA_API_SERVICE_HOST"):
         monkeypatch.setenv(name, "x")
     assert load_settings().port == 8080
+
+
+def test_the_production_profile_does_not_serve_a_script():
+    with pytest.raises(ConfigError, match="does not serve readings from a script"):
+        load_settings(profile="production", engine="scripted")

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, false, insert, select
+from sqlalchemy import Connection, Engine, Select, false, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from xray_vqa.core.inspection import Action
@@ -105,6 +105,13 @@ class ChainWriter:
         )
         return row_or_none(self.connection.execute(query).first())
 
+    def was_doubted(self, stored: Stored) -> bool:
+        """Return whether a person has thrown a stop switch since an answer, or overruled it."""
+        c = records.c
+        overruled = (c.kind == "override") & (c.audit_id == stored.record.origin.audit_id)
+        query = select(c.sequence).where(c.sequence > stored.sequence, (c.kind == "stop") | overruled).limit(1)
+        return self.connection.execute(query).first() is not None
+
     def open_intents(self, after: int) -> list[Row]:
         """Return the intents behind a row that no result closes."""
         closing = records.alias()
@@ -126,7 +133,8 @@ class AuditStore:
 
     Args:
         url: SQLite or PostgreSQL.
-        interrupted: Makes the record of a scan that nobody answered, for `housekeep` and for whoever asks again.
+        interrupted: Makes the record of a scan that nobody answered, for `housekeep` and for whoever asks again. None
+            in a process that inspects nothing, which leaves such scans to others.
         key_path: The key that seals the chain; made where there is none. By default beside the database.
         anchors: Where checkpoints are kept too. By default a file beside the database.
 
@@ -137,7 +145,7 @@ class AuditStore:
     def __init__(
         self,
         url: str,
-        interrupted: Callable[[Intent], InspectionRecord],
+        interrupted: Callable[[Intent], InspectionRecord] | None = None,
         *,
         key_path: Path | None = None,
         anchors: str | None = None,
@@ -205,24 +213,37 @@ class AuditStore:
         """Write a question and its answer down."""
         return self._submit(lambda chain: _append(chain, "question", record))
 
+    def add(
+        self, kind: str, record: Strict, *, audit_id: str | None = None, found_by: FoundBy | None = None
+    ) -> "Future[Row]":
+        """Write down what people did: a record of a kind, under the audit_id of the inspection that it is about."""
+        return self._submit(lambda chain: chain.append(kind, record, audit_id=audit_id, found_by=found_by))
+
     def check(self) -> "Future[None]":
         """Prove that a record could be written now: by one, at the start and after each failure."""
         return self._submit(self._check)
 
-    def newest(self, scan_id: str) -> Stored | None:
-        """Return the newest inspection of a scan. Raises AuditUnavailable."""
-        query = (
-            select(records)
-            .where(records.c.scan_id == scan_id, records.c.kind == "result")
-            .order_by(records.c.sequence.desc())
-            .limit(1)
-        )
+    def newest(self, scan_id: str, lanes: Collection[str] | None = None) -> Stored | None:
+        """Return the newest inspection of a scan, on some lanes or on any. Raises AuditUnavailable."""
+        query = select(records).where(records.c.scan_id == scan_id, records.c.kind == "result")
+        if lanes is not None:
+            query = query.where(records.c.lane.in_(lanes))
+        rows = self._select(query.order_by(records.c.sequence.desc()).limit(1))
+        return Stored.of(rows[0]) if rows else None
+
+    def read(self, kind: str, audit_id: str | None = None) -> list[Row]:
+        """Return the records of a kind, oldest first; those of one inspection. Raises AuditUnavailable."""
+        query = select(records).where(records.c.kind == kind, records.c.body.is_not(None))
+        if audit_id is not None:
+            query = query.where(records.c.audit_id == audit_id)
+        return self._select(query.order_by(records.c.sequence))
+
+    def _select(self, query: "Select[Any]") -> list[Row]:
         try:
             with self._opened().connect() as connection:
-                row = row_or_none(connection.execute(query).first())
+                return [Row(*row) for row in connection.execute(query)]
         except (SQLAlchemyError, OSError, ConfigError) as error:
             raise self._failed("read", error) from error
-        return Stored.of(row) if row else None
 
     def housekeep(self, *, sign: bool = False) -> list[Stored]:
         """Close what nobody works on any more, sign the head if that is due and keep the checkpoint elsewhere too.
@@ -337,6 +358,7 @@ class AuditStore:
         if result is None:
             if not self._is_abandoned(row, intent):
                 raise ScanInFlight("the same scan is being inspected")
+            assert self._interrupted is not None
             record = self._interrupted(intent)
             result = _append(chain, "result", record)
         return Stored.of(result)
@@ -351,7 +373,7 @@ class AuditStore:
         same = (record.policy_version, record.origin.model_version) == (
             intent.policy_version, intent.origin.model_version,
         )  # fmt: skip
-        return same and not behind and now - stored.recorded_at <= CLEAR_HOLDS
+        return same and not behind and now - stored.recorded_at <= CLEAR_HOLDS and not chain.was_doubted(stored)
 
     def _conclude(self, chain: ChainWriter, record: InspectionRecord) -> Stored:
         row = chain.result_of(record.origin.audit_id)
@@ -368,7 +390,8 @@ class AuditStore:
     def _housekeep(self, chain: ChainWriter, sign: bool) -> tuple[list[Stored], Checkpoint | None]:
         closed: list[Stored] = []
         closed_up_to = chain.head.sequence
-        for row in chain.open_intents(max(self._closed_up_to, chain.head.sequence - _LOOK_BACK)):
+        after = max(self._closed_up_to, chain.head.sequence - _LOOK_BACK)
+        for row in chain.open_intents(after) if self._interrupted else ():
             intent = Intent.model_validate(row.record())
             if self._is_abandoned(row, intent):
                 closed.append(self._answer_to(chain, row, intent))

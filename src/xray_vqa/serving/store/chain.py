@@ -32,7 +32,8 @@ class Row(NamedTuple):
     sequence: int
     """From 1, without gaps."""
     kind: str
-    """`key` (the first), `opened`, `intent`, `result`, `late`, `question`, `checkpoint` or `tombstone`."""
+    """`key` (the first), `opened`, `intent`, `result`, `late`, `question`, `checkpoint` or `tombstone`; and what people
+    did: `api_key`, `stop`, `override` or `feedback`."""
     audit_id: str
     """The same for the records of one inspection."""
     recorded_at: str

@@ -2,11 +2,13 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from xray_vqa.errors import DatasetError
+from xray_vqa.core.policy.replay import Recorded
+from xray_vqa.errors import ConfigError, DatasetError
 from xray_vqa.serving.store.chain import EMPTY, Head, Row
 from xray_vqa.serving.store.database import connect, sqlite_path, store_url
 from xray_vqa.serving.store.records import Tombstone
@@ -92,3 +94,21 @@ def span_of(connection: Connection, since: str | None, until: str | None) -> tup
     if until:
         last = last.where(c.recorded_at < until)
     return connection.execute(first).scalar() or 1, connection.execute(last).scalar() or 0
+
+
+def inspections_since(url: str, since: datetime) -> Generator[Recorded]:
+    """Yield what was inspected from a moment on, in the order of the record.
+
+    Raises:
+        ConfigError: There is no such store, or it cannot be read.
+    """
+    moment = since.astimezone(UTC).isoformat(timespec="microseconds")
+    query = select(records).where(records.c.kind == "result", records.c.recorded_at >= moment)
+    query = query.where(records.c.body.is_not(None)).order_by(records.c.sequence)
+    try:
+        with reading(url) as connection:
+            for part in connection.execution_options(yield_per=_AT_ONCE).execute(query).partitions():
+                for record in (Row._make(row).record() for row in part):
+                    yield Recorded(record["answer"], record["scores"])
+    except DatasetError as error:
+        raise ConfigError(f"{error}; --database-url names it") from error

@@ -16,8 +16,8 @@ from xray_vqa.serving.store.reading import opened, reading
 from xray_vqa.serving.store.records import Tombstone
 from xray_vqa.serving.store.tables import records
 
-_STRUCTURE = ("key", "checkpoint", "tombstone")
-"""Kinds that hold nothing of a scan and without which a chain says less."""
+_STRUCTURE = ("key", "checkpoint", "tombstone", "api_key", "stop")
+"""Kinds that hold nothing of a scan. Without them a chain says less, a key opens nothing, and what was stopped runs."""
 _ROWS_AT_ONCE = 50_000
 """Rows of one transaction: other writers wait for it."""
 

@@ -9,7 +9,7 @@ records = Table(
     metadata,
     # Given out by chain.py without gaps, so that a row that is taken away is missed, and two writers can never fork.
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", String(16), nullable=False, index=True),
     Column("audit_id", String(32), nullable=False, index=True),
     Column("recorded_at", String(32), nullable=False),
     # What records are found by. They repeat what the body says, and go with it when a record is erased.

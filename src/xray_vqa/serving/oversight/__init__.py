@@ -1,0 +1,1 @@
+"""What people do about the machine's answers: stop it, overrule it, tell it what was in the bag."""
