@@ -29,7 +29,8 @@ LOOKS = KnownLooks()
 
 def turned_in_hue(image: Image.Image) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
-    return Image.merge("HSV", (hue.point(lambda angle: (angle + 64) % 256), saturation, value)).convert("RGB")
+    turned = hue.point([(angle + 64) % 256 for angle in range(256)])
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
 def exchanged(order: tuple[int, int, int]) -> Callable[[Image.Image], Image.Image]:
@@ -39,7 +40,7 @@ def exchanged(order: tuple[int, int, int]) -> Callable[[Image.Image], Image.Imag
 WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "as it is": lambda image: image,
     "inverted": ImageOps.invert,
-    "half as bright": lambda image: image.point(lambda value: value // 2),
+    "half as bright": lambda image: image.point([value // 2 for value in range(256)] * 3),
     "black": lambda image: Image.new("RGB", image.size, "black"),
     "white": lambda image: Image.new("RGB", image.size, "white"),
     "grey": lambda image: image.convert("L").convert("RGB"),

@@ -82,7 +82,9 @@ def mutants_of(module: str) -> Iterator[Mutant]:
             twin = next(there for at, (there, _) in enumerate(_walk(changed, ())) if at == index)
             _apply(twin, number)
             ast.fix_missing_locations(changed)
+            # The constants of `rules` are types of its models' fields.
             line, kind = getattr(node, "lineno", 0), _kind_of(tree, inside)
+            kind = "class" if module == "rules" and kind == "constant" else kind
             yield Mutant(module, line, what, ".".join(inside), kind, changed)
 
 
@@ -115,6 +117,10 @@ def _walk(node: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[ast.AST, tup
             yield from _walk(child, named)
 
 
+def _is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
 def _changes(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Compare):
         return [f"{type(op).__name__} turned" for op in node.ops if type(op) in _COMPARISONS]
@@ -128,7 +134,7 @@ def _changes(node: ast.AST) -> list[str]:
         return [f"{_CALLS[node.func.id]} for {node.func.id}"]
     if isinstance(node, ast.comprehension) and node.ifs:
         return ["filter dropped"]
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and not (node.value is None or _is_none(node.value)):
         return ["result thrown away"]
     if isinstance(node, ast.IfExp):
         return ["always first", "always second"]
@@ -231,7 +237,7 @@ def _put_in_place(mutant: Mutant) -> None:
         scratch = {**vars(module)}
         exec(code, scratch)
         name = mutant.inside.split(".")[0]
-        vars(module)[name] = scratch[name]
+        setattr(module, name, scratch[name])
         return
     changed = {(inner.co_qualname, inner.co_firstlineno): inner for inner in _codes_in(code)}
     for function in [there for there in gc.get_objects() if isinstance(there, types.FunctionType)]:
@@ -257,7 +263,7 @@ def _run_anew(mutant: Mutant) -> int:
     package = types.ModuleType("xray_vqa.core.policy")
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package
-    vars(xray_vqa.core)["policy"] = package
+    xray_vqa.core.policy = package
     for name in MODULES:
         if name != mutant.module:
             importlib.import_module(f"{package.__name__}.{name}")
@@ -265,7 +271,7 @@ def _run_anew(mutant: Mutant) -> int:
         module = types.ModuleType(f"{package.__name__}.{name}")
         module.__file__ = str(folder / f"{name}.py")
         sys.modules[module.__name__] = module
-        vars(package)[name] = module
+        setattr(package, name, module)
         exec(compile(mutant.tree, module.__file__, "exec"), vars(module))
     exec(compile((folder / "__init__.py").read_text(encoding="utf-8"), "__init__.py", "exec"), vars(package))
     return int(pytest.main(_options()))

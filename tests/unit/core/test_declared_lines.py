@@ -41,6 +41,7 @@ from xray_vqa.core.taxonomy import CATEGORIES, names_of
         ("without batteries", {}),
         ("not a gun", {}),
         ("zero lighters", {}),
+        ("ни одного ножа", {}),
         ("0 lighters", {}),
         ("deux briquets", {"Lighter": 2}),
         ("batterie externe", {"Powerbank": None}),

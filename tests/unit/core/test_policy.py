@@ -200,7 +200,8 @@ def test_goods_that_no_model_looks_for_can_be_prohibited():
     policy = changed(prohibited_goods={"fireworks": "critical"})
     decision = declared(("HS 3604.10",), policy=policy)
     assert (decision.risk_level, decision.action) == (RiskLevel.CRITICAL, Action.DETAIN)
-    assert (decision.declaration[0].status, decision.declaration[0].category) == ("prohibited", None)
+    (line,) = decision.declaration
+    assert (line.status, line.category, line.num_found) == ("prohibited", None, None)
     assert declared(("fireworks",)).action is Action.CLEAR
     with pytest.raises(ValueError, match="unknown prohibited_goods"):
         changed(prohibited_goods={"Knife": "high"})
@@ -244,6 +245,11 @@ def test_a_decision_names_the_rules_that_made_it_and_the_policy_in_full():
 def test_each_rule_goes_by_its_name_and_says_what_it_speaks_of(changes, policy, rule, about):
     decision = decide(changed(**policy), evidence(**changes))
     assert [(applied.rule, applied.about) for applied in decision.rules] == [(rule, about)]
+
+
+def test_what_a_lane_accepts_is_no_rule_in_a_bag_that_goes_to_a_person_for_something_else():
+    decision = declared(("zorblax", "wrench"), "Lighter")
+    assert [rule.rule for rule in decision.rules] == ["finding", "undeclared"]
 
 
 def test_what_is_reported_is_not_called_doubtful_as_well():

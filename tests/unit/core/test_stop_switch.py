@@ -18,6 +18,7 @@ def test_without_a_file_nothing_is_stopped(tmp_path):
     [
         ("all: drill", LANES),
         ("cabin: new generator", ("any", "cabin")),
+        ("customs: new generator", ("any", "customs")),
         ("{cabin: , hold: }", ("any", "cabin", "hold")),
         ("", LANES),
         ("cabim: misspelt", LANES),
@@ -44,8 +45,8 @@ def test_a_file_that_cannot_be_read_stops_every_lane(tmp_path):
 
 def test_the_switch_works_at_once_both_ways(tmp_path):
     switch = StopSwitch(tmp_path / "stop.yaml")
-    assert not switch.is_on("hold")
+    assert switch.is_on("hold") is False
     (tmp_path / "stop.yaml").touch()
-    assert switch.is_on("hold")
+    assert switch.is_on("hold") is True
     (tmp_path / "stop.yaml").unlink()
-    assert not switch.is_on("hold")
+    assert switch.is_on("hold") is False

@@ -140,10 +140,8 @@ class Case:
         )
 
     def _is_clearly_absent(self, category: str) -> bool:
-        score = self.evidence.scores.get(category)
-        if score is None or score.probability is None:
-            return False
-        return score.probability < self.policy.clear_below(category, self.evidence.thresholds)
+        score, limit = self.evidence.scores.get(category), self.policy.clear_below(category, self.evidence.thresholds)
+        return score is not None and score.probability is not None and score.probability < limit
 
 
 def _has_value(score: Score | None) -> bool:

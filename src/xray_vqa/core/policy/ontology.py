@@ -152,6 +152,6 @@ def _number_words() -> dict[str, int]:
     words = dict(_NUMBER_WORDS)
     for lexicon in map(load_lexicon, LANGUAGES):
         for number, term in lexicon.numbers.items():
-            spelt = [token for name in (term.name, *term.forms) for form in expand(name) for token in [tokens_of(form)]]
-            words |= {tokens[0]: int(number) for tokens in spelt if len(tokens) == 1}
+            spelt = [form for name in (term.name, *term.forms) for form in expand(name)]
+            words |= {tokens_of(form)[0]: int(number) for form in spelt}  # of "ни одного", "not one", the first says it
     return words

@@ -1,21 +1,22 @@
-"""The stop switch: a file that makes `clear` impossible while it is there, for all lanes or for some.
+"""The stop switch: a file that makes `clear` impossible while it is there, for some lanes or for all.
 
+    customs: new X-ray generator    # this lane alone
     all: fire drill                 # every lane
-    customs: new X-ray generator    # or only these
 
 It is read for each decision, so it works at once and for every process that shares the folder. An empty file stops all
-lanes (`touch` is enough), and so does one that cannot be read or names no known lane: only a missing file lets go.
+lanes (`touch` is enough), and so does one that cannot be read or names anything but lanes: only a missing one lets go.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter
 
 from xray_vqa.core.policy.rules import Lane
 
-_STOPPED = TypeAdapter(Annotated[dict[Literal["all", "cabin", "hold", "customs"], object], Field(min_length=1)])
+_STOPPED = TypeAdapter(Annotated[dict[str, object], Field(min_length=1)])
+_LANES = frozenset(get_args(Lane)) - {"any"}
 
 
 class StopSwitch:
@@ -32,4 +33,4 @@ class StopSwitch:
             return False
         except (OSError, ValueError, yaml.YAMLError):
             return True
-        return lane == "any" or "all" in stopped or lane in stopped
+        return lane == "any" or lane in stopped or not stopped.keys() <= _LANES
