@@ -29,8 +29,8 @@ from xray_vqa.config.loading import load_policy
 from xray_vqa.core.images import decode_image
 from xray_vqa.core.inspection import Scan
 from xray_vqa.core.taxonomy import CATEGORIES
-from xray_vqa.inference.engine import EngineInfo, Reading
-from xray_vqa.inference.engines import transformers as engine_module
+from xray_vqa.inference import engine as engine_module
+from xray_vqa.inference.engine import Reading
 from xray_vqa.inference.engines.transformers import TransformersEngine
 from xray_vqa.inference.inspector import Inspector
 from xray_vqa.modeling import serving as serving_module
@@ -51,17 +51,15 @@ DECODERS = 8
 """Threads that open images, as many as a server with this GPU would have."""
 
 
-class Forced:
+class Forced(TransformersEngine):
     """An engine that places what it is told to, whatever the random weights say."""
 
-    def __init__(self, engine: TransformersEngine, found: Sequence[str]) -> None:
-        self._engine, self._found = engine, found
+    found: Sequence[str] = ()
 
-    def start(self) -> EngineInfo:
-        return self._engine.start()
-
-    def read(self, images: Sequence[Image.Image], categories: Sequence[str], _: Mapping[str, float]) -> list[Reading]:
-        return self._engine.read(images, categories, dict.fromkeys(self._found, 0.0))
+    def read(
+        self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]
+    ) -> list[Reading]:
+        return super().read(images, categories, dict.fromkeys(self.found, 0.0))
 
     def close(self) -> None:
         """The engine goes on to the next row."""
@@ -117,8 +115,9 @@ async def inspect(queue: EngineQueue, decoders: ThreadPoolExecutor, data: bytes)
     return (time.perf_counter() - started) * 1000, parts
 
 
-async def measure(engine: TransformersEngine, found: Sequence[str], side: int, rounds: int) -> dict[str, Any]:
-    inspector = Inspector(Forced(engine, found), load_policy(None))
+async def measure(engine: Forced, found: Sequence[str], side: int, rounds: int) -> dict[str, Any]:
+    engine.found = found
+    inspector = Inspector(engine, load_policy(None))
     pictures = [picture(side, seed) for seed in range(8)]
     figures: dict[str, Any] = {}
     with ThreadPoolExecutor(DECODERS) as decoders:
@@ -178,7 +177,7 @@ def main() -> None:
     for precision in args.precisions:  # fp8 comes last: it changes the weights
         started = time.perf_counter()
         decoder = decoder_of(loaded) if precision == "eager" else serving_decoder(loaded, fp8=precision == "fp8")
-        engine = TransformersEngine.of(decoder)
+        engine = Forced.of(decoder)
         with torch.inference_mode():
             engine.start()
         start_s = round(time.perf_counter() - started, 1)

@@ -263,7 +263,7 @@ def _run_anew(mutant: Mutant) -> int:
     package = types.ModuleType("xray_vqa.core.policy")
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package
-    xray_vqa.core.policy = package
+    setattr(xray_vqa.core, "policy", package)  # noqa: B010 - pyright knows no attribute of that name
     for name in MODULES:
         if name != mutant.module:
             importlib.import_module(f"{package.__name__}.{name}")

@@ -39,8 +39,15 @@ class BlindEngine:
         self._readings: dict[tuple[tuple[int, int], tuple[str, ...], tuple[tuple[str, float], ...]], Reading] = {}
         self._answers: dict[tuple[tuple[int, int], str, int], Answer] = {}
 
+    @property
+    def loaded(self) -> None:
+        """No heat maps of a picture that shows nothing."""
+
     def start(self) -> EngineInfo:
         return self._engine.start()
+
+    def probe(self) -> None:
+        self._engine.probe()
 
     def read(
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]

@@ -17,6 +17,10 @@ class ReplayEngine:
         self._header = header
         self._predictions = iter(predictions)
 
+    @property
+    def loaded(self) -> None:
+        """No model is behind a file, so there are no heat maps."""
+
     def start(self) -> EngineInfo:
         header = self._header
         return EngineInfo(
@@ -26,6 +30,9 @@ class ReplayEngine:
             covered_categories=tuple(header.covered_categories),
             calibration=header.point.calibration,
         )
+
+    def probe(self) -> None:
+        """Nothing can be out of order."""
 
     def read(
         self, images: Sequence[Image.Image], categories: Sequence[str], place_from: Mapping[str, float]

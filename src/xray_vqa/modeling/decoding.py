@@ -54,7 +54,10 @@ class BoxGrammar:
     tokens: list[int] = field(default_factory=list[int])
     done: bool = False
     _DIGITS: ClassVar[int] = DIGITS_PER_NUMBER * NUMBERS_PER_BOX
-    longest: ClassVar[int] = MAX_BOXES * (_DIGITS + 1)
+
+    @property
+    def longest(self) -> int:
+        return MAX_BOXES * (self._DIGITS + 1)
 
     @property
     def allowed(self) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ no faster then, and a step would cost as much as in bf16. Here each program read
 are split among several programs, so that all of the memory's bandwidth is asked for.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,10 @@ def product_of_few_rows(rows: Tensor, matrix: Tensor) -> Tensor:
     width = matrix.shape[0]
     parts = _num_parts(width, depth)
     result = torch.empty(parts, count, width, dtype=torch.float32, device=rows.device)
-    from xray_vqa.modeling.kernels import multiply_strip
+    from xray_vqa.modeling import kernels
 
-    multiply_strip[(-(-width // _STRIP), parts)](
+    launch: Any = kernels.multiply_strip
+    launch[(-(-width // _STRIP), parts)](
         rows, matrix, result, count, width, depth, ROWS=FEW_ROWS, STRIP=_STRIP, DEPTH=_DEPTH, PARTS=parts,
         num_warps=4, num_stages=4,
     )  # fmt: skip

@@ -84,7 +84,8 @@ class _Plan:
 
     def copied(self) -> "_Plan":
         """Return the same with tensors of its own."""
-        layout = TreeLayout(*(starts.clone() for starts in self.layout.starts), *self.layout.numbers)
+        prefixes, families, branches = (starts.clone() for starts in self.layout.starts)
+        layout = replace(self.layout, prefix_starts=prefixes, family_starts=families, branch_starts=branches)
         tower = {name: tensor.clone() for name, tensor in self.tower.items()}
         own = {name: getattr(self, name).clone() for name in ("input_ids", "position_ids", "visual", "ends")}
         return replace(self, tower=tower, layout=layout, **own)

@@ -150,9 +150,10 @@ def _attend_step(
     seen = query.new_zeros((length, PREFIX_PARTS + 1, heads, width), dtype=torch.float32)
     sums = query.new_full(seen.shape[:3], float("-inf"), dtype=torch.float32)
     if query.is_cuda:
-        from xray_vqa.modeling.kernels import attend_part
+        from xray_vqa.modeling import kernels
 
-        attend_part[(length, kept, PREFIX_PARTS + 1)](
+        launch: Any = kernels.attend_part
+        launch[(length, kept, PREFIX_PARTS + 1)](
             query, prefix_keys, prefix_values, branch_keys, branch_values, part_starts, images, past, seen, sums,
             slots, new, scale, HEADS=heads, KEPT=kept, GROUP=heads // kept, ROWS=_up_to_power(heads // kept),
             WIDTH=width, PARTS=PREFIX_PARTS, BLOCK=64, num_warps=4, num_stages=2,

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class TransformersEngine:
         self._decoder: Decoder | None = None
 
     @classmethod
-    def of(cls, decoder: Decoder) -> "TransformersEngine":
+    def of(cls, decoder: Decoder) -> Self:
         """Return an engine around a model that is loaded already, as training holds one."""
         engine = cls(decoder.loaded.name)
         engine._decoder = decoder
@@ -56,7 +57,7 @@ class TransformersEngine:
             engine="transformers",
             model_digest=loaded.model_digest,
             adapter_digest=loaded.adapter_digest,
-            dtype=loaded.precision.name,
+            dtype="fp8" if self._precision == "fp8" else loaded.precision.name,
             processor_version=loaded.processor.version,
             prompt_version=PROMPT_VERSION,
         )
