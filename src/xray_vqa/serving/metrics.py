@@ -1,7 +1,7 @@
 """What Prometheus can read of this process. One registry for each app, so that two apps do not share counts."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -10,9 +10,14 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from xray_vqa.core.inspection import Inspection
+from xray_vqa.core.manifest import package_version
 from xray_vqa.inference.engine import EngineInfo
 
 _SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+"""Of answers; 3.0 is the objective's limit (docs/SLO.md) and has to stay a border."""
+_WAIT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -32,6 +37,25 @@ class Metrics:
         self.in_flight = Gauge("xray_vqa_requests_in_flight", "Requests being answered", registry=registry)
         self.inference_seconds = Histogram(
             "model_inference_duration_seconds", "One call of the engine", buckets=_SECONDS, registry=registry
+        )
+        self._queue_wait = Histogram(
+            "xray_vqa_queue_wait_seconds", "From the line's end to the engine", buckets=_WAIT_SECONDS, registry=registry
+        )
+        self._batch_size = Histogram(
+            "xray_vqa_batch_size", "Scans in one call of the engine", buckets=_BATCH_SIZES, registry=registry
+        )
+        self._inspection_seconds = Histogram(
+            "xray_vqa_inspection_duration_seconds", "From a request's last byte to its answer on record",
+            ("degraded",), buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        for degraded in ("true", "false"):  # both are there from the start, so that shares can be made of them
+            self._inspection_seconds.labels(degraded)
+        self._scores = Histogram(
+            "xray_vqa_category_score", "Probabilities that the model gave", ("category",), buckets=_PROBABILITIES,
+            registry=registry,
+        )  # fmt: skip
+        self._unscored = Counter(
+            "xray_vqa_unscored_total", "Scores that are no number", ("category", "state"), registry=registry
         )
         self._inspections = Counter(
             "xray_vqa_inspections_total", "Inspections given", ("action", "risk_level"), registry=registry
@@ -62,10 +86,25 @@ class Metrics:
             ("model_version", "policy_version", "device", "calibrated"),
             registry=registry,
         )
+        Gauge("xray_vqa_build_info", "1 for the version that runs", ("version",), registry=registry).labels(
+            package_version()
+        ).set(1)
 
     def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when Prometheus asks."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
+
+    def watch_state(self, name: str, documentation: str, states: Iterable[str], read: Callable[[], str]) -> None:
+        """Add a gauge with a line for each state, 1 for the present one, read when Prometheus asks."""
+        gauge = Gauge(name, documentation, ("state",), registry=self.registry)
+        for state in states:
+            gauge.labels(state).set_function(lambda state=state: read() == state)
+
+    def count_batch(self, waits_s: Sequence[float]) -> None:
+        """Count what the engine gets in one call: how long each scan of it has waited."""
+        self._batch_size.observe(len(waits_s))
+        for wait_s in waits_s:
+            self._queue_wait.observe(wait_s)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request under its route template, `unmatched` for addresses that we do not have."""
@@ -73,14 +112,24 @@ class Metrics:
         self._requests.labels(*labels).inc()
         self._request_seconds.labels(*labels).observe(seconds)
 
-    def count_inspection(self, inspection: Inspection) -> None:
-        """Count an inspection that was recorded and is given out."""
+    def count_inspection(self, inspection: Inspection, seconds: float) -> None:
+        """Count an inspection that was recorded and is given out, so long after its request was there."""
         decision = inspection.decision
+        self._inspection_seconds.labels(str(decision.degraded).lower()).observe(seconds)
+        if not inspection.engine_faults:
+            self._count_scores(inspection)
         self._inspections.labels(decision.action.value, decision.risk_level.value).inc()
         for fault in inspection.engine_faults:
             self._degraded.labels(fault).inc()
         for finding in inspection.findings:
             self._findings.labels(finding.category).inc()
+
+    def _count_scores(self, inspection: Inspection) -> None:
+        for category, score in inspection.scores.items():
+            if score.probability is not None:
+                self._scores.labels(category).observe(score.probability)
+            else:
+                self._unscored.labels(category, score.state.value).inc()
 
     def show_model(self, info: EngineInfo, policy_version: str) -> None:
         """Name the model that runs."""

@@ -47,6 +47,7 @@ class _Job:
     """Gets an inspection that came when its caller had been answered without it; on the engine's thread."""
     future: Future[Any] = field(default_factory=Future)
     abandoned: bool = False
+    put_at: float = field(default_factory=time.monotonic)
 
 
 class EngineQueue:
@@ -78,7 +79,10 @@ class EngineQueue:
         self.message: str | None = None
         """Why the engine did not start, in words for the operator."""
         metrics.watch("xray_vqa_queue_depth", "Scans that wait for the engine", lambda: len(self._jobs))
+        metrics.watch("xray_vqa_queue_size", "Scans that may wait for the engine", lambda: size)
         metrics.watch("xray_vqa_ready", "1 when the engine answers", lambda: self.state is EngineState.READY)
+        states = [state.value for state in EngineState]
+        metrics.watch_state("xray_vqa_engine_state", "Where the engine is", states, lambda: self.state.value)
 
     def start(self) -> None:
         """Start loading the engine; returns at once."""
@@ -216,6 +220,7 @@ class EngineQueue:
 
     def _work(self, batch: list[_Job]) -> None:
         started = time.perf_counter()
+        self._metrics.count_batch([time.monotonic() - job.put_at for job in batch])
         try:
             results = self._results(batch)
         except Exception as error:  # noqa: BLE001 (the waiting callers get it, and this thread has to live)

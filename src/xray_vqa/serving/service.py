@@ -41,6 +41,7 @@ from xray_vqa.serving.store.records import (
     QuestionRecord,
     Stored,
 )
+from xray_vqa.serving.store_metrics import watch_store
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class InspectionService:
             key_path=settings.audit_key,
             anchors=settings.audit_anchors,
         )
+        watch_store(self.metrics, self.store)
         self.images = ImageStore(settings.image_store) if settings.image_store else None
         self.queue = EngineQueue(
             inspector,
@@ -161,7 +163,7 @@ class InspectionService:
         ):  # its intent was given up meanwhile, and somebody may have that answer
             self._record_late(origin, inspection)
             return _given_again(stored)
-        self.metrics.count_inspection(inspection)
+        self.metrics.count_inspection(inspection, submission.elapsed_s())
         return InspectResponse.model_validate(record.answer)
 
     async def _claim(self, submission: Submission, origin: Origin) -> Stored | None:

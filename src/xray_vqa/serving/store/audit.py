@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,6 +65,7 @@ class OtherPayload(XrayVqaError):
 class _Job:
     work: "Callable[[ChainWriter], Any]"
     future: "Future[Any]" = field(default_factory=Future)
+    submitted_at: float = field(default_factory=time.monotonic)
 
 
 class ChainWriter:
@@ -165,8 +166,15 @@ class AuditStore:
         self._in_flight: set[str] = set()
         self._closed_up_to = 0
         self._signed_at = 0.0
+        self.signed_at: float | None = None
+        """When the whole chain was last known to be signed, in seconds since 1970; None where that was before us."""
+        self.was_set_back = False
+        """Whether an anchor names a row that the store lacks."""
+        self.on_written: Callable[[Sequence[float]], None] = lambda _: None
+        """Told of each transaction, on the writer's thread: the seconds that each of its records took to be on disk."""
         self._unanchored: Checkpoint | None = None
         self._jobs: deque[_Job] = deque()
+        self._writing_since: float | None = None
         self._wake = threading.Condition()
         self._closing = self._closed = False
         self._writer = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -259,7 +267,7 @@ class AuditStore:
         sign = sign or time.monotonic() - self._signed_at >= CHECKPOINT_S
         closed, checkpoint = self._submit(lambda chain: self._housekeep(chain, sign)).result(_CLOSE_TIMEOUT_S)
         if sign:
-            self._signed_at = time.monotonic()
+            self._signed_at, self.signed_at = time.monotonic(), time.time()
         self._unanchored = checkpoint or self._unanchored
         if self._unanchored is not None:
             try:
@@ -273,6 +281,23 @@ class AuditStore:
     def is_anchored(self) -> bool:
         """Whether the newest checkpoint is kept outside the database too."""
         return self._unanchored is None
+
+    @property
+    def num_waiting(self) -> int:
+        """How many records wait to be written."""
+        return len(self._jobs)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it is in; None where a server keeps it."""
+        return self._path
+
+    @property
+    def lag_s(self) -> float:
+        """How long the oldest record that is not on disk has waited; 0 where none waits."""
+        with self._wake:
+            begun = [self._writing_since, *(job.submitted_at for job in self._jobs)]
+        return max((time.monotonic() - moment for moment in begun if moment is not None), default=0.0)
 
     def close(self) -> None:
         """Write what waits, sign the head and close; later calls raise AuditUnavailable."""
@@ -299,7 +324,9 @@ class AuditStore:
 
     def _run(self) -> None:
         while group := self._take():
+            self._writing_since = min(job.submitted_at for job in group)
             self._write(group)
+            self._writing_since = None
 
     def _take(self) -> list[_Job]:
         with self._wake:
@@ -334,6 +361,8 @@ class AuditStore:
                 job.future.set_exception(failure)
             return
         self._proven = self._proven or chain.head != before
+        now = time.monotonic()
+        self.on_written([now - job.submitted_at for job in group])
         for job, (result, refusal) in zip(group, outcomes, strict=True):
             if refusal is not None:
                 job.future.set_exception(refusal)
@@ -408,6 +437,7 @@ class AuditStore:
             return
         newest = self._newest_anchor()
         set_back = newest is not None and _hash_at(chain.connection, newest.sequence) != newest.row_hash
+        self.was_set_back = set_back
         if set_back and newest is not None:
             logger.error(
                 "the audit store lacks row %d, of which %s has a checkpoint: an older copy stands here, or its end was "
