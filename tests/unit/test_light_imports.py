@@ -1,6 +1,7 @@
 """What a laptop may import in milliseconds stays light, and modules import only what stands to their right."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def test_no_module_imports_torchvision():
 
 def test_loading_the_model_code_leaves_torchvision_out():
     names = module_names("modeling", "inference", "training", "evaluation", "generation", "simulation", "dataset")
+    if importlib.util.find_spec("triton") is None:  # which comes with torch for GPUs alone
+        names.remove("xray_vqa.modeling.kernels")
     assert "torchvision" not in loaded_after_importing(names)
 
 

@@ -132,7 +132,8 @@ def assert_same(run: Run, whole: Run) -> None:
     assert run.losses == pytest.approx(whole.losses, abs=1e-6)
     assert run.trainer.state.global_step == 2
     for name, weight in whole.weights.items():
-        torch.testing.assert_close(run.weights[name], weight, atol=2e-5, rtol=0)
+        # A hundredth of one step: Adam scales a gradient near zero up to a step's size, and its rounding with it.
+        torch.testing.assert_close(run.weights[name], weight, atol=1e-4, rtol=0)
 
 
 def test_an_update_divided_by_a_budget_ends_as_one_divided_into_batches(make_run, whole):
