@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 from measuring import calibration_loop_ms, conditions, publish
 from scipy.special import logit
-from server import body_of, running_server
+from server import running_server
 from slices import bag_slices, combining_rules, item_slices, items_of, margins, reliability
 
 from xray_vqa.config.generate import GenerateConfig, ProviderSettings
@@ -286,10 +286,10 @@ def measure_latency(args: argparse.Namespace, scans: ScanSet) -> dict[str, Any]:
     info = inspector.start()
     timed = benchmark(inspector, paths, NUM_TIMED).results
     loop_ms = [calibration_loop_ms()]
-    bodies = [body_of(path.read_bytes()) for path in paths[:NUM_SERVED]]
+    files = [path.read_bytes() for path in paths[:NUM_SERVED]]
     with running_server(args.model, "--device", "cpu") as server:
         at_start = server.memory_mib()
-        over_http = [server.timed_ms(body) for body in bodies]
+        over_http = [server.timed_ms(image) for image in files]
         memory = server.memory_mib()
     loop_ms.append(calibration_loop_ms())
     p50, p95 = np.percentile(over_http, [50, 95])

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from measuring import calibration_loop_ms, conditions, publish
-from server import SIZE_WH, request_body, running_server
+from server import SIZE_WH, running_server, simulated_jpeg
 
 
 def seconds(*command: str, times: int = 5) -> float:
@@ -28,9 +28,9 @@ def seconds(*command: str, times: int = 5) -> float:
 
 def measure_server(times: int = 30) -> dict[str, float]:
     """Return the time from start to the first true answer, and the latency of the following ones."""
-    body = request_body()
+    scan = simulated_jpeg()
     with running_server() as server:
-        latencies = [server.timed_ms(body) for _ in range(times)]
+        latencies = [server.timed_ms(scan) for _ in range(times)]
         first = server.first_answer_s
     return {
         "server_start_to_first_answer_s": round(first, 2),

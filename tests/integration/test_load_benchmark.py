@@ -18,13 +18,17 @@ from test_serve import Server, until
 from xray_vqa.evaluation.operational.load import LoadClient, ScanSource, arrivals_s
 from xray_vqa.evaluation.operational.load_results import summarise_load
 from xray_vqa.evaluation.operational.server_load import LoadSettings, benchmark_server
+from xray_vqa.simulation.packing import sample_scene
+from xray_vqa.simulation.simulate import simulate
 
 
 @pytest.fixture
 def scans(tmp_path: Path) -> list[Path]:
+    """Simulated bags: what does not look like a scan is cleared by no policy."""
     found = [tmp_path / f"{number}.png" for number in range(2)]
     for number, path in enumerate(found):
-        Image.effect_noise((64, 48), 20 + number).convert("RGB").save(path)
+        scan = simulate(sample_scene(number, size_wh=(252, 196)), "sixray-white-like")
+        Image.fromarray(scan.image).save(path)
     return found
 
 

@@ -95,6 +95,8 @@ class ServeSettings(EngineSettings):
     """Of an image file, after base64."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
     """Width times height, checked before anything is decoded."""
+    four_eyes: bool = False
+    """Whether an alarm that an officer rejects waits for a second officer, of another key, before that counts."""
     profile: Literal["trial", "production"] = "trial"
     """`production` refuses to start where nobody would be asked who they are, or where answers come from a script."""
     trusted_proxies: str = ""

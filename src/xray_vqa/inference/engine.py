@@ -60,6 +60,8 @@ class Reading:
     boxes: dict[str, tuple[Box, ...]] = field(default_factory=dict[str, tuple[Box, ...]])
     """For the categories that were placed, in pixels of the scan as sent; empty where no place could be read."""
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+    doubted: frozenset[str] = frozenset()
+    """Categories that a part of the engine does not rule out, whatever the score: below its threshold, unsure."""
 
 
 @dataclass(frozen=True, slots=True)

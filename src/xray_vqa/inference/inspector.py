@@ -154,7 +154,8 @@ class Inspector:
             if probability is None:
                 continue
             if probability < threshold:
-                if calibration and calibration.is_unsure(name, probability, threshold):
+                in_doubt = calibration is not None and calibration.is_unsure(name, probability, threshold)
+                if in_doubt or name in reading.doubted:
                     scores[name] = UNSURE
                 continue
             boxes = reading.boxes.get(name, ())

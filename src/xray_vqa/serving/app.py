@@ -17,6 +17,8 @@ from xray_vqa.serving.access.identity import Identity
 from xray_vqa.serving.access.key_store import KeyStore
 from xray_vqa.serving.access.rates import Rates
 from xray_vqa.serving.body import BodyLimit, problem_of_validation
+from xray_vqa.serving.browsing.desk import BrowsingDesk
+from xray_vqa.serving.browsing.routes import router as browsing_router
 from xray_vqa.serving.docs import add_docs
 from xray_vqa.serving.errors import Problem
 from xray_vqa.serving.middleware import RequestContext
@@ -63,8 +65,10 @@ def create_app(settings: ServeSettings, inspector: Inspector) -> FastAPI:
     app.state.identity = identity
     app.state.stopped_cleanly = True
     app.state.oversight = OversightDesk(service)
+    app.state.browsing = BrowsingDesk(service)
     app.include_router(router)
     app.include_router(oversight_router)
+    app.include_router(browsing_router)
     add_docs(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_exception)

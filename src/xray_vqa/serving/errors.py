@@ -66,6 +66,9 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "not_found": ProblemKind(404, "There is nothing at this address", "See /docs for the addresses."),
     "no_such_inspection": ProblemKind(404, "No inspection has this scan_id", "Check the scan_id."),
+    "no_image": ProblemKind(
+        404, "The image of this scan is not here", "Look at it at the scanner; XRAY_VQA_IMAGE_STORE keeps images."
+    ),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here", "See /docs, and the Allow header."),
     "scan_in_flight": ProblemKind(
         409, "This scan is being inspected", "Send it again after Retry-After: you get the answer, not a second one."

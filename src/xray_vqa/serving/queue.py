@@ -98,6 +98,11 @@ class EngineQueue:
             return EngineState.STALLED
         return self._state
 
+    @property
+    def num_waiting(self) -> int:
+        """Scans in the line."""
+        return len(self._jobs)
+
     @contextmanager
     def coming(self) -> Generator[None]:
         """Say that a scan is being prepared and will be put into the line, or refused, before this ends."""

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from xray_vqa.core.inspection import Scan
@@ -111,10 +111,15 @@ async def ask(request: Request, service: Service) -> AskResponse:
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
 async def inspection(
-    scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)], request: Request, service: Service
+    scan_id: Annotated[str, Path(pattern=SCAN_ID_PATTERN)],
+    request: Request,
+    service: Service,
+    audit_id: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{32}$", description="That answer, not the newest.")
+    ] = None,
 ) -> RecordBody:
     """A scan that was inspected more than once has a record for each time; this is the last one."""
-    return await service.newest_record(scan_id, request.state.principal.lanes)
+    return await service.newest_record(scan_id, request.state.principal.lanes, audit_id)
 
 
 async def _submission_of(request: Request, kind: type[Body], service: InspectionService) -> tuple[Submission, str]:

@@ -248,22 +248,26 @@ class InspectionService:
         await self.on_record(self.store.add_question(record))
         return answer
 
-    async def newest(self, scan_id: str, lanes: Collection[str] | None) -> Stored:
-        """Return the newest inspection of a scan, on some lanes or on any.
+    async def newest(self, scan_id: str, lanes: Collection[str] | None, audit_id: str | None = None) -> Stored:
+        """Return the newest inspection of a scan, on some lanes or on any, or that of an audit_id.
 
         Raises Problem `no_such_inspection` or `audit_unavailable`.
         """
         try:
-            stored = await asyncio.wait_for(asyncio.to_thread(self.store.newest, scan_id, lanes), _STORE_TIMEOUT_S)
+            stored = await asyncio.wait_for(
+                asyncio.to_thread(self.store.newest, scan_id, lanes, audit_id), _STORE_TIMEOUT_S
+            )
         except (AuditUnavailable, TimeoutError) as error:
             raise Problem("audit_unavailable", "the audit store cannot be read now") from error
         if stored is None:
             raise Problem("no_such_inspection", "the audit store has no inspection under this scan_id")
         return stored
 
-    async def newest_record(self, scan_id: str, lanes: Collection[str] | None) -> RecordBody:
-        """Return the newest record of a scan as it goes out. Raises Problem as `newest`."""
-        stored = await self.newest(scan_id, lanes)
+    async def newest_record(
+        self, scan_id: str, lanes: Collection[str] | None, audit_id: str | None = None
+    ) -> RecordBody:
+        """Return the record of a scan as it goes out. Raises Problem as `newest`."""
+        stored = await self.newest(scan_id, lanes, audit_id)
         record, origin = stored.record, stored.record.origin
         return RecordBody.model_validate(
             {

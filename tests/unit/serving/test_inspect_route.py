@@ -409,7 +409,8 @@ def test_the_openapi_document_has_an_example_that_can_be_sent_as_it_stands(open_
 def test_openapi_names_every_route_of_the_api(open_client):
     document = open_client().get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/health", "/ready", "/metrics", "/api/v1/inspect", "/api/v1/ask", "/api/v1/inspections/{scan_id}",
+        "/health", "/ready", "/metrics", "/api/v1/inspect", "/api/v1/ask", "/api/v1/inspections", "/api/v1/figures",
+        "/api/v1/declarable", "/api/v1/inspections/{scan_id}", "/api/v1/inspections/{scan_id}/image",
         "/api/v1/inspections/{scan_id}/oversight", "/api/v1/inspections/{scan_id}/override",
         "/api/v1/inspections/{scan_id}/feedback", "/api/v1/stop", "/api/v1/resume", "/api/v1/policies",
         "/api/v1/models",

@@ -5,6 +5,7 @@ about one bag from passing for five observations.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,7 @@ DETAIL_DRAWS = 2_000
 """Of breakdowns, which are many: an end of an interval moves by a twentieth of its width from seed to seed."""
 BLOCK_WEIGHTS = 1 << 21
 """Weights in memory at once, 16 MiB."""
+_CORES = os.cpu_count() or 1
 
 FloatArray = NDArray[np.float64]
 Weights = NDArray[np.float64] | NDArray[np.unsignedinteger]
@@ -76,8 +78,16 @@ def over_groups(
 
 def _draw(statistic: Statistic, member: NDArray[np.intp], size: int, draws: int, seed: int) -> FloatArray:
     apart = np.array_equal(member, np.arange(size))
-    counts = drawn_counts(size, draws, seed, num_weights=len(member))
-    return np.vstack([statistic(block if apart else block.take(member, axis=1)) for block in counts])
+
+    def numbers(some: Weights) -> FloatArray:
+        return statistic(some if apart else some.take(member, axis=1))
+
+    with ThreadPoolExecutor(_CORES) as pool:  # the kernels and numpy's loops let each other run
+        return np.vstack([
+            part
+            for block in drawn_counts(size, draws, seed, num_weights=len(member))
+            for part in pool.map(numbers, np.array_split(block, min(_CORES, len(block))))
+        ])  # fmt: skip
 
 
 def drawn_counts(size: int, draws: int, seed: int, *, num_weights: int | None = None) -> Iterator[Weights]:

@@ -48,12 +48,19 @@ class Pair(NamedTuple):
 
 
 def judge_all(pairs: Sequence[Pair], workers: int = 1) -> FloatArray:
-    """Return what each pair is worth, (pairs, numbers): matches, items, and sacrebleu's counts of long references."""
+    """Return what each pair is worth, (pairs, numbers): matches, items, and sacrebleu's counts of long references.
+
+    This process is one of the workers: it takes jobs from the end of the list until it meets what another has begun.
+    """
     jobs = [pairs[start : start + _PAIRS_A_JOB] for start in range(0, len(pairs), _PAIRS_A_JOB)]
     if workers < 2 or len(jobs) < 2:
         return np.vstack([judge(job) for job in jobs]) if jobs else judge(pairs)
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        return np.vstack(list(pool.map(judge, jobs)))
+    others = min(workers, len(jobs)) - 1
+    with ProcessPoolExecutor(others, mp_context=multiprocessing.get_context("spawn")) as pool:
+        coming = [pool.submit(judge, job) for job in jobs]
+        own = [judge(job) for job, waiting in zip(reversed(jobs), reversed(coming), strict=True) if waiting.cancel()]
+        judged = [done.result() for done in coming if not done.cancelled()]
+    return np.vstack([*judged, *reversed(own)])
 
 
 def judge(pairs: Sequence[Pair]) -> FloatArray:

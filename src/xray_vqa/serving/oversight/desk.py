@@ -23,6 +23,7 @@ from xray_vqa.serving.oversight.schemas import (
     StopRequest,
     StopsBody,
 )
+from xray_vqa.serving.oversight.standing import standing_of
 from xray_vqa.serving.oversight.stops import READ_AGAIN_AFTER_S
 from xray_vqa.serving.service import InspectionService
 from xray_vqa.serving.store.audit import AuditUnavailable
@@ -130,30 +131,46 @@ class OversightDesk:
             )
         ]
 
-    async def beside(self, scan_id: str, by: Principal) -> OversightBody:
-        """Return what people have said of the newest answer to a scan, oldest first. Raises Problem."""
-        audit_id = (await self._service.newest(scan_id, by.lanes)).record.origin.audit_id
-        store = self._service.store
-        overrides = await self._from_store(lambda: store.read("override", audit_id=audit_id))
-        feedback = await self._from_store(lambda: store.read("feedback", audit_id=audit_id))
+    async def beside(self, scan_id: str, by: Principal, audit_id: str | None = None) -> OversightBody:
+        """Return what people have said of an answer to a scan, the newest or another, oldest first. Raises Problem."""
+        audit_id = (await self._service.newest(scan_id, by.lanes, audit_id)).record.origin.audit_id
+        rows = await self._from_store(lambda: self._service.store.read_all(audit_id))
         return OversightBody(
             audit_id=audit_id,
-            overrides=[_override_body(row) for row in overrides],
-            feedback=[_feedback_body(row) for row in feedback],
+            standing=standing_of(rows, four_eyes=self._service.settings.four_eyes),
+            overrides=[_override_body(row) for row in rows if row.kind == "override"],
+            feedback=[_feedback_body(row) for row in rows if row.kind == "feedback"],
         )
 
     async def _given(self, scan_id: str, audit_id: str, by: Principal) -> Stored:
         """Return the answer that is meant. Raises Problem where there is none, or the scan has another one now."""
-        given = await self._service.newest(scan_id, by.lanes)
-        if given.record.origin.audit_id != audit_id:
-            raise Problem("another_answer", "the newest answer to this scan has another audit_id")
-        return given
+        newest = await self._service.newest(scan_id, by.lanes)
+        if newest.record.origin.audit_id == audit_id:
+            return newest
+        try:
+            # Another key or lane may have a scan of the same name, with an answer that is newer and no answer to this.
+            given = await self._service.newest(scan_id, by.lanes, audit_id)
+        except Problem as problem:
+            if problem.code != "no_such_inspection":
+                raise
+        else:
+            origin = given.record.origin
+            last = await self._from_store(
+                lambda: self._service.store.newest(scan_id, (origin.lane,), principal=origin.principal)
+            )
+            if last and last.record.origin.audit_id == audit_id:
+                return given
+        raise Problem("another_answer", "the newest answer to this scan has another audit_id")
 
     async def _put_beside(self, given: Stored, kind: str, record: Strict, by: Principal) -> Row:
         origin = given.record.origin
         found_by = FoundBy(scan_id=origin.scan_id, principal=by.name, lane=origin.lane)
         store = self._service.store
-        return await self._service.on_record(store.add(kind, record, audit_id=origin.audit_id, found_by=found_by))
+        four_eyes = self._service.settings.four_eyes
+        written = store.add_judgement(
+            kind, record, origin.audit_id, found_by, lambda rows: standing_of(rows, four_eyes=four_eyes)
+        )
+        return await self._service.on_record(written)
 
     async def _from_store(self, work: Callable[[], Result]) -> Result:
         try:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
 
 from xray_vqa.serving.docs import refuses
 from xray_vqa.serving.oversight.desk import OversightDesk
@@ -83,9 +83,16 @@ async def feedback(
     summary="What people said of an answer",
     responses=refuses(s404="No record", s422="No valid scan_id", s503="The store cannot be read"),
 )
-async def oversight(scan_id: ScanId, request: Request, desk: Desk) -> OversightBody:
+async def oversight(
+    scan_id: ScanId,
+    request: Request,
+    desk: Desk,
+    audit_id: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{32}$", description="That answer, not the newest.")
+    ] = None,
+) -> OversightBody:
     """Overrides and feedback on the newest answer to a scan."""
-    return await desk.beside(scan_id, request.state.principal)
+    return await desk.beside(scan_id, request.state.principal, audit_id)
 
 
 @router.get("/policies", summary="The rules by which bags are decided")

@@ -9,6 +9,7 @@ from xray_vqa.core.inspection import Action, RiskLevel
 from xray_vqa.core.records import Strict
 from xray_vqa.core.taxonomy import CATEGORIES
 from xray_vqa.serving.schemas import Category, Reason
+from xray_vqa.serving.store.listing import Standing
 
 MAX_ITEMS = 64
 
@@ -105,9 +106,11 @@ class FeedbackBody(Strict):
 
 
 class OversightBody(Strict):
-    """What people have said of the newest answer to a scan, oldest first."""
+    """What people have said of an answer to a scan, oldest first."""
 
     audit_id: str
+    standing: Standing
+    """What people still owe it: `none`, `open`, `second` (rejected once, and four eyes are asked for) or `closed`."""
     overrides: list[OverrideBody]
     feedback: list[FeedbackBody]
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, false, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,10 +28,13 @@ from xray_vqa.serving.store.anchors import Anchors
 from xray_vqa.serving.store.chain import EMPTY, FoundBy, Head, Row, head_of, next_row
 from xray_vqa.serving.store.database import beside, connect, prepare, sqlite_path, store_url, writing
 from xray_vqa.serving.store.keys import Checkpoint, SigningKey
+from xray_vqa.serving.store.listing import Standing, list_answer, set_standing
 from xray_vqa.serving.store.records import InspectionRecord, Intent, Opened, QuestionRecord, Stored
 from xray_vqa.serving.store.tables import records
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 CLEAR_HOLDS = timedelta(minutes=10)
 """How long a clear may be given again for the same scan."""
@@ -227,13 +230,43 @@ class AuditStore:
         """Write down what people did: a record of a kind, under the audit_id of the inspection that it is about."""
         return self._submit(lambda chain: chain.append(kind, record, audit_id=audit_id, found_by=found_by))
 
+    def add_judgement(
+        self,
+        kind: str,
+        record: Strict,
+        audit_id: str,
+        found_by: FoundBy,
+        standing: "Callable[[Sequence[Row]], Standing]",
+    ) -> "Future[Row]":
+        """Write down what a person says of an answer, and by all that was said what people still owe it."""
+
+        def work(chain: ChainWriter) -> Row:
+            row = chain.append(kind, record, audit_id=audit_id, found_by=found_by)
+            query = select(records).where(records.c.audit_id == audit_id, records.c.body.is_not(None))
+            said = [Row(*one) for one in chain.connection.execute(query.order_by(records.c.sequence))]
+            set_standing(chain.connection, audit_id, standing(said))
+            return row
+
+        return self._submit(work)
+
     def check(self) -> "Future[None]":
         """Prove that a record could be written now: by one, at the start and after each failure."""
         return self._submit(self._check)
 
-    def newest(self, scan_id: str, lanes: Collection[str] | None = None) -> Stored | None:
-        """Return the newest inspection of a scan, on some lanes or on any. Raises AuditUnavailable."""
+    def newest(
+        self,
+        scan_id: str,
+        lanes: Collection[str] | None = None,
+        audit_id: str | None = None,
+        *,
+        principal: str | None = None,
+    ) -> Stored | None:
+        """Return the newest inspection of a scan, on some lanes or any, or that of an id. Raises AuditUnavailable."""
         query = select(records).where(records.c.scan_id == scan_id, records.c.kind == "result")
+        if audit_id is not None:
+            query = query.where(records.c.audit_id == audit_id)
+        if principal is not None:
+            query = query.where(records.c.principal == principal)
         if lanes is not None:
             query = query.where(records.c.lane.in_(lanes))
         rows = self._select(query.order_by(records.c.sequence.desc()).limit(1))
@@ -246,10 +279,19 @@ class AuditStore:
             query = query.where(records.c.audit_id == audit_id)
         return self._select(query.order_by(records.c.sequence))
 
+    def read_all(self, audit_id: str) -> list[Row]:
+        """Return the records of every kind under an audit_id, oldest first. Raises AuditUnavailable."""
+        query = select(records).where(records.c.audit_id == audit_id, records.c.body.is_not(None))
+        return self._select(query.order_by(records.c.sequence))
+
     def _select(self, query: "Select[Any]") -> list[Row]:
+        return self.look(lambda connection: [Row(*row) for row in connection.execute(query)])
+
+    def look(self, work: "Callable[[Connection], Result]") -> Result:
+        """Return what some reading of the store gives, in one view of it. Blocking. Raises AuditUnavailable."""
         try:
             with self._opened().connect() as connection:
-                return [Row(*row) for row in connection.execute(query)]
+                return work(connection)
         except (SQLAlchemyError, OSError, ConfigError) as error:
             raise self._failed("read", error) from error
 
@@ -538,7 +580,10 @@ def _outcome_of(job: _Job, chain: ChainWriter) -> tuple[Any, Exception | None]:
 
 
 def _append(chain: ChainWriter, kind: str, record: InspectionRecord | QuestionRecord) -> Row:
-    return chain.append(kind, record, audit_id=record.origin.audit_id, found_by=record.origin.found_by)
+    row = chain.append(kind, record, audit_id=record.origin.audit_id, found_by=record.origin.found_by)
+    if kind == "result" and isinstance(record, InspectionRecord):
+        list_answer(chain.connection, row, record)
+    return row
 
 
 def _ends_signed(chain: ChainWriter) -> bool:

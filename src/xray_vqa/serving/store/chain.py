@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """From 1, without gaps."""
     kind: str
     """`key` (the first), `opened`, `intent`, `result`, `late`, `question`, `checkpoint` or `tombstone`; and what people
-    did: `api_key`, `stop`, `override` or `feedback`."""
+    did: `api_key`, `stop`, `override`, `feedback` or `view`."""
     audit_id: str
     """The same for the records of one inspection."""
     recorded_at: str

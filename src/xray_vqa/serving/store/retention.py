@@ -12,6 +12,7 @@ from xray_vqa.serving.store.audit import ChainWriter
 from xray_vqa.serving.store.database import prepare, writing
 from xray_vqa.serving.store.images import ImageStore
 from xray_vqa.serving.store.keys import SigningKey
+from xray_vqa.serving.store.listing import forget_answers
 from xray_vqa.serving.store.reading import opened, reading
 from xray_vqa.serving.store.records import Tombstone
 from xray_vqa.serving.store.tables import records
@@ -54,6 +55,7 @@ def _erase_some(engine: Engine, key: SigningKey, wanted: Select[int], reason: st
         gone = dict.fromkeys(("body", "scan_id", "principal", "lane", "image_hash"))
         for first, last in ranges:
             connection.execute(update(records).where(records.c.sequence.between(first, last)).values(**gone))
+        forget_answers(connection, ranges)
     return len(rows)
 
 
